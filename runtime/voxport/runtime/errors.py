@@ -1,0 +1,21 @@
+"""Errors that a user can act on. Each message names the thing, what was expected and the way out."""
+
+
+class VoxportError(Exception):
+    """Base of every error that is the input's or the environment's fault, never a bug of ours."""
+
+
+class ContractError(VoxportError):
+    """A file's contract is missing, malformed, of another version, or no longer true."""
+
+
+class AudioError(VoxportError):
+    """A sound file or an array of samples cannot be used as it is."""
+
+
+class LengthError(VoxportError):
+    """An input is shorter or longer than the contract allows."""
+
+
+class BackendError(VoxportError):
+    """A device, a provider or a package that was asked for is not there."""

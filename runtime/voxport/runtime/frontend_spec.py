@@ -1,0 +1,67 @@
+"""The declarative definition of a frontend: how samples become log-mel features.
+
+A frontend is part of a model's contract. Training (torch) and runtime (NumPy) both compute it from
+this one definition; `profiles.py` names the ones that are in use.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from voxport.runtime.schema import encode
+
+Window = Literal["hann_periodic", "hann", "hamming", "povey", "rectangular"]
+Framing = Literal["center_reflect", "snip_edges", "mirror_edges", "pad_end"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontend:
+    """Samples in [-1, 1] → features of shape (frames, n_mels), float32.
+
+    Lengths are in samples, frequencies in Hz. `framing` says which samples a frame sees:
+    `center_reflect` centres n_fft-long frames on multiples of the hop and reflects at the edges
+    (torch.stft), `snip_edges` keeps whole windows only, `mirror_edges` is Kaldi's snip_edges=false,
+    and `pad_end` pads the last window with zeros (python_speech_features). `mel_edges` says where the
+    triangles are straight: over Hz (librosa, torchaudio), over mel (Kaldi), or between whole FFT bins
+    (python_speech_features).
+    """
+
+    name: str
+    sample_rate: int
+    n_fft: int
+    win_length: int
+    hop_length: int
+    window: Window
+    framing: Framing
+    n_mels: int
+    f_min: float
+    f_max: float
+    mel_scale: Literal["htk", "slaney"]
+    mel_norm: Literal["none", "slaney"]
+    mel_edges: Literal["hz", "mel", "bin"]
+    floor: float
+    log: Literal["ln", "db"]  # ln(max(x, floor)) or 20·log10(max(x, floor))
+    normalize: Literal["none", "mean", "mean_std"]  # over the utterance's frames, per band
+    sample_scale: float = 1.0  # samples are multiplied by this first; Kaldi's 16-bit range is 32768
+    remove_dc: bool = False  # per frame
+    preemphasis: float = 0.0
+    preemphasis_over: Literal["frame", "signal"] = "frame"
+    power: float = 2.0  # exponent of the magnitude spectrum
+    spectrum_scale: float = 1.0  # the power spectrum is multiplied by this
+    nyquist_bin: bool = True  # Kaldi leaves the highest bin out
+
+    def __post_init__(self) -> None:
+        if not 0 < self.win_length <= self.n_fft:
+            raise ValueError(f"win_length {self.win_length} must be positive and at most n_fft {self.n_fft}")
+        if self.hop_length < 1 or self.n_mels < 1 or self.sample_rate < 1:
+            raise ValueError("hop_length, n_mels and sample_rate must be positive")
+        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(f"f_min {self.f_min} and f_max {self.f_max} must rise within 0…{self.sample_rate / 2} Hz")
+        if self.floor <= 0:
+            raise ValueError(f"floor must be positive, found {self.floor}")
+
+    @property
+    def digest(self) -> str:
+        """A short hash of every value, the key of cached features."""
+        return hashlib.sha256(json.dumps(encode(self), sort_keys=True).encode()).hexdigest()[:16]
