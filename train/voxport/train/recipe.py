@@ -1,0 +1,129 @@
+"""Recipes: everything that decides a training run except the data, in one TOML file each."""
+
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from voxport.runtime.errors import VoxportError
+from voxport.runtime.schema import decode
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class RecipeError(VoxportError):
+    """A recipe is unknown or says something that cannot be trained."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The network's shape. `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018)."""
+
+    num_layers: int
+    d_model: int = 256
+    num_heads: int = 4
+    ffn_dim: int = 512
+    kernel_size: int = 31
+    dropout: float = 0.3
+    pooling: Literal["self_attention"] = "self_attention"
+    batch_norm: bool = True
+    am_scale: float = 30.0
+    am_margin: float = 0.35
+
+    def __post_init__(self) -> None:
+        if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim) < 1:
+            raise ValueError("num_layers, d_model, num_heads and ffn_dim must be positive")
+        if self.d_model % self.num_heads:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of num_heads {self.num_heads}")
+        if self.kernel_size % 2 == 0 or self.kernel_size < 1:
+            raise ValueError(f"kernel_size must be odd and positive, found {self.kernel_size}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), found {self.dropout}")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The optimiser's run: AdamW, linear warm-up, then a half cosine down to zero at `steps`.
+
+    Lengths are in frames, `validate_every` and `save_every` in optimiser steps.
+    """
+
+    steps: int = 70_000
+    batch_size: int = 32
+    crop_frames: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 1_000
+    valid_fraction: float = 0.1
+    validate_every: int = 2_000
+    save_every: int = 500
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: int = 87
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.crop_frames, self.validate_every, self.save_every) < 1:
+            raise ValueError("steps, batch_size, crop_frames, validate_every and save_every must be positive")
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2: batch normalisation needs two utterances")
+        if not 0 < self.valid_fraction < 1:
+            raise ValueError(f"valid_fraction must be between 0 and 1, found {self.valid_fraction}")
+        if self.warmup_steps < 0 or self.learning_rate <= 0:
+            raise ValueError("warmup_steps must not be negative and learning_rate must be positive")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Figures that a source reported for this recipe: accuracies in [0, 1], time in minutes."""
+
+    train: float | None = None
+    valid: float | None = None
+    public: float | None = None
+    private: float | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named, complete description of a training run."""
+
+    name: str
+    summary: str
+    model: ModelOptions
+    train: TrainOptions = TrainOptions()
+    frontend: str = "homework_mel40"
+    reference: Reference | None = None
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with voxport, sorted."""
+    folder = resources.files("voxport.train") / "recipes"
+    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe by its name, or from a path that ends in .toml.
+
+    Raises:
+        RecipeError: no such recipe or file, not TOML, an unknown key or an impossible value.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise RecipeError(f"{path}: no such recipe file")
+        name, text = path.stem, path.read_bytes()
+    elif name_or_path in recipe_names():
+        name = name_or_path
+        text = (resources.files("voxport.train") / "recipes" / f"{name}.toml").read_bytes()
+    else:
+        raise RecipeError(f"no recipe {name_or_path!r}; there are {', '.join(recipe_names())}, or give a .toml file")
+    try:
+        table = tomllib.loads(text.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"{name_or_path}: not a TOML file ({problem})") from problem
+    if "name" in table:
+        raise RecipeError(f"{name_or_path}: a recipe is named by its file; remove the key name")
+    return decode(Recipe, {"name": name, **table}, name_or_path, RecipeError)
