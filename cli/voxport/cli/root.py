@@ -1,0 +1,118 @@
+"""The `voxport` command: a group that loads a command's module only when that command is called.
+
+`voxport --help` therefore needs click alone and answers at once, whatever extras are installed.
+"""
+
+import difflib
+import errno
+import importlib
+from typing import Any, NamedTuple
+
+import click
+
+
+class Entry(NamedTuple):
+    """Where a command is, as `module:attribute`, and its line in `voxport --help`."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "train": Entry("voxport.cli.train:train", "Train a speaker network, evaluate it, predict with it."),
+    "export": Entry("voxport.cli.export:export", "Write a model for deployment and prove it equal."),
+    "inspect": Entry("voxport.cli.inspect:inspect", "Show what a model file says about itself."),
+    "bench": Entry("voxport.cli.bench:bench", "Measure models against each other."),
+    "identify": Entry("voxport.cli.identify:identify", "Say who is speaking in sound files."),
+    "demo": Entry("voxport.cli.demo:demo", "Do the whole way once, on speech made on the spot."),
+}
+
+
+class UserError(click.ClickException):
+    """An error to show without a traceback; exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Print the message to stderr."""
+        click.secho("error: ", file=file, err=file is None, nl=False, fg="red", bold=True)
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+class LazyGroup(click.Group):
+    """A group over `COMMANDS`; the one place where errors of every command become messages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which a user needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the command; None where there is no such name."""
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name].target.split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown name suggests its neighbours."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"commands are {', '.join(COMMANDS)}."
+            raise click.UsageError(f"no such command {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from `COMMANDS`, importing none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn a user's mistake into a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted", err=True)
+            ctx.exit(130)  # 128 + SIGINT, as shells report it
+        except Exception as problem:
+            message = _user_message(problem)
+            if message is None:
+                raise
+            raise UserError(message) from problem
+
+
+def _user_message(problem: Exception) -> str | None:
+    """What to tell the user, or None where the exception is click's own or a bug of ours."""
+    from voxport.runtime.errors import VoxportError  # not needed for help
+
+    if isinstance(problem, VoxportError):
+        return str(problem)
+    if isinstance(problem, OSError) and problem.errno != errno.EPIPE:  # a closed pipe is click's to handle
+        return f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem)
+    return None
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version  # slow to import, and rarely wanted
+
+    click.echo(f"voxport {version('voxport')}")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExample:\n  voxport demo --out demo-out\n  voxport export onnx runs/first/model.pt -o model.onnx",
+)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show it.")
+def cli() -> None:
+    """Take a speaker-identification network from training to the place where it answers."""
+
+
+def main() -> None:
+    """Run the command line; the entry point of the console script."""
+    cli(prog_name="voxport")
