@@ -1,0 +1,84 @@
+"""The Lightning module: one optimiser step and one validation batch of a speaker network."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from voxport.runtime.errors import VoxportError
+from voxport.train.batches import Batch
+from voxport.train.model import SpeakerNet
+from voxport.train.recipe import TrainOptions
+
+LOG_EVERY = 10  # optimiser steps
+
+
+class TrainingError(VoxportError):
+    """Training cannot start, or cannot go on."""
+
+
+def learning_rate_factor(step: int, options: TrainOptions) -> float:
+    """Share of the peak learning rate at `step` (from 0): linear warm-up, then a half cosine to zero.
+
+    The official schedule gives its first update a rate of zero; here step 0 already counts.
+    """
+    if step < options.warmup_steps:
+        return (step + 1) / options.warmup_steps
+    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+class SpeakerModule(pl.LightningModule):
+    """Trains `network` and scores it on two validation loaders: whole utterances, then crops.
+
+    Every step seeds torch from (seed, step), so that a step depends on weights, optimiser state and
+    its own number alone: a run resumed from a checkpoint repeats what the killed one did.
+    """
+
+    def __init__(self, network: SpeakerNet, options: TrainOptions, valid_labels: Tensor) -> None:
+        super().__init__()
+        self.network, self.options = network, options
+        self.register_buffer("valid_labels", valid_labels, persistent=False)
+        speakers = network.head.weight.shape[0]
+        self.accuracies = torch.nn.ModuleDict(
+            {name: MulticlassAccuracy(speakers, average="micro") for name in ("whole", "crop")}
+        )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(self.options.seed * 1_000_003 + self.global_step)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        features, labels = batch
+        scores = self.network(features)
+        loss = self.network.head.loss(scores, labels)
+        if self.global_step % LOG_EVERY == 0:
+            self._stop_if_lost(loss)
+            correct = (scores.argmax(dim=1) == labels).float().mean()
+            self.log_dict({"train/loss": loss, "train/accuracy": correct}, batch_size=len(labels))
+            self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        return loss
+
+    def _stop_if_lost(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.global_step}; the last checkpoint is intact. "
+                "Lower train.learning_rate, lengthen train.warmup_steps, or use train.precision = \"fp32\""
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
+        batch = Batch(*batch)
+        name = ("whole", "crop")[dataloader_idx]
+        scores = self.network(batch.features, batch.lengths if name == "whole" else None)
+        accuracy = self.accuracies[name]
+        accuracy.update(scores, self.valid_labels[batch.positions])
+        self.log(f"valid/accuracy_{name}", accuracy, add_dataloader_idx=False, on_epoch=True, batch_size=len(scores))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.options))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

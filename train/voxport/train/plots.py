@@ -1,0 +1,93 @@
+"""Pictures of a run and of an evaluation."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from voxport.runtime.errors import VoxportError
+from voxport.train.evaluate import Evaluation
+from voxport.train.run import RunFolder
+
+
+def read_log(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
+    """Every logged quantity as (step, value), merged over a run's resumptions; the latest value of a step wins."""
+    curves: dict[str, dict[int, float]] = {}
+    versions = sorted(folder.logs.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
+    if not versions:
+        raise VoxportError(f"{folder.path}: no training log in logs/csv")
+    for path in versions:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if name not in ("step", "epoch") and value:
+                        curves.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(values.items()) for name, values in curves.items()}
+
+
+def plot_run(folder: RunFolder, path: Path) -> None:
+    """Loss, and accuracies in training and validation, against the optimiser step."""
+    curves = read_log(folder)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(*_xy(curves["train/loss"]), color="tab:blue", linewidth=1)
+    left.set(title="Training loss", xlabel="optimiser step", ylabel="AM-Softmax loss", ylim=(0, None))
+    right.plot(*_xy(curves["train/accuracy"]), color="0.75", linewidth=1, label="training crops, one batch")
+    for name, label in (("crop", "validation crops"), ("whole", "validation, whole utterances")):
+        if f"valid/accuracy_{name}" in curves:
+            right.plot(*_xy(curves[f"valid/accuracy_{name}"]), marker="o", markersize=3, label=label)
+    right.set(title="Accuracy", xlabel="optimiser step", ylim=(0, 1.02))
+    right.legend(loc="lower right", fontsize=8)
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+
+
+def plot_confusion(confusion: npt.NDArray[np.int64], labels: tuple[str, ...], title: str, path: Path) -> None:
+    """Row-normalised confusion; names and shares are written where there is room for them."""
+    totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    share = confusion / totals
+    few = len(labels) <= 24
+    side = 0.38 * len(labels) + 2.2 if few else 8.0
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axis.set(title=title, xlabel="answered", ylabel="true speaker")
+    if few:
+        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(labels)), labels, fontsize=8)
+        for row, column in np.argwhere(confusion > 0):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axis.text(column, row, str(confusion[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the speaker's utterances")
+    figure.savefig(path, dpi=130)
+
+
+def plot_lengths(evaluation: Evaluation, path: Path) -> None:
+    """Accuracy on whole utterances in each bucket of length, with 95 % Wilson intervals."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    names = [f"{b.low}–{b.high - 1}" if b.high is not None else f"{b.low}+" for b in evaluation.by_length]
+    values = [bucket.accuracy for bucket in evaluation.by_length]
+    intervals = [wilson(b.accuracy, b.utterances) for b in evaluation.by_length]
+    errors: Any = np.abs(np.array(intervals).T - values)
+    axis.bar(names, values, yerr=errors, capsize=4, color="tab:blue", alpha=0.8)
+    for i, bucket in enumerate(evaluation.by_length):
+        axis.text(i, 0.02, f"{bucket.utterances}", ha="center", color="white", fontsize=8)
+    axis.set(title="Accuracy against length (utterances in each bar)", xlabel="frames", ylim=(0, 1.02))
+    figure.savefig(path, dpi=130)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a proportion. Wilson, "Probable inference", JASA 1927, eq. 5."""
+    z = 1.959964
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return float(centre - half), float(centre + half)
+
+
+def _xy(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]

@@ -1,0 +1,43 @@
+"""Predictions as the homework's graders read them: a CSV with header `Id,Category`."""
+
+import csv
+import os
+from pathlib import Path
+
+from voxport.runtime.errors import VoxportError
+from voxport.train.batches import WholeUtterances
+from voxport.train.checkpoint import Checkpoint
+from voxport.train.data import Corpus
+from voxport.train.evaluate import Progress, score_whole
+
+
+def predict(
+    checkpoint: Checkpoint, corpus: Corpus, device: str = "cpu", progress: Progress | None = None
+) -> list[tuple[str, str]]:
+    """(utterance, speaker) for the corpus's test part, in testdata.json's order.
+
+    A corpus without a test part (sound files) is predicted whole, in its own order.
+    """
+    if corpus.test:
+        utterances, source = corpus.test, corpus.test_features
+    else:
+        utterances, source = corpus.utterances, corpus.features
+    frames = [utterance.frames for utterance in utterances]
+    scores = score_whole(checkpoint, WholeUtterances(source, range(len(frames)), frames), device, progress)
+    speakers = [checkpoint.labels[i] for i in scores.argmax(axis=1)]
+    return [(utterance.key, speaker) for utterance, speaker in zip(utterances, speakers, strict=True)]
+
+
+def write_csv(rows: list[tuple[str, str]], path: Path) -> None:
+    """Write `rows` under the header `Id,Category`, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("Id", "Category"))
+            writer.writerows(rows)
+        os.replace(part, path)
+    except OSError as problem:
+        raise VoxportError(f"{path}: cannot be written ({problem})") from problem
+    finally:
+        part.unlink(missing_ok=True)

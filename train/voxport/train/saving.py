@@ -1,0 +1,78 @@
+"""The Lightning callback that writes a run's files: `last.ckpt` to resume from, `model.pt` to use."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from voxport.train.checkpoint import Checkpoint, save_checkpoint
+from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.run import RunFolder
+
+METRICS = ("valid/accuracy_whole", "valid/accuracy_crop")
+
+
+class RunSaver(pl.Callback):
+    """Saves the resumable state every `save_every` steps, and the best network after validations.
+
+    Best means highest accuracy on whole validation utterances; of equals, the later one.
+    `checkpoint(state, step, metrics)` builds the checkpoint to save.
+    """
+
+    def __init__(self, folder: RunFolder, checkpoint: Callable[[Any, int, dict[str, float]], Checkpoint]) -> None:
+        self.folder, self.checkpoint = folder, checkpoint
+        self.history: list[dict[str, float]] = []  # one entry per validation: step and both accuracies
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The validation whose network is in `model.pt`."""
+        return max(self.history, key=lambda row: (row["valid/accuracy_whole"], row["step"]), default=None)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, SpeakerModule)
+        step = trainer.global_step
+        if step % pl_module.options.save_every == 0 or step == pl_module.options.steps:
+            self._save_last(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SpeakerModule)
+        row = {"step": float(trainer.global_step)}
+        row.update({name: float(trainer.callback_metrics[name]) for name in METRICS})
+        self.history = [old for old in self.history if old["step"] != row["step"]] + [row]
+        if self.best == row:
+            _refuse_non_finite(pl_module)
+            save_checkpoint(
+                self.checkpoint(pl_module.network.state_dict(), trainer.global_step, row), self.folder.model
+            )
+
+    def _save_last(self, trainer: pl.Trainer, module: SpeakerModule) -> None:
+        _refuse_non_finite(module)
+        part = self.folder.last.with_suffix(".part")
+        try:
+            trainer.save_checkpoint(part)
+            os.replace(part, self.folder.last)
+        except (OSError, RuntimeError) as problem:  # torch's zip writer reports a full disk as RuntimeError
+            raise TrainingError(
+                f"{self.folder.last}: cannot be written ({problem}); the checkpoint before it is intact. "
+                "Make room and go on with --resume"
+            ) from problem
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _refuse_non_finite(module: SpeakerModule) -> None:
+    """Good weights must never be overwritten by lost ones, which the sparse check of the loss may miss."""
+    for name, value in module.network.named_parameters():
+        if not torch.isfinite(value).all():
+            raise TrainingError(
+                f"weights {name} are no longer finite at step {module.global_step}; the last checkpoint is intact. "
+                'Lower train.learning_rate, lengthen train.warmup_steps, or use train.precision = "fp32"'
+            )
