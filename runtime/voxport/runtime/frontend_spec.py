@@ -24,7 +24,8 @@ class Frontend:
     (torch.stft), `snip_edges` keeps whole windows only, `mirror_edges` is Kaldi's snip_edges=false,
     and `pad_end` pads the last window with zeros (python_speech_features). `mel_edges` says where the
     triangles are straight: over Hz (librosa, torchaudio), over mel (Kaldi), or between whole FFT bins
-    (python_speech_features).
+    (python_speech_features). `normalize` subtracts each band's mean over the utterance; `mean_std` then
+    divides by sqrt(max(variance, 1e-5)) + 1e-5, the variance being over all frames (NeMo's per_feature).
     """
 
     name: str
@@ -46,9 +47,9 @@ class Frontend:
     sample_scale: float = 1.0  # samples are multiplied by this first; Kaldi's 16-bit range is 32768
     remove_dc: bool = False  # per frame
     preemphasis: float = 0.0
-    preemphasis_over: Literal["frame", "signal"] = "frame"
+    preemphasis_over: Literal["frame", "signal"] = "frame"  # x[0] becomes x[0]·(1 - preemphasis), or stays
     power: float = 2.0  # exponent of the magnitude spectrum
-    spectrum_scale: float = 1.0  # the power spectrum is multiplied by this
+    spectrum_scale: float = 1.0  # |spectrum|**power is multiplied by this
     nyquist_bin: bool = True  # Kaldi leaves the highest bin out
 
     def __post_init__(self) -> None:
