@@ -107,6 +107,8 @@ class Contract:
             raise ValueError(f"length range {self.min_frames}…{self.max_frames} frames is impossible")
         if self.embedding_size < 1:
             raise ValueError(f"embedding_size must be positive, found {self.embedding_size}")
+        if self.score_scale <= 0:
+            raise ValueError(f"score_scale must be positive, found {self.score_scale}")
 
     def to_json(self) -> str:
         """One JSON document, with sorted keys, so that equal contracts give equal bytes."""
@@ -121,7 +123,7 @@ class Contract:
         """
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as problem:
+        except (ValueError, RecursionError) as problem:  # ValueError also for a number of too many digits
             raise ContractError(f"{where}: the contract is not JSON ({problem}); export the model again") from problem
         version = data.get("version") if isinstance(data, dict) else None
         if version != CONTRACT_VERSION:

@@ -70,9 +70,13 @@ def _convert(hint: Any, value: Any, where: str, error: type[VoxportError]) -> An
     if dataclasses.is_dataclass(hint):
         return decode(typing.cast(type, hint), value, where, error)
     if hint is float and type(value) in (int, float):
-        if not math.isfinite(value):
-            raise error(f"{where}: expected a finite number, found {value!r}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise error(f"{where}: expected a finite number, found {value!r:.60}")
+        return number
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise error(f"{where}: expected {getattr(hint, '__name__', hint)}, found {_kind(value)}")

@@ -1,0 +1,127 @@
+"""Who is speaking: the class that an application embeds."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.backend import Answer, Backend, Float32
+from voxport.runtime.batching import group_by_length, pad
+from voxport.runtime.contract import Contract
+from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.onnx_session import Device, OnnxOptions
+from voxport.runtime.prepare import Prepared, Sound, prepare_features, prepare_sound
+from voxport.runtime.results import Identification, rank
+
+_WINDOW = 64  # sounds that a batch call holds in memory at once
+
+
+class SpeakerIdentifier:
+    """Names the speaker of a sound, from a model file alone.
+
+    A sound is a path to a sound file, or an array of samples (samples,) or (samples, channels) with its
+    `sample_rate` in Hz; a file states its own rate, so `sample_rate` is not used for paths. Nothing is
+    kept between calls: any number of threads may share one identifier.
+
+    Every method that takes sound raises AudioError where it cannot be used, LengthError where it is
+    shorter or longer than the model allows, and BackendError where onnxruntime fails.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        """Wrap a loaded model; most users call `SpeakerIdentifier.load`."""
+        self._backend = backend
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, device: Device = "cpu", threads: int | None = None, verify: bool = True
+    ) -> "SpeakerIdentifier":
+        """Load a model file.
+
+        Args:
+            path: an ONNX file that `voxport export onnx` wrote.
+            device: "cpu" or "cuda". What is asked for is what runs; nothing falls back.
+            threads: threads of one run on the CPU; None takes one on one or two cores, else two.
+            verify: replay the golden vector, so that a file or a machine that no longer gives the
+                recorded answer is refused. Without it the start is one short run faster.
+
+        Raises:
+            ContractError: the file is missing, damaged, of another version, or no longer true.
+            BackendError: onnxruntime or the device is not there.
+        """
+        return cls(OnnxModel.load(path, OnnxOptions(device, threads), verify=verify))
+
+    @property
+    def contract(self) -> Contract:
+        """Everything that the model says about itself; its speakers are `contract.labels`."""
+        return self._backend.contract
+
+    def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
+        """The `top` most probable speakers of one sound, best first."""
+        prepared = prepare_sound(self.contract, sound, sample_rate)
+        return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
+
+    def identify_features(self, features: npt.ArrayLike, *, top: int = 5) -> Identification:
+        """Like `identify`, of features (frames, n_mels) computed with the contract's frontend.
+
+        Raises:
+            VoxportError: the model takes sound, or the features have a wrong type, shape or value.
+            LengthError: too few or too many frames.
+        """
+        prepared = prepare_features(self.contract, features)
+        return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
+
+    def identify_batch(
+        self, sounds: Iterable[Sound], sample_rate: int | None = None, *, top: int = 5
+    ) -> list[Identification]:
+        """Identify many sounds of any lengths, with the results of `identify` in the order of `sounds`.
+
+        Sounds of similar length run together, padded; the padding is masked out. Memory stays bounded
+        for any number of sounds. The first bad sound raises, and its message names it.
+        """
+        results: list[Identification] = []
+        for window, answer in self._windows(sounds, sample_rate):
+            results += [
+                rank(row, self.contract, top, prepared.seconds)
+                for row, prepared in zip(answer.scores, window, strict=True)
+            ]
+        return results
+
+    def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+        """Scores of one sound, float32 (speakers,): score_scale × cosine, in the order of the labels."""
+        return self._run([prepare_sound(self.contract, sound, sample_rate)]).scores[0]
+
+    def scores_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
+        """Scores of many sounds of any lengths, float32 (sounds, speakers); see `identify_batch`."""
+        rows = [answer.scores for _, answer in self._windows(sounds, sample_rate)]
+        return np.concatenate(rows) if rows else np.zeros((0, len(self.contract.labels)), np.float32)
+
+    def scores_features(self, features: npt.ArrayLike) -> Float32:
+        """Scores (speakers,) of features (frames, n_mels); raises as `identify_features` does."""
+        return self._run([prepare_features(self.contract, features)]).scores[0]
+
+    def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+        """The voice of one sound as a unit vector, float32 (embedding_size,). Compare two by dot product."""
+        return self._run([prepare_sound(self.contract, sound, sample_rate)]).embedding[0]
+
+    def embed_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
+        """Unit vectors of many sounds of any lengths, float32 (sounds, embedding_size); see `identify_batch`."""
+        rows = [answer.embedding for _, answer in self._windows(sounds, sample_rate)]
+        return np.concatenate(rows) if rows else np.zeros((0, self.contract.embedding_size), np.float32)
+
+    def _windows(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[tuple[list[Prepared], Answer]]:
+        """Prepare and answer `_WINDOW` sounds at a time."""
+        items = enumerate(sounds)
+        while chunk := list(islice(items, _WINDOW)):
+            window = [prepare_sound(self.contract, sound, sample_rate, f"sound {i}") for i, sound in chunk]
+            yield window, self._run(window)
+
+    def _run(self, prepared: Sequence[Prepared]) -> Answer:
+        """Answer in the order given, however the rows are grouped into batches."""
+        scores = np.empty((len(prepared), len(self.contract.labels)), np.float32)
+        embedding = np.empty((len(prepared), self.contract.embedding_size), np.float32)
+        for group in group_by_length([item.seconds for item in prepared]):
+            answer = self._backend.run(*pad([prepared[i].values for i in group]))
+            scores[group], embedding[group] = answer.scores, answer.embedding
+        return Answer(scores, embedding)

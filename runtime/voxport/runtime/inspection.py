@@ -1,0 +1,55 @@
+"""Everything that a model file says about itself, in one value: what `voxport inspect` shows."""
+
+import os
+from dataclasses import dataclass
+
+from voxport.runtime.backend import check_tensors
+from voxport.runtime.contract import METADATA_KEY, Contract
+from voxport.runtime.contract_io import contract_of, file_sha256
+from voxport.runtime.errors import VoxportError
+from voxport.runtime.golden import GoldenCheck, replay_golden
+from voxport.runtime.lengths import LengthRange
+from voxport.runtime.onnx_file import OnnxFile, read_onnx
+from voxport.runtime.onnx_model import OnnxModel
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One model file. `golden` is None where the golden vector was not, or could not be, replayed.
+
+    `problem` says what is wrong with the file, or why the replay could not be done; None where all is well.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    file: OnnxFile
+    contract: Contract
+    golden: GoldenCheck | None
+    problem: str | None
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """The shortest and the longest sound that the model takes."""
+        allowed = LengthRange.of_sound(self.contract)
+        return allowed.seconds(allowed.shortest), allowed.seconds(allowed.longest)
+
+
+def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspection:
+    """Read a model file; with `verify` also replay its golden vector, which needs onnxruntime.
+
+    Raises:
+        ContractError: the file is missing, damaged, or has no contract that can be read.
+    """
+    file = read_onnx(path, METADATA_KEY, graph=True)
+    contract = contract_of(file, path)
+    golden, problem = None, None
+    try:
+        check_tensors(contract, file.inputs, file.outputs, os.fspath(path))
+        if verify:
+            golden = replay_golden(OnnxModel.load(path, verify=False), os.fspath(path))
+            problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
+    except VoxportError as caught:  # the page is shown all the same
+        problem = str(caught)
+    size = os.stat(path).st_size
+    return Inspection(os.fspath(path), size, file_sha256(path), file, contract, golden, problem)

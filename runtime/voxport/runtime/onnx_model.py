@@ -1,0 +1,91 @@
+"""An ONNX artefact run by ONNX Runtime."""
+
+import os
+from typing import Any
+
+import numpy.typing as npt
+
+from voxport.runtime.backend import Answer, check_batch, check_tensors
+from voxport.runtime.contract import METADATA_KEY, Contract
+from voxport.runtime.contract_io import contract_of
+from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.golden import check_golden
+from voxport.runtime.lengths import LengthRange
+from voxport.runtime.onnx_file import TensorSpec, read_onnx
+from voxport.runtime.onnx_session import OnnxOptions, start_session
+
+_OUTPUTS = ("scores", "embedding")
+
+
+class OnnxModel:
+    """A loaded ONNX model: padded batches in, scores and embeddings out.
+
+    It keeps no state between calls, so any number of threads may share one.
+    """
+
+    def __init__(self, contract: Contract, session: Any) -> None:
+        """Use `OnnxModel.load`, which checks that contract and session belong together."""
+        self._contract = contract
+        self._session = session
+        self._source = contract.input_kind
+        self._allowed = LengthRange.of_input(contract)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], options: OnnxOptions | None = None, *, verify: bool = True
+    ) -> "OnnxModel":
+        """Load a model that `voxport export onnx` wrote, and check that it still is what it says.
+
+        Checked are the contract, its version, and the graph's tensors against it. `verify` also replays
+        the golden vector, which costs one short run; leave it out only where the same file was verified
+        on the same machine before and the start must be fast.
+
+        Raises:
+            ContractError: any of these checks fails, or the file is missing or damaged.
+            BackendError: onnxruntime or the device is not there.
+        """
+        where = os.fspath(path)
+        file = read_onnx(path, METADATA_KEY)
+        contract = contract_of(file, path)
+        session = start_session(path, options or OnnxOptions())
+        if session.get_modelmeta().custom_metadata_map.get(METADATA_KEY) != file.contract:
+            raise ContractError(f"{where}: the file changed while it was being loaded; load it again")
+        check_tensors(contract, _tensors(session.get_inputs()), _tensors(session.get_outputs()), where)
+        model = cls(contract, session)
+        if verify:
+            check_golden(model, where)
+        return model
+
+    @property
+    def contract(self) -> Contract:
+        """What the model's file says about it."""
+        return self._contract
+
+    def run(self, inputs: npt.ArrayLike, lengths: npt.ArrayLike) -> Answer:
+        """Answer a batch.
+
+        Args:
+            inputs: float32 (batch, frames, n_mels), or (batch, samples) at the frontend's sample rate
+                where the contract's input kind is `waveform`. What lies beyond a row's length is not used.
+            lengths: int64 (batch,), frames or samples of each row.
+
+        Raises:
+            LengthError: a length outside the contract's range.
+            VoxportError: a wrong type or shape.
+            BackendError: onnxruntime failed, for want of memory for example.
+        """
+        batch, counts = check_batch(self._contract, self._allowed, inputs, lengths)
+        try:
+            scores, embedding = self._session.run(_OUTPUTS, {self._source: batch, "lengths": counts})
+        except Exception as problem:  # its errors have no common base of their own
+            raise BackendError(f"onnxruntime failed on an input of shape {batch.shape}: {problem}") from problem
+        return Answer(scores, embedding)
+
+
+def _tensors(found: Any) -> tuple[TensorSpec, ...]:
+    """Tensors of an onnxruntime session as ours; its type names look like `tensor(float)`."""
+    names = {"tensor(float)": "float32", "tensor(double)": "float64"}
+    return tuple(
+        TensorSpec(node.name, names.get(node.type, node.type.removeprefix("tensor(").rstrip(")")), tuple(node.shape))
+        for node in found
+    )

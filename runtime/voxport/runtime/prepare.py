@@ -1,0 +1,87 @@
+"""A sound or its features → the array that a model's graph takes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.audio import check_samples, read_audio, resample
+from voxport.runtime.contract import Contract
+from voxport.runtime.errors import AudioError, VoxportError
+from voxport.runtime.frontend import compute_features
+from voxport.runtime.lengths import LengthRange
+
+Sound = str | os.PathLike[str] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One input of the graph: float32 (frames, n_mels) or (samples,), and its seconds of sound."""
+
+    values: npt.NDArray[np.float32]
+    seconds: float
+
+
+def prepare_sound(contract: Contract, sound: Sound, sample_rate: int | None, name: str = "the sound") -> Prepared:
+    """Decode or check a sound, bring it to the frontend's rate, check its length, compute features.
+
+    Raises:
+        AudioError: it cannot be decoded or holds no usable samples.
+        LengthError: it gives too few or too many frames; said before any feature is computed.
+    """
+    rate = contract.frontend.sample_rate
+    if isinstance(sound, (str, os.PathLike)):
+        name = os.fspath(sound)
+        samples = read_audio(Path(sound), rate)
+    else:
+        if sample_rate is None:
+            raise AudioError(f"{name}: samples need their sample rate; pass sample_rate in Hz")
+        samples = check_samples(sound)
+        if sample_rate != rate:
+            samples = resample(samples, sample_rate, rate)
+    LengthRange.of_sound(contract).check(np.array([samples.size]), (name,))
+    if contract.input_kind == "features":
+        return Prepared(compute_features(samples, contract.frontend), samples.size / rate)
+    return Prepared(samples, samples.size / rate)
+
+
+def prepare_features(contract: Contract, features: npt.ArrayLike, name: str = "the features") -> Prepared:
+    """Check features (frames, n_mels) that were computed elsewhere with the contract's frontend.
+
+    Raises:
+        VoxportError: the model takes samples, or a wrong type, shape or value.
+        LengthError: too few or too many frames.
+    """
+    if contract.input_kind != "features":
+        raise VoxportError(f"{name}: this model takes sound, not features; pass samples or a sound file")
+    values = np.asarray(features)
+    n_mels = contract.frontend.n_mels
+    if values.ndim != 2 or values.shape[1] != n_mels or not np.issubdtype(values.dtype, np.floating):
+        raise VoxportError(
+            f"{name}: expected floating-point features of shape (frames, {n_mels}), "
+            f"found {values.dtype} of shape {values.shape}"
+        )
+    allowed = LengthRange.of_features(contract)
+    allowed.check(np.array([len(values)]), (name,))
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise VoxportError(f"{name}: the features hold NaN or infinite values")
+    return Prepared(values, allowed.seconds(len(values)))
+
+
+def read_features(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
+    """The array of a `.npy` file, mapped, not read: its size is checked before it costs memory.
+
+    Raises:
+        VoxportError: no such file, damaged, or not an array of plain numbers.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError as problem:
+        raise VoxportError(f"{os.fspath(path)}: cannot be read ({problem.strerror or problem})") from problem
+    except (ValueError, OverflowError) as problem:  # Python objects are among them: they are never unpickled
+        raise VoxportError(
+            f"{os.fspath(path)}: no NumPy array of features ({problem}); write it with numpy.save"
+        ) from problem

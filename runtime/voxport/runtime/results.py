@@ -1,0 +1,65 @@
+"""Scores → a ranked answer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.contract import Contract
+from voxport.runtime.errors import VoxportError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One speaker. `score` is score_scale × cosine, `probability` its softmax share among all speakers."""
+
+    speaker: str
+    score: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Who is speaking.
+
+    `ranked` holds the best candidates, best first. `duration_s` is the length of the sound in seconds
+    (of features: of the shortest sound that gives so many frames). `known` says whether the best
+    cosine reaches the contract's rejection threshold; None where the model has no threshold.
+    """
+
+    ranked: tuple[Candidate, ...]
+    duration_s: float
+    known: bool | None
+
+    @property
+    def best(self) -> Candidate:
+        """The most probable speaker."""
+        return self.ranked[0]
+
+
+def rank(scores: npt.NDArray[np.float32], contract: Contract, top: int, duration_s: float) -> Identification:
+    """Rank one row of scores (speakers,). Equal scores keep the order of the contract's labels.
+
+    Raises:
+        VoxportError: `top` below 1, or a score that is no number.
+    """
+    if top < 1:
+        raise VoxportError(f"top must be at least 1, found {top}")
+    if not np.isfinite(scores).all():
+        raise VoxportError("the model answered with NaN or infinite scores; check it with: voxport inspect MODEL")
+    order = np.argsort(-scores, kind="stable")[:top]
+    probabilities = softmax(scores)
+    ranked = tuple(Candidate(contract.labels[i], float(scores[i]), float(probabilities[i])) for i in order)
+    return Identification(ranked, duration_s, _is_known(ranked[0].score, contract))
+
+
+def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Probabilities of one row of scores (speakers,), in float64; the largest score is taken off first."""
+    shares = np.exp(scores.astype(np.float64) - float(scores.max()))
+    return np.asarray(shares / shares.sum())
+
+
+def _is_known(best_score: float, contract: Contract) -> bool | None:
+    if contract.rejection is None:
+        return None
+    return best_score / contract.score_scale >= contract.rejection.threshold
