@@ -1,0 +1,24 @@
+"""Data: one interface over the homework's directory, a folder per speaker, and a manifest.
+
+`open_corpus` checks a corpus, computes and caches its features, and hands out a `Corpus`;
+`split_utterances` holds out a validation part; `CropBatches` makes training batches.
+"""
+
+from voxport.train.data.batches import CropBatches
+from voxport.train.data.corpus import Corpus, CorpusOptions, Description, Utterance
+from voxport.train.data.opening import open_corpus
+from voxport.train.data.problems import CorpusError, Problem
+from voxport.train.data.split import Split, split_utterances
+
+__all__ = [
+    "Corpus",
+    "CorpusError",
+    "CorpusOptions",
+    "CropBatches",
+    "Description",
+    "Problem",
+    "Split",
+    "Utterance",
+    "open_corpus",
+    "split_utterances",
+]

@@ -1,0 +1,221 @@
+"""Opening a corpus: find its kind, list it, read and check every entry, pack the features."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.frontend_spec import Frontend
+from voxport.runtime.profiles import PROFILES
+from voxport.train.data.cache import cache_folder
+from voxport.train.data.corpus import Corpus, CorpusOptions, Utterance
+from voxport.train.data.entries import Entry, Listing, find_repeats
+from voxport.train.data.folder import list_folder
+from voxport.train.data.guard import Appearance, appearance, check_frontend
+from voxport.train.data.homework import MAPPING, METADATA, list_homework
+from voxport.train.data.manifest import MANIFEST_SUFFIXES, list_manifest
+from voxport.train.data.pack import PACK_VERSION, Pack, PackIndex, read_pack, write_index, write_rows
+from voxport.train.data.problems import CorpusError, Problem, Unusable, refusal
+from voxport.train.data.progress import track
+from voxport.train.data.sound import SoundResult, compute_all, load_cached
+from voxport.train.data.stored import read_stored
+
+
+def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
+    """Open the corpus at `path`, checking every entry.
+
+    `path` is the homework's directory (it has metadata.json), a directory with a folder of sound
+    files per speaker, or a .csv or .jsonl manifest. The first opening reads every file and packs the
+    features into one file of the cache; a later one only compares each file's size and modification
+    time with those of the first, so a file changed without either changing is not noticed.
+
+    Raises:
+        CorpusError: there is no such corpus; it has unusable entries and `skip_bad` is off; fewer than
+            two speakers remain; the frontend cannot have made its stored features; or the cache cannot
+            be written.
+        BackendError: sound files, and soundfile or soxr is not installed.
+    """
+    path = Path(os.path.abspath(Path(path).expanduser()))
+    listing = _list(path)
+    _check_n_mels(listing, options.frontend)
+    folder = cache_folder(options.cache) / "packs"
+    key, stamp = _pack_key(listing, options), _stamp(listing.entries)
+    found = read_pack(folder, key, stamp, options.frontend.n_mels)
+    if found is None:
+        _build(listing, options, folder, key, stamp)
+        found = read_pack(folder, key, stamp, options.frontend.n_mels)
+        if found is None:
+            raise CorpusError(f"{path}: the cache {folder} changed while the corpus was packed; run the command again")
+    index, pack = found
+    if index.problems and not options.skip_bad:
+        raise refusal(path, index.problems)
+    if len(index.labels) < 2:
+        raise CorpusError(
+            f"{path}: {len(index.labels)} speakers with usable utterances ({index.labelled} utterances, "
+            f"{len(index.problems)} left out); telling speakers apart needs at least two"
+        )
+    return _corpus(listing, options.frontend, index, pack)
+
+
+def _corpus(listing: Listing, frontend: Frontend, index: PackIndex, pack: Pack) -> Corpus:
+    utterances = tuple(map(Utterance, index.keys, index.speakers, index.frames))
+    return Corpus(
+        kind=listing.kind,
+        path=listing.path,
+        frontend=frontend,
+        labels=index.labels,
+        utterances=utterances[: index.labelled],
+        test=utterances[index.labelled :],
+        problems=index.problems,
+        pack=pack,
+    )
+
+
+def _list(path: Path) -> Listing:
+    if path.is_file():
+        if path.suffix.lower() in MANIFEST_SUFFIXES:
+            return list_manifest(path)
+        if path.name in (METADATA, MAPPING):
+            raise CorpusError(f"{path}: pass the directory that holds it, {path.parent}")
+        raise CorpusError(f"{path}: not a corpus; a file must be a manifest that ends in .csv or .jsonl")
+    if not path.exists():
+        raise CorpusError(f"{path}: no such directory or manifest")
+    if (path / METADATA).exists() or (path / MAPPING).exists():
+        return list_homework(path)
+    return list_folder(path)
+
+
+def _check_n_mels(listing: Listing, frontend: Frontend) -> None:
+    if listing.n_mels in (None, frontend.n_mels):
+        return
+    fitting = [name for name, each in PROFILES.items() if each.n_mels == listing.n_mels]
+    raise CorpusError(
+        f"{listing.path}: features with {listing.n_mels} bands, but frontend {frontend.name} has {frontend.n_mels}; "
+        + (f"pass one of {', '.join(fitting)}" if fitting else "no known frontend has as many")
+    )
+
+
+def _pack_key(listing: Listing, options: CorpusOptions) -> str:
+    """What decides the packed features, but for the content of the files."""
+    entries = [(entry.key, str(entry.path), entry.speaker, entry.frames) for entry in listing.entries]
+    problems = [(problem.key, problem.kind, problem.reason) for problem in listing.problems]
+    facts = (PACK_VERSION, listing.kind, str(listing.path), options.frontend.digest, options.min_frames)
+    return hashlib.sha256(json.dumps([facts, listing.labels, entries, problems]).encode()).hexdigest()[:32]
+
+
+def _stamp(entries: Sequence[Entry]) -> str:
+    """A hash of every entry's size and modification time."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        try:
+            status = os.stat(entry.path)
+            digest.update(b"%d %d;" % (status.st_size, status.st_mtime_ns))
+        except OSError:
+            digest.update(b"-;")
+    return digest.hexdigest()[:16]
+
+
+def _build(listing: Listing, options: CorpusOptions, folder: Path, key: str, stamp: str) -> None:
+    """Read and check every entry, and write the pack and its index."""
+    path_repeats = find_repeats(
+        listing.entries, [os.path.abspath(entry.path) for entry in listing.entries], "the same file as"
+    )
+    entries = [entry for i, entry in enumerate(listing.entries) if i not in path_repeats]
+    reader = _Reader(listing, options, folder.parent)
+    rows = write_rows(folder, key, stamp, reader.read(entries))
+    labelled = [i for i, entry in enumerate(reader.kept) if entry.speaker is not None]
+    content_repeats = find_repeats(
+        [reader.kept[i] for i in labelled], [reader.digests[i] for i in labelled], "the same content as"
+    )
+    # Keys are unique among the entries that were read, though not among those that repeat a path.
+    bad = {problem.key for problem in (*reader.implausible, *content_repeats.values())}
+    usable = [i for i, entry in enumerate(reader.kept) if entry.key not in bad]
+    problems = [*listing.problems, *path_repeats.values(), *reader.problems, *reader.implausible]
+    problems += content_repeats.values()
+    problems += _empty_speakers(listing, {reader.kept[i].speaker for i in usable}, problems)
+    write_index(folder, key, _index(listing, reader, usable, tuple(problems), stamp, rows))
+
+
+def _index(
+    listing: Listing, reader: "_Reader", usable: Sequence[int], problems: tuple[Problem, ...], stamp: str, rows: int
+) -> PackIndex:
+    entries = [reader.kept[i] for i in usable]
+    present = {entry.speaker for entry in entries}
+    labels = tuple(label for label in listing.labels if label in present)
+    number = {label: i for i, label in enumerate(labels)}
+    return PackIndex(
+        stamp=stamp,
+        rows=rows,
+        labels=labels,
+        keys=tuple(entry.key for entry in entries),
+        speakers=tuple(-1 if entry.speaker is None else number[entry.speaker] for entry in entries),
+        offsets=tuple(reader.offsets[i] for i in usable),
+        frames=tuple(reader.offsets[i + 1] - reader.offsets[i] for i in usable),
+        labelled=sum(entry.speaker is not None for entry in entries),
+        problems=problems,
+    )
+
+
+def _empty_speakers(listing: Listing, present: set[str | None], problems: Sequence[Problem]) -> list[Problem]:
+    told = {problem.key for problem in problems if problem.kind == "empty-speaker"}
+    missing = [label for label in listing.labels if label not in present and label not in told]
+    return [Problem(label, "empty-speaker", "no usable utterance of this speaker") for label in missing]
+
+
+class _Reader:
+    """Reads entries one by one, collecting what is known about those that can be used.
+
+    `kept`, `digests` and `offsets` go together: the entries that were read, a hash of each one's
+    features, and where they begin in the packed rows (with one more offset, the end).
+    """
+
+    def __init__(self, listing: Listing, options: CorpusOptions, cache: Path) -> None:
+        self._listing = listing
+        self._options = options
+        self._cache = cache
+        self.kept: list[Entry] = []
+        self.digests: list[bytes] = []
+        self.offsets: list[int] = [0]
+        self.problems: list[Problem] = []
+        self.implausible: list[Problem] = []  # of kept entries whose features another frontend made
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the features (frames, n_mels) of every entry that can be read and is long enough.
+
+        Raises:
+            CorpusError: the frontend cannot have made them; at the end, before the pack is finished.
+        """
+        options = self._options
+        sounds = [entry.path for entry in entries if entry.is_sound]
+        seen: list[Appearance] = []
+        results = compute_all(sounds, options.frontend, self._cache, options.jobs)
+        for entry in track(entries, f"Reading {self._listing.path.name}", len(entries), options.progress):
+            try:
+                features = self._sound(next(results)) if entry.is_sound else self._stored(entry)
+                if len(features) < options.min_frames:
+                    raise Unusable("short", f"{len(features)} frames, at least {options.min_frames} are needed")
+            except Unusable as problem:
+                self.problems.append(Problem(entry.key, problem.kind, problem.reason))
+                continue
+            if not entry.is_sound:
+                seen.append(appearance(entry.key, features))
+            self.kept.append(entry)
+            self.digests.append(hashlib.sha256(features.data).digest())
+            self.offsets.append(self.offsets[-1] + len(features))
+            yield features
+        self.implausible = check_frontend(self._listing.path, options.frontend, seen)
+
+    def _stored(self, entry: Entry) -> npt.NDArray[np.float32]:
+        return read_stored(entry.path, self._options.frontend.n_mels, entry.frames)
+
+    def _sound(self, result: SoundResult) -> npt.NDArray[np.float32]:
+        if result.cached is None:
+            raise result.unusable or Unusable("unreadable", "no features")
+        features = load_cached(result.cached, self._options.frontend.n_mels)
+        if features is None:
+            raise CorpusError(f"{result.cached}: the cached features vanished while they were read; run it again")
+        return np.ascontiguousarray(features)
