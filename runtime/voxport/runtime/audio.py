@@ -1,0 +1,191 @@
+"""Sound files and arrays of samples, made ready for a frontend.
+
+Conventions: samples are float32, mono, shape (n,), full scale [-1, 1]. Rates are in Hz, durations in
+seconds; a duration is samples / rate. libsndfile (soundfile) decodes wav, flac, ogg, mp3 and whatever
+else it knows, by content and not by extension; channels are averaged; libsoxr (soxr, quality HQ)
+resamples, so that n samples become round(n · to / from).
+
+Both packages are imported when first needed: an application that has samples at the right rate needs
+neither.
+"""
+
+import errno
+import math
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.errors import AudioError, BackendError
+
+if TYPE_CHECKING:
+    import soundfile
+
+MIN_RATE, MAX_RATE = 4000, 192000  # Hz
+MAX_CHANNELS = 8
+MAX_SECONDS = 3600.0
+
+# Float sound may exceed full scale a little; ten times full scale is int16 values that nobody divided.
+PEAK_LIMIT = 10.0
+
+_BLOCK = 1 << 16  # frames decoded at a time
+_MP3_SLACK = 2304  # two MPEG frames: an mp3 without a Xing header says its length only about
+_UNKNOWN_SIZE = 0x7FFF0000  # a WAV written to a pipe claims a size from here on: "until the end"
+
+Samples = npt.NDArray[np.float32]
+PathName = str | os.PathLike[str]
+
+
+def read_audio(path: PathName, sample_rate: int, *, max_seconds: float | None = MAX_SECONDS) -> Samples:
+    """The sound of a file, shape (n,), float32, mono, in [-1, 1] at `sample_rate`.
+
+    The file may have 1 to 8 channels, which are averaged, and a rate of 4 to 192 kHz. It is decoded in
+    blocks and refused once it is longer than `max_seconds` (None: any length). A file that is cut short is
+    refused where its format tells: wav, flac, ogg, and mp3 with a Xing header, as all encoders write it.
+    (libsndfile guesses the length of an mp3 of variable bit rate without that header.)
+
+    Raises:
+        AudioError: missing, empty, damaged, truncated, too long, not a sound file, or not finite numbers.
+        BackendError: soundfile or soxr is not installed.
+    """
+    name = os.fspath(path)
+    _check_rate(sample_rate, "sample_rate")
+    with _open(name) as file:
+        _check_header(file, name)
+        blocks = _resampled(_mono_blocks(file, name, max_seconds), file.samplerate, sample_rate)
+        samples = np.concatenate([np.zeros(0, np.float32), *blocks])
+        if len(samples) == 0:
+            raise AudioError(f"{name}: holds no samples; a sound file with at least one frame is needed")
+    return samples
+
+
+def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> Samples:
+    """`samples` of shape (n,) or (n, channels) as check_samples takes them, from one rate to another.
+
+    Raises:
+        AudioError: what check_samples refuses, a rate outside 4 to 192 kHz, or too few samples to keep one.
+        BackendError: soxr is not installed.
+    """
+    _check_rate(from_rate, "from_rate")
+    _check_rate(to_rate, "to_rate")
+    mono = check_samples(samples)
+    result = np.concatenate(list(_resampled(iter([mono]), from_rate, to_rate)))
+    if len(result) == 0:
+        raise AudioError(f"samples: {len(mono)} samples at {from_rate} Hz are less than one at {to_rate} Hz")
+    return result
+
+
+def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
+    """`samples` as mono float32 of shape (n,); `name` is what messages call them.
+
+    Takes float16, float32 and float64 in [-1, 1], and int16 and int32, which are divided by their full
+    scale (32768 and 2³¹). Shape (n,), or (n, channels) with at most 8 channels, which are averaged.
+
+    Raises:
+        AudioError: another type or shape, no samples, NaN or infinity, or floats far beyond [-1, 1].
+    """
+    array = np.asarray(samples)
+    if array.dtype not in (np.float16, np.float32, np.float64, np.int16, np.int32):
+        raise AudioError(f"{name}: expected floats in [-1, 1], or int16 or int32 samples, found {array.dtype}")
+    if array.size == 0:
+        raise AudioError(f"{name}: holds no samples (shape {array.shape}); at least one is needed")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] > MAX_CHANNELS):
+        hint = "; pass the transpose" if array.ndim == 2 and array.shape[0] <= MAX_CHANNELS else ""
+        expected = f"(n,) or (n, channels) with at most {MAX_CHANNELS} channels"
+        raise AudioError(f"{name}: expected shape {expected}, found {array.shape}{hint}")
+    if array.dtype.kind == "i":
+        array = array / float(-np.iinfo(array.dtype).min)
+    if not np.isfinite(array).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples; every sample must be a finite number")
+    peak = float(np.abs(array).max())
+    if peak > PEAK_LIMIT:
+        raise AudioError(f"{name}: samples reach {peak:.6g}, expected [-1, 1]; divide 16-bit values by 32768")
+    mono = array if array.ndim == 1 else array.mean(axis=1, dtype=np.float64)
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{name}: {rate} Hz is outside the {MIN_RATE} to {MAX_RATE} Hz that voxport takes")
+
+
+def _open(name: str) -> "soundfile.SoundFile":
+    soundfile = _backend("soundfile")
+    if not os.path.isfile(name):
+        reason = "is no regular file" if os.path.exists(name) else os.strerror(errno.ENOENT)
+        raise AudioError(f"{name}: {reason}; expected a sound file (wav, flac, ogg or mp3)")
+    if not os.access(name, os.R_OK):
+        raise AudioError(f"{name}: {os.strerror(errno.EACCES)}; allow reading it")
+    if os.path.getsize(name) == 0:
+        raise AudioError(f"{name}: is empty (0 bytes); expected a sound file (wav, flac, ogg or mp3)")
+    try:
+        return soundfile.SoundFile(name)
+    except (RuntimeError, TypeError) as problem:  # TypeError: the extension says that there is no header
+        raise AudioError(
+            f"{name}: not a sound file that libsndfile can read ({problem}); "
+            f'convert it, for example: ffmpeg -i "{name}" sound.wav'
+        ) from problem
+
+
+def _check_header(file: "soundfile.SoundFile", name: str) -> None:
+    _check_rate(file.samplerate, name)
+    if not 1 <= file.channels <= MAX_CHANNELS:
+        raise AudioError(f"{name}: {file.channels} channels, at most {MAX_CHANNELS} are taken; mix it down first")
+    # libsndfile reads what a cut file still has and says only in its log what is wrong.
+    log = file.extra_info
+    if file.format in ("WAV", "WAVEX"):
+        sizes = re.search(r"^data\s*:\s*(\d+) \(should be (\d+)\)", log, re.MULTILINE)
+        if sizes and int(sizes[2]) < int(sizes[1]) < _UNKNOWN_SIZE:
+            raise AudioError(f"{name}: cut short: {sizes[2]} of {sizes[1]} bytes of sound; get the file again")
+    if file.format == "OGG" and ("lacks an end-of-stream bit" in log or "Corrupted bitstream" in log):
+        raise AudioError(f"{name}: the Ogg stream is damaged or cut short; get the file again, or convert it")
+
+
+def _mono_blocks(file: "soundfile.SoundFile", name: str, max_seconds: float | None) -> Iterator[Samples]:
+    """Decode block by block, so that no header can make us allocate what the file does not hold."""
+    limit = math.inf if max_seconds is None else max_seconds * file.samplerate
+    buffer = np.empty((_BLOCK, file.channels), np.float32)
+    decoded = 0
+    while count := _decode(file, buffer, name):
+        decoded += count
+        if decoded > limit:
+            raise AudioError(f"{name}: longer than {max_seconds:g} s; cut it, or raise max_seconds")
+        yield check_samples(buffer[:count], name)
+    slack = _MP3_SLACK if file.format == "MP3" else 0
+    if decoded + slack < file.frames:
+        raise AudioError(f"{name}: cut short: {decoded} of {file.frames} samples; get the file again, or convert it")
+
+
+def _decode(file: "soundfile.SoundFile", buffer: Samples, name: str) -> int:
+    try:
+        # Not read(): it trusts the header's length, and allocates for it.
+        return int(file.buffer_read_into(buffer, "float32"))
+    except RuntimeError as problem:
+        raise AudioError(f"{name}: damaged or cut short ({problem}); get the file again, or convert it") from problem
+
+
+def _resampled(blocks: Iterator[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    stream = _backend("soxr").ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _backend(package: str) -> Any:
+    """Import soundfile or soxr when it is needed."""
+    try:
+        if package == "soundfile":
+            import soundfile
+
+            return soundfile
+        import soxr
+
+        return soxr
+    except (ImportError, OSError) as problem:  # OSError: the package is there, but not the system's library
+        raise BackendError(f'sound files need {package} ({problem}): pip install "voxport[audio]"') from problem
