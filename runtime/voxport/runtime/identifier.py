@@ -90,7 +90,7 @@ class SpeakerIdentifier:
 
     def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
         """Scores of one sound, float32 (speakers,): score_scale × cosine, in the order of the labels."""
-        return self._run([prepare_sound(self.contract, sound, sample_rate)]).scores[0]
+        return self._run([prepare_sound(self.contract, sound, sample_rate)]).scores.reshape(-1)
 
     def scores_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
         """Scores of many sounds of any lengths, float32 (sounds, speakers); see `identify_batch`."""
@@ -99,11 +99,11 @@ class SpeakerIdentifier:
 
     def scores_features(self, features: npt.ArrayLike) -> Float32:
         """Scores (speakers,) of features (frames, n_mels); raises as `identify_features` does."""
-        return self._run([prepare_features(self.contract, features)]).scores[0]
+        return self._run([prepare_features(self.contract, features)]).scores.reshape(-1)
 
     def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
         """The voice of one sound as a unit vector, float32 (embedding_size,). Compare two by dot product."""
-        return self._run([prepare_sound(self.contract, sound, sample_rate)]).embedding[0]
+        return self._run([prepare_sound(self.contract, sound, sample_rate)]).embedding.reshape(-1)
 
     def embed_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
         """Unit vectors of many sounds of any lengths, float32 (sounds, embedding_size); see `identify_batch`."""

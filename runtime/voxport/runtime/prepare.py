@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,12 @@ def prepare_sound(contract: Contract, sound: Sound, sample_rate: int | None, nam
     rate = contract.frontend.sample_rate
     if isinstance(sound, (str, os.PathLike)):
         name = os.fspath(sound)
-        samples = read_audio(Path(sound), rate)
+        samples = read_audio(sound, rate)
     else:
-        if sample_rate is None:
-            raise AudioError(f"{name}: samples need their sample rate; pass sample_rate in Hz")
-        samples = check_samples(sound)
-        if sample_rate != rate:
-            samples = resample(samples, sample_rate, rate)
+        given_rate = _whole_rate(sample_rate, name)
+        samples = check_samples(_array(sound, name), name)
+        if given_rate != rate:
+            samples = resample(samples, given_rate, rate)
     LengthRange.of_sound(contract).check(np.array([samples.size]), (name,))
     if contract.input_kind == "features":
         return Prepared(compute_features(samples, contract.frontend), samples.size / rate)
@@ -56,7 +55,7 @@ def prepare_features(contract: Contract, features: npt.ArrayLike, name: str = "t
     """
     if contract.input_kind != "features":
         raise VoxportError(f"{name}: this model takes sound, not features; pass samples or a sound file")
-    values = np.asarray(features)
+    values = _array(features, name)
     n_mels = contract.frontend.n_mels
     if values.ndim != 2 or values.shape[1] != n_mels or not np.issubdtype(values.dtype, np.floating):
         raise VoxportError(
@@ -65,7 +64,8 @@ def prepare_features(contract: Contract, features: npt.ArrayLike, name: str = "t
         )
     allowed = LengthRange.of_features(contract)
     allowed.check(np.array([len(values)]), (name,))
-    values = np.ascontiguousarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
+        values = np.ascontiguousarray(values, dtype=np.float32)
     if not np.isfinite(values).all():
         raise VoxportError(f"{name}: the features hold NaN or infinite values")
     return Prepared(values, allowed.seconds(len(values)))
@@ -85,3 +85,18 @@ def read_features(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
         raise VoxportError(
             f"{os.fspath(path)}: no NumPy array of features ({problem}); write it with numpy.save"
         ) from problem
+
+
+def _whole_rate(sample_rate: int | None, name: str) -> int:
+    if sample_rate is None:
+        raise AudioError(f"{name}: samples need their sample rate; pass sample_rate in Hz")
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)):
+        raise AudioError(f"{name}: sample_rate must be a whole number of Hz, found {sample_rate!r:.60}")
+    return int(sample_rate)
+
+
+def _array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as problem:  # ragged lists, objects that refuse
+        raise VoxportError(f"{name}: expected an array of numbers ({problem})") from problem
