@@ -20,8 +20,9 @@ from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import PROFILES
 from voxport.train.data.problems import CorpusError, Problem
 
-# Offsets are the largest |mean| of a band over the bands' typical standard deviation. Features that
-# were centred and then stored as float16 stay near 1e-3; log-mels that were not are above 1.
+# Offsets are the largest |mean| of a band over the largest standard deviation of one. Features that
+# were centred and then stored as float16 stay near 1e-3; log-mels that were not are near 1 or above.
+# The largest deviation, not the typical one: nearly silent utterances are constant in most bands.
 _CENTRED, _NOT_CENTRED = 0.02, 0.5
 _UNIT_DEVIATION = 0.05  # how far from 1 the typical deviation of normalised bands may be
 _STORAGE = 1e-3  # relative; float16 rounds by half of that
@@ -44,13 +45,14 @@ def appearance(key: str, features: npt.NDArray[np.float32]) -> Appearance:
     """Look at the finite features (frames, n_mels) of utterance `key`."""
     low, high = features.min(axis=0), features.max(axis=0)
     deviation = features.std(axis=0, dtype=np.float64)
-    typical = float(np.median(deviation))
+    widest = float(deviation.max())
     offset = float(np.abs(features.mean(axis=0, dtype=np.float64)).max())
     look: Look = "unclear"
-    if offset > _NOT_CENTRED * typical:
+    if offset > _NOT_CENTRED * widest:
         look = "none"
-    elif offset <= _CENTRED * typical:
-        look = "mean_std" if np.quantile(np.abs(deviation - 1), 0.9) < _UNIT_DEVIATION else "mean"
+    elif offset <= _CENTRED * widest:
+        active = deviation[deviation > _CENTRED * widest] if widest else deviation
+        look = "mean_std" if np.median(np.abs(active - 1)) < _UNIT_DEVIATION else "mean"
     return Appearance(key, look, float(low.min()), float(high.max()), float((high - low).max()))
 
 

@@ -19,7 +19,7 @@ from voxport.train.data.guard import Appearance, appearance, check_frontend
 from voxport.train.data.homework import MAPPING, METADATA, list_homework
 from voxport.train.data.manifest import MANIFEST_SUFFIXES, list_manifest
 from voxport.train.data.pack import PACK_VERSION, Pack, PackIndex, read_pack, write_index, write_rows
-from voxport.train.data.problems import CorpusError, Problem, Unusable, refusal
+from voxport.train.data.problems import CorpusError, EntryError, Problem, refusal
 from voxport.train.data.progress import track
 from voxport.train.data.sound import SoundResult, compute_all, load_cached
 from voxport.train.data.stored import read_stored
@@ -197,8 +197,8 @@ class _Reader:
             try:
                 features = self._sound(next(results)) if entry.is_sound else self._stored(entry)
                 if len(features) < options.min_frames:
-                    raise Unusable("short", f"{len(features)} frames, at least {options.min_frames} are needed")
-            except Unusable as problem:
+                    raise EntryError("short", f"{len(features)} frames, at least {options.min_frames} are needed")
+            except EntryError as problem:
                 self.problems.append(Problem(entry.key, problem.kind, problem.reason))
                 continue
             if not entry.is_sound:
@@ -214,7 +214,7 @@ class _Reader:
 
     def _sound(self, result: SoundResult) -> npt.NDArray[np.float32]:
         if result.cached is None:
-            raise result.unusable or Unusable("unreadable", "no features")
+            raise result.unusable or EntryError("unreadable", "no features")
         features = load_cached(result.cached, self._options.frontend.n_mels)
         if features is None:
             raise CorpusError(f"{result.cached}: the cached features vanished while they were read; run it again")

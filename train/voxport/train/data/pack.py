@@ -99,7 +99,8 @@ def read_pack(folder: Path, key: str, stamp: str, n_mels: int) -> tuple[PackInde
         if content.pop("version") != PACK_VERSION or content["stamp"] != stamp:
             return None
         content["problems"] = [Problem(*problem) for problem in content["problems"]]
-        index = PackIndex(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        index = PackIndex(**values)
         data = _data_path(folder, key, stamp)
         if data.stat().st_size != index.rows * n_mels * 4:
             return None

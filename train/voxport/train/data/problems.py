@@ -27,7 +27,7 @@ class CorpusError(VoxportError):
     """A corpus, or one of its entries, cannot be used as it is."""
 
 
-class Unusable(Exception):
+class EntryError(Exception):
     """Raised inside this package while one entry is read; becomes that entry's Problem."""
 
     def __init__(self, kind: ProblemKind, reason: str) -> None:

@@ -12,15 +12,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio import read_audio
 from voxport.runtime.errors import AudioError, LengthError
 from voxport.runtime.frontend import compute_features, num_frames
 from voxport.runtime.frontend_spec import Frontend
 from voxport.train.data.cache import atomic_file
-from voxport.train.data.problems import CorpusError, Unusable
+from voxport.train.data.problems import CorpusError, EntryError
 
 FEATURES_VERSION = 1  # rises when the same frontend definition comes to give other numbers
 
@@ -33,7 +35,7 @@ class SoundResult:
     """Where the cached features of a sound file are, or why there are none."""
 
     cached: Path | None
-    unusable: Unusable | None = None
+    unusable: EntryError | None = None
 
 
 def compute_all(paths: Sequence[Path], frontend: Frontend, cache: Path, jobs: int | None) -> Iterator[SoundResult]:
@@ -72,34 +74,34 @@ def compute_one(path: Path, frontend: Frontend, cache: Path) -> SoundResult:
             with atomic_file(cached) as file:
                 np.save(file, features)
         return SoundResult(cached)
-    except Unusable as problem:
+    except EntryError as problem:
         return SoundResult(None, problem)
 
 
 def load_cached(path: Path, n_mels: int) -> npt.NDArray[np.float32] | None:
     """Cached features (frames, n_mels) float32, or None where there are none or they are damaged."""
     try:
-        features: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    sound = isinstance(features, np.ndarray) and features.dtype == np.float32
-    return features if sound and features.ndim == 2 and features.shape[1] == n_mels else None
+        features: Any = np.load(path, allow_pickle=False)
+        if features.dtype == np.float32 and features.ndim == 2 and features.shape[1] == n_mels:
+            checked: npt.NDArray[np.float32] = features
+            return checked
+    except (OSError, ValueError, EOFError, AttributeError):
+        pass
+    return None
 
 
 def _features(path: Path, frontend: Frontend) -> npt.NDArray[np.float32]:
-    from voxport.runtime.audio import read_audio
-
     try:
         samples = read_audio(path, frontend.sample_rate)
         if num_frames(frontend, len(samples)) < 1:
-            raise Unusable("short", f"{len(samples)} samples at {frontend.sample_rate} Hz")
+            raise EntryError("short", f"{len(samples)} samples at {frontend.sample_rate} Hz")
         features = compute_features(samples, frontend)
     except LengthError as problem:
-        raise Unusable("short", str(problem)) from problem
+        raise EntryError("short", str(problem)) from problem
     except AudioError as problem:
-        raise Unusable("unreadable", str(problem)) from problem
+        raise EntryError("unreadable", str(problem)) from problem
     if not np.isfinite(features).all():
-        raise Unusable("not-finite", "the features are not all finite")
+        raise EntryError("not-finite", "the features are not all finite")
     return np.asarray(features, dtype=np.float32)
 
 
@@ -111,9 +113,9 @@ def _sha256(path: Path) -> str:
                 digest.update(block)
             return digest.hexdigest()
     except FileNotFoundError as problem:
-        raise Unusable("missing", "no such file") from problem
+        raise EntryError("missing", "no such file") from problem
     except OSError as problem:
-        raise Unusable("unreadable", str(problem)) from problem
+        raise EntryError("unreadable", str(problem)) from problem
 
 
 def _cpus() -> int:
@@ -123,6 +125,6 @@ def _cpus() -> int:
 
 def _start_worker() -> None:
     """One thread per worker: the workers are as many as the CPUs already."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threadpool_limits(limits=1)

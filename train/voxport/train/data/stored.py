@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.train.data.problems import Unusable
+from voxport.train.data.problems import EntryError
 
 
 def read_stored(path: Path, n_mels: int, declared_frames: int | None) -> npt.NDArray[np.float32]:
@@ -16,35 +16,36 @@ def read_stored(path: Path, n_mels: int, declared_frames: int | None) -> npt.NDA
     code of whoever made it.
 
     Raises:
-        Unusable: missing, unreadable, of another shape or type, not as long as declared, or not finite.
+        EntryError: missing, unreadable, of another shape or type, not as long as declared, or not finite.
     """
     try:
         array = _load_npy(path) if path.suffix.lower() == ".npy" else _load_pt(path)
     except FileNotFoundError as problem:
-        raise Unusable("missing", "no such file") from problem
-    except Unusable:
+        raise EntryError("missing", "no such file") from problem
+    except EntryError:
         raise
     except Exception as problem:  # a damaged archive or pickle can make its reader raise nearly anything
         reason = str(problem).splitlines()[0][:160] if str(problem) else ""
-        raise Unusable("unreadable", f"{type(problem).__name__}: {reason}") from problem
+        raise EntryError("unreadable", f"{type(problem).__name__}: {reason}") from problem
     if array.ndim != 2 or array.shape[1] != n_mels:
         hint = "; it is transposed" if array.ndim == 2 and array.shape[0] == n_mels else ""
-        raise Unusable("wrong-shape", f"expected (frames, {n_mels}), found {array.shape}{hint}")
+        raise EntryError("wrong-shape", f"expected (frames, {n_mels}), found {array.shape}{hint}")
     if declared_frames is not None and len(array) != declared_frames:
-        raise Unusable("wrong-shape", f"{len(array)} frames, but mel_len says {declared_frames}")
+        raise EntryError("wrong-shape", f"{len(array)} frames, but mel_len says {declared_frames}")
     with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite, and is told so
         features = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(features).all():
         bad = int(features.size - np.isfinite(features).sum())
-        raise Unusable("not-finite", f"{bad} of {features.size} values are NaN or infinite")
+        raise EntryError("not-finite", f"{bad} of {features.size} values are NaN or infinite")
     return features
 
 
 def _load_npy(path: Path) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    array: Any = np.load(path, allow_pickle=False)  # an archive of arrays (.npz) comes as another class
     if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
-        raise Unusable("wrong-shape", f"expected an array of floats, found {getattr(array, 'dtype', type(array))}")
-    return array
+        raise EntryError("wrong-shape", f"expected an array of floats, found {getattr(array, 'dtype', type(array))}")
+    checked: npt.NDArray[Any] = array
+    return checked
 
 
 def _load_pt(path: Path) -> npt.NDArray[Any]:
@@ -52,8 +53,8 @@ def _load_pt(path: Path) -> npt.NDArray[Any]:
 
     tensor = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(tensor, torch.Tensor):
-        raise Unusable("wrong-shape", f"expected a tensor, found {type(tensor).__name__}")
+        raise EntryError("wrong-shape", f"expected a tensor, found {type(tensor).__name__}")
     if not tensor.is_floating_point() or tensor.layout != torch.strided:
-        raise Unusable("wrong-shape", f"expected a dense tensor of floats, found {tensor.dtype} {tensor.layout}")
+        raise EntryError("wrong-shape", f"expected a dense tensor of floats, found {tensor.dtype} {tensor.layout}")
     array: npt.NDArray[Any] = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).numpy()
     return array
