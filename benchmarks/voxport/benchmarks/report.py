@@ -1,0 +1,191 @@
+"""The benchmark's JSON document: everything that was asked, seen and concluded, raw samples included."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from voxport.benchmarks.machine import Machine
+from voxport.benchmarks.plan import BackendSpec, Cell, LatencySettings
+from voxport.benchmarks.protocol import Opened
+from voxport.benchmarks.statistics import Interval, Verdict
+from voxport.benchmarks.timing import Warmup
+from voxport.runtime.contract import InputKind
+from voxport.runtime.errors import VoxportError
+from voxport.runtime.schema import decode, encode
+
+REPORT_KIND = "voxport.latency"
+REPORT_VERSION = 1
+
+
+class ReportError(VoxportError):
+    """A benchmark document cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """A backend and the file behind it. `precision` is the contract's; the baseline's is fp32."""
+
+    spec: BackendSpec
+    sha256: str
+    size_bytes: int
+    precision: str
+    checkpoint_sha256: str  # of the checkpoint that the file comes from, or is
+    opened: Opened | None  # None where it never opened
+
+
+@dataclass(frozen=True)
+class AnswerCheck:
+    """A candidate's scores against the baseline's on the timed inputs, before anything is timed.
+
+    `max_abs` is max |Δscore|, None where scores are not finite or of another shape; `same` says that it
+    is at most `allowed`. `top1` is the share of utterances with the same best speaker.
+    """
+
+    backend: str
+    cell: Cell
+    max_abs: float | None
+    top1: float
+    allowed: float
+    same: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """The calls of one backend at one cell in one round. Times in nanoseconds, in order.
+
+    `started` is in seconds since the measurement began. `peak_memory` is the process's, in bytes.
+    """
+
+    round: int
+    backend: str
+    cell: Cell
+    started: float
+    load_seconds: float
+    load_average: float | None
+    peak_memory: int | None
+    audio_seconds: float
+    inputs_digest: str
+    warmup: Warmup
+    wall_ns: tuple[int, ...]
+    cpu_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that a backend could not do, and why. `round` is None before timing."""
+
+    backend: str
+    stage: Literal["open", "answer", "time"]
+    round: int | None
+    cell: Cell | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backend at one cell, over all its rounds. None: too few samples, or nothing to compare.
+
+    Times are milliseconds of a call; `real_time_factor` is median time over the sound's duration.
+    `speed_up` is baseline time over this one's, `cpu_speed_up` the same in processor time.
+    `spread` is interquartile range over median.
+    """
+
+    backend: str
+    cell: Cell
+    rounds: int
+    samples: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    max_ms: float
+    cpu_p50_ms: float | None
+    utterances_per_second: float
+    real_time_factor: float
+    speed_up: Interval | None
+    cpu_speed_up: Interval | None
+    verdict: Verdict | Literal["baseline", "answers differ"]
+    answer: AnswerCheck | None
+    spread: float
+    unstable_rounds: int
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """One run of `voxport bench latency`. `boundaries` says per input kind what the clock covers."""
+
+    created: str
+    scenario: str
+    boundaries: tuple["Boundary", ...]
+    settings: LatencySettings
+    cells: tuple[Cell, ...]
+    margin: float
+    machine: Machine
+    load_average_end: float | None
+    backends: tuple[BackendReport, ...]
+    answers: tuple[AnswerCheck, ...]
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    kind: str = REPORT_KIND
+    version: int = REPORT_VERSION
+
+    def without_samples(self) -> dict[str, Any]:
+        """The document without its blocks, for a screen or a pipe."""
+        plain: dict[str, Any] = encode(replace(self, blocks=()))
+        del plain["blocks"]
+        return plain
+
+    def compared(self, backend: str) -> bool:
+        """Whether this backend got a speed-up against eager in at least one cell, with equal answers."""
+        rows = [row for row in self.rows if row.backend == backend]
+        return any(row.speed_up is not None and row.verdict != "answers differ" for row in rows)
+
+    def models_compared(self) -> bool:
+        """Whether every model that was asked for got compared: what makes the run a success."""
+        return all(self.compared(item.spec.name) for item in self.backends if item.spec.role == "candidate")
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What lies between the two readings of the clock."""
+
+    input_kind: InputKind
+    text: str
+
+
+def write_report(report: LatencyReport, path: Path) -> None:
+    """Write `report` as JSON; a reader sees the whole file or none.
+
+    Raises:
+        ReportError: the file cannot be written.
+    """
+    text = json.dumps(encode(report), ensure_ascii=False, allow_nan=False)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as problem:
+        raise ReportError(f"{path}: cannot write the benchmark ({problem.strerror})") from problem
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_report(path: Path) -> LatencyReport:
+    """Read what `write_report` wrote.
+
+    Raises:
+        ReportError: missing, not such a document, or of another version.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise ReportError(f"{path}: not a readable benchmark ({problem})") from problem
+    if not isinstance(data, dict) or (data.get("kind"), data.get("version")) != (REPORT_KIND, REPORT_VERSION):
+        raise ReportError(
+            f"{path}: expected a {REPORT_KIND} document of version {REPORT_VERSION}; "
+            "write one with: voxport bench latency MODEL.onnx --against CHECKPOINT -o FILE.json"
+        )
+    return decode(LatencyReport, data, str(path), ReportError)

@@ -1,0 +1,85 @@
+"""Who takes part: the models that were named, their baselines and controls, and the grid that fits them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxport.benchmarks.plan import DEFAULT_FRAMES, BackendSpec, Cell, LatencySettings, Role
+from voxport.runtime.contract import Contract, InputKind
+from voxport.runtime.contract_io import file_sha256, read_contract
+from voxport.runtime.errors import LengthError, VoxportError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backend to measure, its file's SHA-256 and bytes, and its contract (None for the checkpoint)."""
+
+    spec: BackendSpec
+    sha256: str
+    size_bytes: int
+    contract: Contract | None = None
+
+
+def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) -> tuple[Subject, ...]:
+    """Baselines and controls, one pair for each input kind among the models, then the models.
+
+    Raises:
+        VoxportError: no model, an unusable file, or models that do not share a frontend.
+    """
+    if not models:
+        raise VoxportError("name at least one model to measure, e.g. model.onnx")
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / "model.pt"
+    if not checkpoint.is_file():
+        raise VoxportError(f"{checkpoint}: no such checkpoint; give the RUN/model.pt that the models come from")
+    contracts = [read_contract(path) for path in models]
+    for path, contract in zip(models, contracts, strict=True):
+        if contract.frontend != contracts[0].frontend:
+            raise VoxportError(f"{path}: its frontend is not that of {models[0]}; measure them in separate runs")
+    kinds = list(dict.fromkeys(contract.input_kind for contract in contracts))
+    subjects = []
+    for kind in kinds:
+        name = "eager" if len(kinds) == 1 else f"eager {kind}"
+        baseline = _subject(name, "eager", checkpoint, "baseline", kind, settings)
+        subjects.append(baseline)
+        if settings.control:
+            twin = dataclasses.replace(baseline.spec, name=f"{name} (control)", role="control")
+            subjects.append(dataclasses.replace(baseline, spec=twin))
+    for name, path, contract in zip(_names(models), models, contracts, strict=True):
+        model = _subject(name, "onnx", path, "candidate", contract.input_kind, settings)
+        subjects.append(dataclasses.replace(model, contract=contract))
+    return tuple(subjects)
+
+
+def _subject(name: str, kind: str, path: Path, role: Role, input_kind: InputKind, settings: LatencySettings) -> Subject:
+    spec = BackendSpec(name, kind, str(path), role, input_kind, settings.device, settings.threads)
+    return Subject(spec, file_sha256(path), path.stat().st_size)
+
+
+def _names(models: Sequence[Path]) -> list[str]:
+    """File names, told apart by their folders where they are equal, and by a number where those are too."""
+    names = [path.name for path in models]
+    names = [str(path) if names.count(path.name) > 1 else path.name for path in models]
+    return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
+
+
+def choose_cells(settings: LatencySettings, subjects: Sequence[Subject]) -> tuple[Cell, ...]:
+    """The grid: every batch with every length, shortest first.
+
+    Raises:
+        LengthError: a length that was asked for, which a model does not allow.
+    """
+    contracts = [(item.spec.name, item.contract) for item in subjects if item.contract is not None]
+    low = max(contract.min_frames for _, contract in contracts)
+    high = min(contract.max_frames for _, contract in contracts)
+    for name, contract in contracts:
+        for frames in settings.frames or ():
+            if not contract.min_frames <= frames <= contract.max_frames:
+                raise LengthError(
+                    f"--frames {frames}: {name} takes {contract.min_frames} to {contract.max_frames} frames"
+                )
+    lengths = settings.frames or tuple(frames for frames in DEFAULT_FRAMES if low <= frames <= high) or (high,)
+    if not low <= high:
+        raise LengthError(f"the models share no length: one needs {low} frames, another takes at most {high}")
+    return tuple(Cell(batch, frames) for batch in dict.fromkeys(settings.batches) for frames in dict.fromkeys(lengths))

@@ -1,0 +1,121 @@
+"""The hot loop: warm up until the times agree with each other, then time every single call.
+
+Wall time comes from perf_counter_ns around one synchronous call; the process's CPU time is read
+outside that span, so that reading it does not count. Nothing is dropped or clipped.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+Call = Callable[[int], object]  # called with a running number, which chooses the input
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Two clocks in nanoseconds. Tests bring their own."""
+
+    wall: Callable[[], int] = time.perf_counter_ns
+    cpu: Callable[[], int] = time.process_time_ns
+
+
+@dataclass(frozen=True)
+class BlockRule:
+    """When warm-up and timing end. Seconds; `tolerance` is relative.
+
+    Warm-up runs in windows of at least `window_seconds` and `window_calls`. It ends once it took
+    `warmup_seconds` and the medians of the last three windows differ by at most `tolerance`, or, marked
+    unstable, at `warmup_cap`. Timing lasts `seconds` and at least `min_calls`, but at most `max_calls`.
+    """
+
+    seconds: float = 2.0
+    warmup_seconds: float = 1.0
+    warmup_cap: float = 8.0
+    window_seconds: float = 0.1
+    window_calls: int = 4
+    tolerance: float = 0.10
+    min_calls: int = 5
+    max_calls: int = 20_000
+
+    def __post_init__(self) -> None:
+        if min(self.seconds, self.warmup_cap, self.window_seconds, self.tolerance) <= 0 or self.warmup_seconds < 0:
+            raise ValueError("times and tolerance must be positive")
+        if not 1 <= self.min_calls <= self.max_calls or self.window_calls < 1:
+            raise ValueError("window_calls and min_calls must be at least 1, max_calls at least min_calls")
+
+    @classmethod
+    def lasting(cls, seconds: float, warmup_seconds: float) -> "BlockRule":
+        """A rule with these times; the warm-up's cap and windows follow from them."""
+        return cls(
+            seconds=seconds,
+            warmup_seconds=warmup_seconds,
+            warmup_cap=max(2.0, 8 * warmup_seconds),
+            window_seconds=min(0.1, max(warmup_seconds, 0.03) / 3),
+        )
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """How warm-up went. `spread` is (largest - smallest) / smallest of the last three windows' medians."""
+
+    stable: bool
+    calls: int
+    seconds: float
+    spread: float | None
+    first_ns: int  # the first call at this shape, cold
+
+
+def warm_up(call: Call, rule: BlockRule, clock: Clock) -> Warmup:
+    """Call until times are steady; see BlockRule."""
+    start = clock.wall()
+    medians: list[float] = []
+    first = calls = 0
+    while True:
+        times: list[int] = []
+        opened = now = clock.wall()
+        while len(times) < rule.window_calls or now - opened < rule.window_seconds * 1e9:
+            before = clock.wall()
+            call(calls)
+            now = clock.wall()
+            times.append(now - before)
+            calls += 1
+        first = first or times[0]
+        medians.append(float(np.median(times)))
+        elapsed = (now - start) / 1e9
+        spread = _spread(medians[-3:]) if len(medians) >= 3 else None
+        stable = spread is not None and spread <= rule.tolerance
+        if (stable and elapsed >= rule.warmup_seconds) or elapsed >= rule.warmup_cap:
+            return Warmup(stable, calls, elapsed, spread, first)
+
+
+def _spread(medians: list[float]) -> float:
+    smallest = min(medians)
+    return (max(medians) - smallest) / smallest if smallest > 0 else 0.0
+
+
+def time_calls(call: Call, rule: BlockRule, clock: Clock) -> tuple[list[int], list[int]]:
+    """Wall and CPU nanoseconds of each call of one block."""
+    wall, cpu = clock.wall, clock.cpu
+    walls: list[int] = []
+    cpus: list[int] = []
+    limit = int(rule.seconds * 1e9)
+    start = wall()
+    for number in range(rule.max_calls):
+        cpu_before = cpu()
+        before = wall()
+        call(number)
+        after = wall()
+        cpu_after = cpu()
+        walls.append(after - before)
+        cpus.append(cpu_after - cpu_before)
+        if after - start >= limit and number + 1 >= rule.min_calls:
+            break
+    return walls, cpus
+
+
+def harness_cost_ns(empty: Call, clock: Clock, calls: int = 2000) -> int:
+    """Median nanoseconds that the loop reports for `empty`, a call that does nothing: its share of every time."""
+    walls, _ = time_calls(empty, BlockRule(seconds=60.0, min_calls=calls, max_calls=calls), clock)
+    return int(np.median(walls))
