@@ -88,7 +88,7 @@ def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
         AudioError: another type or shape, no samples, NaN or infinity, or floats far beyond [-1, 1].
     """
     array = np.asarray(samples)
-    if array.dtype not in (np.float16, np.float32, np.float64, np.int16, np.int32):
+    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
         raise AudioError(f"{name}: expected floats in [-1, 1], or int16 or int32 samples, found {array.dtype}")
     if array.size == 0:
         raise AudioError(f"{name}: holds no samples (shape {array.shape}); at least one is needed")
