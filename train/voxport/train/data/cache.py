@@ -14,11 +14,8 @@ PART_PREFIX = ".part-"  # of files that are being written
 
 def cache_folder(option: Path | None) -> Path:
     """The folder of computed features: `option`, else $VOXPORT_CACHE, else ~/.cache/voxport."""
-    if option is not None:
-        return option.expanduser()
-    if environment := os.environ.get("VOXPORT_CACHE"):
-        return Path(environment).expanduser()
-    return Path("~/.cache/voxport").expanduser()
+    folder = option or Path(os.environ.get("VOXPORT_CACHE") or "~/.cache/voxport")
+    return folder.expanduser().absolute()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ def list_folder(path: Path) -> Listing:
 
     Raises:
         CorpusError: no speaker's folder holds a sound file.
+        OSError: a folder cannot be read.
     """
     speakers = sorted(item.name for item in os.scandir(path) if item.is_dir() and not item.name.startswith("."))
     entries: list[Entry] = []
@@ -37,11 +38,15 @@ def list_folder(path: Path) -> Listing:
 
 
 def _sound_files(folder: Path) -> Iterator[Path]:
-    for top, folders, files in os.walk(folder):
+    for top, folders, files in os.walk(folder, onerror=_stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SOUND_SUFFIXES:
                 yield Path(top, name)
+
+
+def _stop(problem: OSError) -> None:
+    raise problem  # os.walk would pass over a folder that it may not read
 
 
 def _others() -> str:

@@ -24,6 +24,7 @@ from voxport.train.data.problems import CorpusError, Problem
 # were centred and then stored as float16 stay near 1e-3; log-mels that were not are near 1 or above.
 # The largest deviation, not the typical one: nearly silent utterances are constant in most bands.
 _CENTRED, _NOT_CENTRED = 0.02, 0.5
+_CONSTANT = 1e-3  # deviations and means below are rounding, as in digital silence
 _UNIT_DEVIATION = 0.05  # how far from 1 the typical deviation of normalised bands may be
 _STORAGE = 1e-3  # relative; float16 rounds by half of that
 
@@ -48,10 +49,10 @@ def appearance(key: str, features: npt.NDArray[np.float32]) -> Appearance:
     widest = float(deviation.max())
     offset = float(np.abs(features.mean(axis=0, dtype=np.float64)).max())
     look: Look = "unclear"
-    if offset > _NOT_CENTRED * widest:
+    if offset > _NOT_CENTRED * widest + _CONSTANT:
         look = "none"
-    elif offset <= _CENTRED * widest:
-        active = deviation[deviation > _CENTRED * widest] if widest else deviation
+    elif offset <= _CENTRED * widest and widest > _CONSTANT:
+        active = deviation[deviation > _CENTRED * widest]
         look = "mean_std" if np.median(np.abs(active - 1)) < _UNIT_DEVIATION else "mean"
     return Appearance(key, look, float(low.min()), float(high.max()), float((high - low).max()))
 

@@ -3,11 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import PROFILES
@@ -15,14 +12,11 @@ from voxport.train.data.cache import cache_folder
 from voxport.train.data.corpus import Corpus, CorpusOptions, Utterance
 from voxport.train.data.entries import Entry, Listing, find_repeats
 from voxport.train.data.folder import list_folder
-from voxport.train.data.guard import Appearance, appearance, check_frontend
 from voxport.train.data.homework import MAPPING, METADATA, list_homework
 from voxport.train.data.manifest import MANIFEST_SUFFIXES, list_manifest
 from voxport.train.data.pack import PACK_VERSION, Pack, PackIndex, read_pack, write_index, write_rows
-from voxport.train.data.problems import CorpusError, EntryError, Problem, refusal
-from voxport.train.data.progress import track
-from voxport.train.data.sound import SoundResult, compute_all, load_cached
-from voxport.train.data.stored import read_stored
+from voxport.train.data.problems import CorpusError, Problem, refusal
+from voxport.train.data.reading import Reader
 
 
 def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
@@ -40,7 +34,10 @@ def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
         BackendError: sound files, and soundfile or soxr is not installed.
     """
     path = Path(os.path.abspath(Path(path).expanduser()))
-    listing = _list(path)
+    try:
+        listing = _list(path)
+    except OSError as problem:
+        raise CorpusError(f"{path}: cannot be listed ({problem})") from problem
     _check_n_mels(listing, options.frontend)
     folder = cache_folder(options.cache) / "packs"
     key, stamp = _pack_key(listing, options), _stamp(listing.entries)
@@ -125,7 +122,7 @@ def _build(listing: Listing, options: CorpusOptions, folder: Path, key: str, sta
         listing.entries, [os.path.abspath(entry.path) for entry in listing.entries], "the same file as"
     )
     entries = [entry for i, entry in enumerate(listing.entries) if i not in path_repeats]
-    reader = _Reader(listing, options, folder.parent)
+    reader = Reader(listing, options, folder.parent)
     rows = write_rows(folder, key, stamp, reader.read(entries))
     labelled = [i for i, entry in enumerate(reader.kept) if entry.speaker is not None]
     content_repeats = find_repeats(
@@ -141,7 +138,7 @@ def _build(listing: Listing, options: CorpusOptions, folder: Path, key: str, sta
 
 
 def _index(
-    listing: Listing, reader: "_Reader", usable: Sequence[int], problems: tuple[Problem, ...], stamp: str, rows: int
+    listing: Listing, reader: Reader, usable: Sequence[int], problems: tuple[Problem, ...], stamp: str, rows: int
 ) -> PackIndex:
     entries = [reader.kept[i] for i in usable]
     present = {entry.speaker for entry in entries}
@@ -164,58 +161,3 @@ def _empty_speakers(listing: Listing, present: set[str | None], problems: Sequen
     told = {problem.key for problem in problems if problem.kind == "empty-speaker"}
     missing = [label for label in listing.labels if label not in present and label not in told]
     return [Problem(label, "empty-speaker", "no usable utterance of this speaker") for label in missing]
-
-
-class _Reader:
-    """Reads entries one by one, collecting what is known about those that can be used.
-
-    `kept`, `digests` and `offsets` go together: the entries that were read, a hash of each one's
-    features, and where they begin in the packed rows (with one more offset, the end).
-    """
-
-    def __init__(self, listing: Listing, options: CorpusOptions, cache: Path) -> None:
-        self._listing = listing
-        self._options = options
-        self._cache = cache
-        self.kept: list[Entry] = []
-        self.digests: list[bytes] = []
-        self.offsets: list[int] = [0]
-        self.problems: list[Problem] = []
-        self.implausible: list[Problem] = []  # of kept entries whose features another frontend made
-
-    def read(self, entries: Sequence[Entry]) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the features (frames, n_mels) of every entry that can be read and is long enough.
-
-        Raises:
-            CorpusError: the frontend cannot have made them; at the end, before the pack is finished.
-        """
-        options = self._options
-        sounds = [entry.path for entry in entries if entry.is_sound]
-        seen: list[Appearance] = []
-        results = compute_all(sounds, options.frontend, self._cache, options.jobs)
-        for entry in track(entries, f"Reading {self._listing.path.name}", len(entries), options.progress):
-            try:
-                features = self._sound(next(results)) if entry.is_sound else self._stored(entry)
-                if len(features) < options.min_frames:
-                    raise EntryError("short", f"{len(features)} frames, at least {options.min_frames} are needed")
-            except EntryError as problem:
-                self.problems.append(Problem(entry.key, problem.kind, problem.reason))
-                continue
-            if not entry.is_sound:
-                seen.append(appearance(entry.key, features))
-            self.kept.append(entry)
-            self.digests.append(hashlib.sha256(features.data).digest())
-            self.offsets.append(self.offsets[-1] + len(features))
-            yield features
-        self.implausible = check_frontend(self._listing.path, options.frontend, seen)
-
-    def _stored(self, entry: Entry) -> npt.NDArray[np.float32]:
-        return read_stored(entry.path, self._options.frontend.n_mels, entry.frames)
-
-    def _sound(self, result: SoundResult) -> npt.NDArray[np.float32]:
-        if result.cached is None:
-            raise result.unusable or EntryError("unreadable", "no features")
-        features = load_cached(result.cached, self._options.frontend.n_mels)
-        if features is None:
-            raise CorpusError(f"{result.cached}: the cached features vanished while they were read; run it again")
-        return np.ascontiguousarray(features)

@@ -99,7 +99,8 @@ def _features(path: Path, frontend: Frontend) -> npt.NDArray[np.float32]:
     except LengthError as problem:
         raise EntryError("short", str(problem)) from problem
     except AudioError as problem:
-        raise EntryError("unreadable", str(problem)) from problem
+        reason = str(problem).removeprefix(f"{path}: ")
+        raise EntryError("not-finite" if "NaN" in reason else "unreadable", reason) from problem
     if not np.isfinite(features).all():
         raise EntryError("not-finite", "the features are not all finite")
     return np.asarray(features, dtype=np.float32)
