@@ -63,7 +63,7 @@ def _answer(
 
     answers: list[tuple[str, Identification]] = []
     errors: list[tuple[str, str]] = []
-    shown = sys.stderr.isatty() and len(files) >= _BAR_FROM
+    shown = at_terminal() and len(files) >= _BAR_FROM
     with click.progressbar(files, label="Identifying", file=sys.stderr) if shown else nullcontext(files) as names:
         for name in names:
             try:
@@ -74,6 +74,11 @@ def _answer(
             except VoxportError as problem:
                 errors.append((name, str(problem)))
     return answers, errors
+
+
+def at_terminal() -> bool:
+    """Whether a person watches stderr."""
+    return sys.stderr.isatty()
 
 
 def _show(answers: list[tuple[str, "Identification"]]) -> None:

@@ -105,4 +105,5 @@ def _plain(values: npt.ArrayLike, dtype: Any, what: str) -> npt.NDArray[Any]:
         raise VoxportError(f"expected {what}, found rows of different lengths; pad them") from problem
     if array.dtype == object or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise VoxportError(f"expected {what}, found {array.dtype}")
-    return np.ascontiguousarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, as it may in the padding
+        return array.astype(dtype, order="C", copy=False)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from pathlib import Path
 
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.errors import ContractError
@@ -42,7 +41,7 @@ def contract_of(file: OnnxFile, path: str | os.PathLike[str]) -> Contract:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal, read in small pieces."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from voxport.runtime.backend import check_tensors
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_io import contract_of, file_sha256
-from voxport.runtime.errors import VoxportError
+from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.golden import GoldenCheck, replay_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import OnnxFile, read_onnx
@@ -49,7 +49,9 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
         if verify:
             golden = replay_golden(OnnxModel.load(path, verify=False), os.fspath(path))
             problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
-    except VoxportError as caught:  # the page is shown all the same
+    except BackendError as caught:
+        problem = f"the golden vector was not replayed: {caught}; or leave the check out with --no-verify"
+    except VoxportError as caught:  # the rest is shown all the same
         problem = str(caught)
     size = os.stat(path).st_size
     return Inspection(os.fspath(path), size, file_sha256(path), file, contract, golden, problem)

@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from voxport.runtime.errors import ContractError
@@ -67,7 +66,7 @@ def read_onnx(path: str | os.PathLike[str], key: str, *, graph: bool = False) ->
     """
     name = os.fspath(path)
     try:
-        with _open_regular(Path(path)) as (file, size):
+        with _open_regular(name) as (file, size):
             return _Walker(file, name).model(size, key.encode(), graph)
     except OSError as problem:
         raise ContractError(
@@ -76,11 +75,11 @@ def read_onnx(path: str | os.PathLike[str], key: str, *, graph: bool = False) ->
 
 
 @contextlib.contextmanager
-def _open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def _open_regular(name: str) -> Iterator[tuple[BinaryIO, int]]:
     # A pipe would wait for ever and a device has no end, so the kind is asked before the file is opened.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ContractError(f"{path}: not a file; give a voxport model")
-    with path.open("rb") as file:
+    if not stat.S_ISREG(os.stat(name).st_mode):
+        raise ContractError(f"{name}: not a file; give a voxport model")
+    with open(name, "rb") as file:
         yield file, os.fstat(file.fileno()).st_size
 
 
@@ -205,8 +204,9 @@ class _Walker:
             self._file.seek(position)
             tag, position = self._varint(position, end)
             number, wire = tag >> 3, tag & 7
-            value = 0
-            payload = position
+            if number == 0 or wire in (3, 4, 6, 7):  # 3 and 4 are groups, which ONNX never had
+                raise self._error(f"byte {position - 1} is no ONNX")
+            value, payload = 0, position
             if wire == 0:
                 value, position = self._varint(position, end)
             elif wire == 2:
@@ -214,8 +214,6 @@ class _Walker:
                 position = payload + length
             elif wire in (1, 5):
                 position += 8 if wire == 1 else 4
-            if number == 0 or wire in (3, 4, 6, 7):
-                raise self._error(f"byte {payload} is no ONNX")
             if position > end:
                 raise self._error(f"it is cut short: {position - end} bytes are missing after byte {end}")
             yield _Field(number, value, payload, position)

@@ -3,7 +3,6 @@
 import importlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from voxport.runtime.errors import BackendError, ContractError
@@ -42,11 +41,12 @@ def default_threads() -> int:
     return 1 if available_cores() <= 2 else 2
 
 
-def available_cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+def available_cores(quota_file: str | os.PathLike[str] = "/sys/fs/cgroup/cpu.max") -> int:
     """Cores this process may use: its CPU affinity, and on Linux its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = quota_file.read_text().split()
+        with open(quota_file) as file:
+            quota, period = file.read(100).split()
         return max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError, ZeroDivisionError):  # no such limit, or "max"
         return cores

@@ -1,0 +1,360 @@
+"""OnnxModel: answers against NumPy, and everything that must be refused when a file is loaded."""
+
+import math
+import sys
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.runtime.tiny_models import FRONTEND, LABELS, SIZE, TinyModel, features, make_tiny, save, tiny_graph, tone
+from voxport.runtime.contract import Array, Golden
+from voxport.runtime.errors import BackendError, ContractError, LengthError, VoxportError
+from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.onnx_session import OnnxOptions, available_cores, default_threads, start_session
+
+
+def padded(rows: list[Any], garbage: float) -> tuple[Any, Any]:
+    lengths = np.array([len(row) for row in rows])
+    batch = np.full((len(rows), lengths.max(), *rows[0].shape[1:]), garbage, np.float32)
+    for i, row in enumerate(rows):
+        batch[i, : len(row)] = row
+    return batch, lengths
+
+
+def test_one_input_is_answered_as_numpy_answers_it(tiny: TinyModel) -> None:
+    values = features(23)
+    answer = OnnxModel.load(tiny.path).run(values[None], [23])
+    assert answer.scores.shape == (1, len(LABELS))
+    assert answer.embedding.shape == (1, SIZE)
+    assert answer.scores.dtype == answer.embedding.dtype == np.float32
+    np.testing.assert_allclose(answer.scores[0], tiny.scores(values), atol=1e-4)
+    np.testing.assert_allclose(answer.embedding[0], tiny.embedding(values), atol=1e-5)
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e6, math.nan])
+def test_a_padded_batch_answers_each_row_alone_whatever_is_in_the_padding(tiny: TinyModel, garbage: float) -> None:
+    rows = features([5, 60, 13, 7])
+    answer = OnnxModel.load(tiny.path).run(*padded(rows, garbage))
+    for got, row in zip(answer.scores, rows, strict=True):
+        np.testing.assert_allclose(got, tiny.scores(row), atol=1e-4)
+
+
+def test_a_waveform_model_takes_samples(tiny_waveform: TinyModel) -> None:
+    rows = [tone(0.3), tone(0.21, hertz=100, size=0.9)]
+    answer = OnnxModel.load(tiny_waveform.path).run(*padded(rows, math.nan))
+    for got, row in zip(answer.scores, rows, strict=True):
+        np.testing.assert_allclose(got, tiny_waveform.scores(row), atol=1e-4)
+
+
+def test_float64_and_lists_are_taken(tiny: TinyModel) -> None:
+    values = features(9).astype(np.float64)
+    answer = OnnxModel.load(tiny.path).run([values.tolist()], [9])
+    np.testing.assert_allclose(answer.scores[0], tiny.scores(values), atol=1e-4)
+
+
+def test_a_file_may_have_any_name(tiny: TinyModel, tmp_path: Path) -> None:
+    other = tmp_path / "named.ort"  # onnxruntime takes this ending for another format
+    other.write_bytes(tiny.path.read_bytes())
+    assert OnnxModel.load(other).contract == tiny.contract
+
+
+# --- what run() refuses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [1, 4, 61, 10_000])
+def test_a_length_out_of_range_is_refused_in_frames_and_seconds_before_anything_runs(
+    tiny: TinyModel, frames: int
+) -> None:
+    model = OnnxModel.load(tiny.path)
+    model._session = None  # nothing could run
+    with pytest.raises(
+        LengthError, match=rf"{frames} frames \([\d.]+ s\) .* 5 frames \(0\.04 s\) to 60 frames \(0\.59 s\)"
+    ):
+        model.run(np.zeros((1, frames, FRONTEND.n_mels), np.float32), [frames])
+
+
+@pytest.mark.parametrize(("samples", "allowed"), [(639, False), (640, True), (9599, True), (9600, False)])
+def test_the_range_in_samples_is_exactly_that_in_frames(tiny_waveform: TinyModel, samples: int, allowed: bool) -> None:
+    # Centred frames: 1 + samples // 160. 5 frames need 640 samples, 9600 samples give 61 frames.
+    model = OnnxModel.load(tiny_waveform.path)
+    if allowed:
+        assert np.isfinite(model.run(np.full((1, samples), 0.1, np.float32), [samples]).scores).all()
+    else:
+        with pytest.raises(LengthError, match=f"{1 + samples // 160} frames"):
+            model.run(np.full((1, samples), 0.1, np.float32), [samples])
+
+
+def test_the_row_of_a_bad_length_is_named(tiny: TinyModel) -> None:
+    with pytest.raises(LengthError, match="item 2 of the batch: 3 frames"):
+        OnnxModel.load(tiny.path).run(np.zeros((4, 20, FRONTEND.n_mels), np.float32), [20, 20, 3, 2])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "lengths"),
+    [
+        (np.zeros((20, 40), np.float32), [20]),
+        (np.zeros((1, 20, 41), np.float32), [20]),
+        (np.zeros((0, 20, 40), np.float32), np.zeros(0, np.int64)),
+        (np.zeros((1, 20, 40), np.float32), [20, 20]),
+        (np.zeros((1, 20, 40), np.float32), [[20]]),
+        (np.zeros((1, 20, 40), np.float32), 20),
+        (np.zeros((1, 20, 40), np.float32), [21]),
+        (np.zeros((1, 20, 40), np.float32), [20.0]),
+        (np.zeros((1, 20, 40), np.complex64), [20]),
+        (np.zeros((1, 20, 40), object), [20]),
+        (np.full((1, 20, 40), "x"), [20]),
+        ([[[1.0, 2.0], [3.0]]], [20]),
+        (None, [20]),
+        (np.zeros((1, 20, 40), np.float32), None),
+        (np.zeros((1, 20, 40), np.float32), [-1]),
+        (np.zeros((1, 20, 40), np.float32), [2**63 - 1]),
+    ],
+)
+def test_wrong_types_and_shapes_are_refused(tiny: TinyModel, inputs: Any, lengths: Any) -> None:
+    with pytest.raises(VoxportError):
+        OnnxModel.load(tiny.path).run(inputs, lengths)
+
+
+def test_a_failing_run_is_an_error_of_ours(tiny: TinyModel) -> None:
+    class Broken:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(BackendError, match="out of memory"):
+        OnnxModel(tiny.contract, Broken()).run(features(9)[None], [9])
+
+
+# --- what load() refuses ------------------------------------------------------------------------------
+
+
+def test_a_model_that_no_longer_gives_its_recorded_answer_is_refused(model_path: Path) -> None:
+    tiny = make_tiny(model_path)
+    changed = tiny.project.copy()
+    changed[0, 0] += 1.0
+    save(model_path, tiny_graph("features", changed, tiny.classes), tiny.contract.to_json())
+    with pytest.raises(ContractError, match=r"no longer gives its recorded answer: max .Δscore. \d"):
+        OnnxModel.load(model_path)
+    model = OnnxModel.load(model_path, verify=False)
+    assert model.contract == tiny.contract
+
+
+def test_the_golden_bound_is_the_recorded_tolerance(model_path: Path) -> None:
+    golden = make_tiny(model_path).contract.golden
+    shifted = golden.scores.values + np.float32(0.01)
+    make_tiny(model_path, golden=Golden(golden.input, Array.of(shifted), 0.02))
+    OnnxModel.load(model_path)
+    make_tiny(model_path, golden=Golden(golden.input, Array.of(shifted), 0.009))
+    with pytest.raises(ContractError, match=r"0\.01"):
+        OnnxModel.load(model_path)
+
+
+def test_a_model_that_answers_nan_is_refused(model_path: Path) -> None:
+    tiny = make_tiny(model_path)
+    broken = np.full_like(tiny.project, math.nan)
+    save(model_path, tiny_graph("features", broken, tiny.classes), tiny.contract.to_json())
+    with pytest.raises(ContractError, match="nan"):
+        OnnxModel.load(model_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "scores", "message"),
+    [
+        (np.zeros((12, 39)), np.zeros(5), "golden input"),
+        (np.zeros(12), np.zeros(5), "golden input"),
+        (np.ones((12, 40)), np.zeros(4), "golden scores"),
+        (np.ones((3, 40)), np.zeros(5), "golden vector: .*3 frames"),
+    ],
+)
+def test_a_golden_vector_that_does_not_fit_its_contract_is_refused(
+    model_path: Path, source: Any, scores: Any, message: str
+) -> None:
+    make_tiny(model_path, golden=Golden(Array.of(source), Array.of(scores), 1e-3))
+    with pytest.raises(ContractError, match=message):
+        OnnxModel.load(model_path)
+
+
+def rename_input(graph: onnx.GraphProto) -> None:
+    graph.input[0].name = graph.node[0].input[0] = "mels"
+
+
+def fix_batch(graph: onnx.GraphProto) -> None:
+    for tensor in (*graph.input, *graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def fix_frames(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[1].dim_value = 20
+
+
+def drop_embedding(graph: onnx.GraphProto) -> None:
+    del graph.output[1]
+
+
+def want_more(graph: onnx.GraphProto) -> None:
+    graph.input.append(onnx.helper.make_tensor_value_info("mood", onnx.TensorProto.FLOAT, ["batch"]))
+
+
+def lengths_as_int32(graph: onnx.GraphProto) -> None:
+    graph.input[1].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    graph.node.insert(0, onnx.helper.make_node("Cast", ["lengths"], ["lengths64"], to=onnx.TensorProto.INT64))
+    for node in list(graph.node)[1:]:
+        node.input[:] = ["lengths64" if name == "lengths" else name for name in node.input]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rename_input, "input features.*the graph has mels"),
+        (fix_batch, r"features: float32 \(batch, frames, 40\).*\(1, frames, 40\)"),
+        (fix_frames, r"\(batch, 20, 40\)"),
+        (drop_embedding, "output embedding"),
+        (want_more, "unknown input mood"),
+        (lengths_as_int32, "lengths: int32"),
+    ],
+)
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_graph_that_is_not_what_the_contract_promises_is_refused(
+    model_path: Path, change: Callable[[onnx.GraphProto], None], message: str, verify: bool
+) -> None:
+    tiny = make_tiny(model_path)
+    graph = tiny_graph("features", tiny.project, tiny.classes)
+    change(graph)
+    save(model_path, graph, tiny.contract.to_json())
+    with pytest.raises(ContractError, match=message):
+        OnnxModel.load(model_path, verify=verify)
+
+
+@pytest.mark.parametrize("changes", [{"labels": LABELS[:-1]}, {"embedding_size": 9}, {"input_kind": "waveform"}])
+def test_a_contract_that_promises_another_graph_is_refused(model_path: Path, changes: dict[str, Any]) -> None:
+    make_tiny(model_path, **changes)
+    with pytest.raises(ContractError, match="the contract promises"):
+        OnnxModel.load(model_path, verify=False)
+
+
+def test_a_damaged_graph_is_refused_with_the_file_named(tiny: TinyModel, model_path: Path) -> None:
+    graph = tiny_graph("features", tiny.project, tiny.classes)
+    graph.node[0].op_type = "Identity"
+    save(model_path, graph, tiny.contract.to_json())
+    model_path.write_bytes(model_path.read_bytes().replace(b"ReduceSum", b"ReduceSun"))
+    with pytest.raises(ContractError, match=r"model\.onnx: onnxruntime cannot load it"):
+        OnnxModel.load(model_path)
+
+
+# --- devices, packages, threads -----------------------------------------------------------------------
+
+
+def test_cuda_that_is_not_there_is_an_error_with_the_way_out(tiny: TinyModel) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(BackendError, match=r"'cuda' was asked for.*CPUExecutionProvider.*voxport\[gpu\]"):
+        OnnxModel.load(tiny.path, OnnxOptions("cuda"))
+
+
+class FakeOnnxRuntime(types.ModuleType):
+    """An onnxruntime that offers CUDA and then, as the real one does, starts on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__("onnxruntime")
+        import onnxruntime
+
+        self.SessionOptions = onnxruntime.SessionOptions
+        self.ExecutionMode = onnxruntime.ExecutionMode
+        self.asked: list[Any] = []
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, path: str, providers: list[Any], **_: object) -> Any:
+        self.asked = providers
+        return types.SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+
+def test_cuda_that_does_not_start_is_an_error_and_no_fallback(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeOnnxRuntime()
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    with pytest.raises(BackendError, match="could not start it and offers CPUExecutionProvider"):
+        start_session(tiny.path, OnnxOptions("cuda"))
+    assert fake.asked[0][1]["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
+def test_a_missing_onnxruntime_is_an_error_with_the_pip_command(
+    tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match=r'onnxruntime is not installed; .*pip install "voxport\[cpu\]"'):
+        OnnxModel.load(tiny.path)
+
+
+def test_half_an_onnxruntime_is_an_error_with_the_way_out(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    with pytest.raises(BackendError, match="only in part; pip uninstall -y onnxruntime onnxruntime-gpu"):
+        OnnxModel.load(tiny.path)
+
+
+def test_both_onnxruntime_packages_are_named(tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match="both onnxruntime and onnxruntime-gpu are installed"):
+        OnnxModel.load(tiny.path)
+
+
+@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "auto"}, {"threads": 0}, {"threads": -1}])
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BackendError, match=r"unknown device|threads must be"):
+        OnnxOptions(**wrong)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 2), (64, 2)])
+def test_small_machines_get_one_thread(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxport.runtime.onnx_session.available_cores", lambda: cores)
+    assert default_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("100000 100000\n", 1), ("250000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", 8)]
+)
+def test_a_containers_quota_counts(quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(quota)
+    assert available_cores(tmp_path / "cpu.max") == cores
+    assert available_cores(tmp_path / "absent") == 8
+
+
+def test_the_session_runs_as_asked_and_never_spins(tiny: TinyModel) -> None:
+    session = start_session(tiny.path, OnnxOptions(threads=3))
+    options = session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert session.get_providers() == ["CPUExecutionProvider"]
+
+
+def test_threads_may_share_a_model(tiny: TinyModel) -> None:
+    model = OnnxModel.load(tiny.path)
+    inputs = features([5, 11, 23, 47])
+    expected = [model.run(values[None], [len(values)]).scores for values in inputs]
+    wrong: list[int] = []
+
+    def work(start: int) -> None:
+        for turn in range(40):
+            i = (start + turn) % len(inputs)
+            if not np.array_equal(model.run(inputs[i][None], [len(inputs[i])]).scores, expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
