@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.train.corpora import write_homework
 
+from tests.train.corpora import write_homework
 from voxport.runtime.profiles import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, CropBatches, open_corpus, split_utterances
 

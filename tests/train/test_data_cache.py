@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from tests.train.corpora import write_homework
 from tests.train.test_data_sounds import tone
-
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus, reading, sound

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.train.corpora import write_homework
 
+from tests.train.corpora import write_homework
 from voxport.runtime.profiles import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus
 

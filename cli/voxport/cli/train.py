@@ -1,5 +1,6 @@
 """`voxport train …`: fit, evaluate, predict, recipes."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,10 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
 
     shown = _shown(progress)
     if resume:
-        begun = RunFolder(out).read()
         given = [name for name in ("data", "recipe", "steps", "seed", "frontend") if choices[name] is not None]
         if given:
             raise click.UsageError(f"--resume goes on with what the run began with; leave out --{', --'.join(given)}")
+        begun = RunFolder(out).read()
         data, recipe, choices["frontend"] = Path(begun.data), begun.recipe, begun.frontend
         choices["skip_bad"] = begun.skip_bad
     else:
@@ -125,7 +126,9 @@ def evaluate(checkpoint: Path, part: str, out: Path | None, device: str, as_json
         (f"crops of {evaluation.crop_frames} frames", f"{evaluation.accuracy_crop:.2%}"),
     ]
     show_table("Accuracy", ("", "accuracy"), rows)
-    lengths = [(f"{b.low}–{b.high - 1 if b.high else ''}", b.utterances, f"{b.accuracy:.2%}") for b in evaluation.by_length]
+    lengths = [
+        (f"{b.low}–{b.high - 1 if b.high else ''}", b.utterances, f"{b.accuracy:.2%}") for b in evaluation.by_length
+    ]
     show_table("By length", ("frames", "utterances", "accuracy"), lengths)
     worst = [(s.speaker, s.utterances, f"{s.accuracy:.2%}", s.taken_for or "") for s in evaluation.speakers[:10]]
     show_table("Worst speakers", ("speaker", "utterances", "accuracy", "most often taken for"), worst)
@@ -182,7 +185,7 @@ def recipes(as_json: bool) -> None:
 
 
 def _shown(progress: bool | None) -> bool:
-    return click.get_text_stream("stderr").isatty() if progress is None else progress
+    return sys.stderr.isatty() if progress is None else progress
 
 
 def _bar(title: str, shown: bool) -> Any:

@@ -6,7 +6,7 @@ checkpoint runs none of its author's code.
 
 import hashlib
 import os
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -112,8 +112,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; `voxport train fit` writes one as RUN/model.pt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as problem:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other pickle protocols: such a file is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # foreign bytes make an unpickler raise anything, IndexError included
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from problem
     if not isinstance(content, dict) or "voxport_checkpoint" not in content:
@@ -125,7 +127,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not _is_table(state, Tensor) or not _is_table(metrics, float):
         raise CheckpointError(f"{path}: weights or metrics are missing; the file is damaged")
     facts = decode(_Facts, content, str(path), CheckpointError)
-    return Checkpoint(**{field.name: getattr(facts, field.name) for field in fields(_Facts)}, state=state, metrics=metrics)
+    return Checkpoint(
+        **{field.name: getattr(facts, field.name) for field in fields(_Facts)}, state=state, metrics=metrics
+    )
 
 
 def checkpoint_sha256(path: str | os.PathLike[str]) -> str:

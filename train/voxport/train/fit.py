@@ -152,9 +152,7 @@ class _Steps(IterableDataset[tuple[Tensor, Tensor]]):
 
 def _validation(corpus: Corpus, indices: list[int], options: TrainOptions) -> list[DataLoader[Any]]:
     frames = [corpus.utterances[i].frames for i in indices]
-    crops = FixedCrops(
-        corpus.features, indices, options.crop_frames, pad_value(corpus.frontend), options.seed
-    )
+    crops = FixedCrops(corpus.features, indices, options.crop_frames, pad_value(corpus.frontend), options.seed)
     return [_loader(WholeUtterances(corpus.features, indices, frames)), _loader(crops)]
 
 

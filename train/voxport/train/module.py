@@ -1,7 +1,7 @@
 """The Lightning module: one optimiser step and one validation batch of a speaker network."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -65,15 +65,15 @@ class SpeakerModule(pl.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.global_step}; the last checkpoint is intact. "
-                "Lower train.learning_rate, lengthen train.warmup_steps, or use train.precision = \"fp32\""
+                'Lower train.learning_rate, lengthen train.warmup_steps, or use train.precision = "fp32"'
             )
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int) -> None:
         batch = Batch(*batch)
         name = ("whole", "crop")[dataloader_idx]
         scores = self.network(batch.features, batch.lengths if name == "whole" else None)
-        accuracy = self.accuracies[name]
-        accuracy.update(scores, self.valid_labels[batch.positions])
+        accuracy = cast(MulticlassAccuracy, self.accuracies[name])
+        accuracy.update(scores, cast(Tensor, self.valid_labels)[batch.positions])
         self.log(f"valid/accuracy_{name}", accuracy, add_dataloader_idx=False, on_epoch=True, batch_size=len(scores))
 
     def configure_optimizers(self) -> Any:

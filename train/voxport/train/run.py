@@ -1,9 +1,9 @@
 """The folder of one training run: who may write into it, and what it was started with.
 
-    RUN/run.json      recipe, corpus, frontend: what --resume goes on with
-    RUN/last.ckpt     Lightning's state after the last saved step, for --resume
-    RUN/model.pt      the best network so far on whole validation utterances
-    RUN/logs/         CSV and TensorBoard logs, one version per start
+RUN/run.json      recipe, corpus, frontend: what --resume goes on with
+RUN/last.ckpt     Lightning's state after the last saved step, for --resume
+RUN/model.pt      the best network so far on whole validation utterances
+RUN/logs/         CSV and TensorBoard logs, one version per start
 """
 
 import contextlib

@@ -1,0 +1,75 @@
+"""The train commands as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.train.corpora import write_homework, write_recipe
+from voxport.cli.root import cli
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_homework(tmp_path / "corpus")
+    write_recipe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOXPORT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def voxport(line: str) -> Result:
+    return CliRunner().invoke(cli, line.split())
+
+
+def test_fit_evaluate_predict(here: Path) -> None:
+    fit = voxport("train fit --data corpus --recipe tiny.toml --steps 12 --out run --device cpu --json")
+    assert fit.exit_code == 0, fit.output
+    assert json.loads(fit.stdout)["steps"] == 12
+    assert (here / "run" / "curves.png").is_file()
+
+    shown = voxport("train evaluate run/model.pt --device cpu --out report")
+    assert shown.exit_code == 0, shown.output
+    assert "whole utterances" in shown.stdout
+    evaluated = voxport("train evaluate run/model.pt --device cpu --json")
+    assert json.loads(evaluated.stdout)["accuracy_whole"] == json.loads(fit.stdout)["accuracy_whole"]
+
+    predicted = voxport("train predict run/model.pt --csv out.csv --device cpu")
+    assert predicted.exit_code == 0, predicted.output
+    assert (here / "out.csv").read_text().splitlines()[0] == "Id,Category"
+    assert len((here / "out.csv").read_text().splitlines()) == 6
+
+    again = voxport("train fit --data corpus --recipe tiny.toml --out run")
+    assert again.exit_code == 1
+    assert "--resume" in again.stderr
+    resumed = voxport("train fit --resume --out run --device cpu --json")
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads(resumed.stdout)["accuracy_whole"] == json.loads(fit.stdout)["accuracy_whole"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train fit --out run", "--data and --recipe are needed"),
+        ("train fit --out run --data corpus --recipe nonesuch", "no recipe 'nonesuch'"),
+        ("train fit --out run --data nowhere --recipe tiny.toml", "nowhere"),
+        ("train fit --out run --data corpus --recipe tiny.toml --frontend nonesuch", "homework_mel40"),
+        ("train fit --out run --resume", "no run to resume"),
+        ("train fit --out run --resume --steps 4", "leave out --steps"),
+        ("train evaluate nothing.pt", "no such checkpoint"),
+        ("train predict tiny.toml --csv a.csv", "tiny.toml: not a readable checkpoint"),
+    ],
+)
+def test_mistakes_are_told_in_one_message(here: Path, line: str, message: str) -> None:
+    result = voxport(line)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not (here / "run" / "run.json").exists()
+
+
+def test_recipes_are_listed() -> None:
+    result = voxport("train recipes --json")
+    assert {recipe["name"] for recipe in json.loads(result.stdout)} >= {"sap_am", "sap_am_bn", "sap_am_bn_3layers"}
+    assert "0.88125" in voxport("train recipes").stdout

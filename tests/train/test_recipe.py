@@ -1,0 +1,64 @@
+"""Recipes: those that come along, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from voxport.train.fit import with_steps
+from voxport.train.recipe import RecipeError, load_recipe, recipe_names
+
+
+def test_every_recipe_loads_and_is_explained() -> None:
+    names = recipe_names()
+    assert "sap_am_bn_3layers" in names
+    for name in names:
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.summary
+
+
+def test_best_reference_row_is_what_its_source_says() -> None:
+    recipe = load_recipe("sap_am_bn_3layers")
+    model, train = recipe.model, recipe.train
+    assert (model.num_layers, model.d_model, model.num_heads, model.ffn_dim, model.kernel_size) == (3, 256, 4, 512, 31)
+    assert (model.dropout, model.am_scale, model.am_margin, model.batch_norm) == (0.3, 30.0, 0.35, True)
+    assert (train.steps, train.batch_size, train.crop_frames) == (70_000, 32, 128)
+    assert (train.learning_rate, train.warmup_steps) == (1e-3, 1_000)
+    assert recipe.reference is not None
+    assert recipe.reference.public == 0.88125
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("summary = 'x'\n[model]\nnum_layers = 2\nlayers = 3", "unknown key layers"),
+        ("summary = 'x'\n[model]\nd_model = 2", "missing key num_layers"),
+        ("summary = 'x'\n[model]\nnum_layers = 2.0", "num_layers: expected int"),
+        ("summary = 'x'\n[model]\nnum_layers = 2\nkernel_size = 4", "kernel_size must be odd"),
+        ("summary = 'x'\n[model]\nnum_layers = 2\nd_model = 10", "multiple of num_heads"),
+        ("summary = 'x'\nname = 'y'\n[model]\nnum_layers = 2", "remove the key name"),
+        ("summary = 'x'\n[model]\nnum_layers = 2\n[train]\nsteps = 0", "must be positive"),
+        ("summary = 'x'\n[model]\nnum_layers = true", "num_layers: expected int"),
+        ("summary = 'x'\n[model]\nnum_layers = 2\n[train]\nlearning_rate = nan", "finite"),
+        ("summary = ", "not a TOML file"),
+    ],
+)
+def test_bad_recipes_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as error:
+        load_recipe(str(path))
+    assert "mine.toml" in str(error.value)
+
+
+def test_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="sap_am_bn_3layers"):
+        load_recipe("best")
+    with pytest.raises(RecipeError, match="no such recipe file"):
+        load_recipe("missing.toml")
+
+
+def test_fewer_steps_shrink_the_schedule_with_them() -> None:
+    short = with_steps(load_recipe("sap_am_bn_3layers"), 800).train
+    assert (short.steps, short.warmup_steps, short.validate_every) == (800, 80, 200)
+    assert with_steps(load_recipe("sap_am_bn_3layers"), None) == load_recipe("sap_am_bn_3layers")
