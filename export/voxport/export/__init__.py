@@ -1,0 +1,1 @@
+"""Export: checkpoint → artefact, and the proof that both give the same answers."""

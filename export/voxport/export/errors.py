@@ -1,0 +1,11 @@
+"""What can go wrong between a checkpoint and an artefact."""
+
+from voxport.runtime.errors import VoxportError
+
+
+class ExportError(VoxportError):
+    """A checkpoint cannot become the artefact that was asked for."""
+
+
+class ParityError(ExportError):
+    """An artefact was built, and its answers are not the original's."""
