@@ -1,6 +1,7 @@
 """`voxport identify`: the table, the JSON, and files that cannot be answered."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,28 @@ def test_cuda_is_never_replaced_by_the_cpu(tiny: TinyModel, sounds: list[Path]) 
     assert result.exit_code == 1
     assert "voxport[gpu]" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("missing", "extras"),
+    [(["onnxruntime", "soundfile", "soxr"], "cpu,audio"), (["onnxruntime"], "cpu,audio"), (["soxr"], "audio")],
+)
+def test_missing_packages_are_named_with_one_pip_command_for_all(
+    tiny: TinyModel, sounds: list[Path], missing: list[str], extras: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    result = run(tiny.path, sounds[0])
+    assert result.exit_code == 1
+    assert missing[0] in result.stderr
+    assert f'pip install "voxport[{extras}]"' in result.stderr
+
+
+def test_features_need_no_audio_package(tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("soundfile", "soxr"):
+        monkeypatch.setitem(sys.modules, name, None)
+    np.save(tmp_path / "who.npy", features(20))
+    assert run(tiny.path, tmp_path / "who.npy").exit_code == 0
 
 
 def test_help_has_an_example() -> None:

@@ -259,30 +259,50 @@ def test_cuda_that_is_not_there_is_an_error_with_the_way_out(tiny: TinyModel) ->
 
 
 class FakeOnnxRuntime(types.ModuleType):
-    """An onnxruntime that offers CUDA and then, as the real one does, starts on the CPU."""
+    """An onnxruntime that offers CUDA and then, as the real one does, starts on the CPU, or fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: Exception | None = None) -> None:
         super().__init__("onnxruntime")
         import onnxruntime
 
         self.SessionOptions = onnxruntime.SessionOptions
         self.ExecutionMode = onnxruntime.ExecutionMode
         self.asked: list[Any] = []
+        self.failure = failure
+
+    def preload_dlls(self) -> None:
+        print("Failed to load libcudnn.so.9")  # noqa: T201, the real one prints too
 
     def get_available_providers(self) -> list[str]:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     def InferenceSession(self, path: str, providers: list[Any], **_: object) -> Any:
         self.asked = providers
+        if self.failure is not None:
+            raise self.failure
         return types.SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
 
-def test_cuda_that_does_not_start_is_an_error_and_no_fallback(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_that_does_not_start_is_an_error_and_no_fallback(
+    tiny: TinyModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake = FakeOnnxRuntime()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    with pytest.raises(BackendError, match="could not start it and offers CPUExecutionProvider"):
+    with pytest.raises(BackendError, match=r"could not start it \(Failed to load libcudnn\.so\.9\); check the driver"):
         start_session(tiny.path, OnnxOptions("cuda"))
     assert fake.asked[0][1]["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_failing_device_and_a_bad_file_are_told_apart(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", FakeOnnxRuntime(RuntimeError("CUDA failure 100")))
+    with pytest.raises(BackendError, match="CUDA failure 100"):
+        start_session(tiny.path, OnnxOptions("cuda"))
+    monkeypatch.setitem(sys.modules, "onnxruntime", FakeOnnxRuntime(InvalidGraph("a node")))
+    with pytest.raises(ContractError, match=r"features\.onnx: onnxruntime cannot load it \(a node\)"):
+        start_session(tiny.path, OnnxOptions("cuda"))
 
 
 def test_a_missing_onnxruntime_is_an_error_with_the_pip_command(

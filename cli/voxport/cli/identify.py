@@ -1,5 +1,6 @@
 """`voxport identify`: who is speaking in these files?"""
 
+import importlib.util
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def identify(
     """
     from voxport.runtime import SpeakerIdentifier
 
+    _check_packages(files)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
     answers, errors = _answer(identifier, files, top)
     for name, message in errors:
@@ -53,6 +55,18 @@ def identify(
     if errors:
         click.echo(f"{len(errors)} of {len(files)} files could not be answered", err=True)
         raise SystemExit(1)
+
+
+def _check_packages(files: tuple[str, ...]) -> None:
+    """Say all that is missing at once: installing one package would only show the next one."""
+    decoders = ("soundfile", "soxr") if any(not _holds_features(name) for name in files) else ()
+    for package in ("onnxruntime", *decoders):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def _holds_features(name: str) -> bool:
+    return name.lower().endswith(".npy")
 
 
 def _answer(
@@ -67,7 +81,7 @@ def _answer(
     with click.progressbar(files, label="Identifying", file=sys.stderr) if shown else nullcontext(files) as names:
         for name in names:
             try:
-                if name.lower().endswith(".npy"):
+                if _holds_features(name):
                     answers.append((name, identifier.identify_features(read_features(name), top=top)))
                 else:
                     answers.append((name, identifier.identify(name, top=top)))

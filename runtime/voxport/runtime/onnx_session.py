@@ -1,6 +1,8 @@
 """Start an ONNX Runtime session exactly as asked, or say why that cannot be. Nothing falls back in silence."""
 
+import contextlib
 import importlib
+import io
 import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,6 +14,7 @@ Device = Literal["cpu", "cuda"]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _INSTALL = {"cpu": 'pip install "voxport[cpu]"', "cuda": 'pip install "voxport[gpu]"'}
 _UNINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu"
+_FILE_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # not the device's fault
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,7 @@ def start_session(path: str | os.PathLike[str], options: OnnxOptions) -> Any:
         ContractError: onnxruntime cannot read the file.
     """
     runtime = import_onnxruntime(options.device)
-    if options.device == "cuda":
-        _prepare_cuda(runtime)
+    said = _prepare_cuda(runtime) if options.device == "cuda" else ""
     try:
         session = runtime.InferenceSession(
             os.fspath(path),
@@ -70,14 +72,11 @@ def start_session(path: str | os.PathLike[str], options: OnnxOptions) -> Any:
             enable_fallback=0,
         )
     except Exception as problem:  # its errors have no common base of their own
+        if options.device == "cuda" and type(problem).__name__ not in _FILE_ERRORS:
+            raise BackendError(_no_cuda(_first_line(problem))) from problem
         raise ContractError(f"{os.fspath(path)}: onnxruntime cannot load it ({_first_line(problem)})") from problem
-    wanted = _CUDA if options.device == "cuda" else _CPU
-    if session.get_providers()[0] != wanted:  # CUDA that does not start leaves only a log line
-        raise BackendError(
-            f"device {options.device!r} was asked for, but onnxruntime could not start it and offers "
-            f"{', '.join(session.get_providers())}; check the driver with nvidia-smi and the CUDA and cuDNN "
-            f"libraries with: {_INSTALL['cuda']}. Or ask for device 'cpu'"
-        )
+    if options.device == "cuda" and session.get_providers()[0] != _CUDA:  # it leaves only a log line
+        raise BackendError(_no_cuda(said or f"it offers {', '.join(session.get_providers())}"))
     return session
 
 
@@ -119,16 +118,27 @@ def _way_out(device: Device) -> str:
     return f"run {_INSTALL[device]}"
 
 
-def _prepare_cuda(runtime: Any) -> None:
+def _prepare_cuda(runtime: Any) -> str:
+    """Load the CUDA and cuDNN libraries that pip installed; returns what onnxruntime prints about them."""
+    said = io.StringIO()
+    preload = getattr(runtime, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(said):  # it prints, and stdout may be somebody's JSON
+            preload()
     offered = runtime.get_available_providers()
     if _CUDA not in offered:
         raise BackendError(
             f"device 'cuda' was asked for, but this onnxruntime has only {', '.join(offered)}; "
             f"{_way_out('cuda')}. Or ask for device 'cpu'"
         )
-    preload = getattr(runtime, "preload_dlls", None)
-    if preload is not None:  # finds the CUDA and cuDNN libraries that pip installed
-        preload()
+    return " ".join(said.getvalue().split())[:300]
+
+
+def _no_cuda(why: str) -> str:
+    return (
+        f"device 'cuda' was asked for, but onnxruntime could not start it ({why}); check the driver with "
+        f"nvidia-smi, and the CUDA and cuDNN libraries with: {_INSTALL['cuda']}. Or ask for device 'cpu'"
+    )
 
 
 def _session_options(runtime: Any, options: OnnxOptions) -> Any:
