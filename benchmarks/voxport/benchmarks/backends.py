@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from voxport.benchmarks.machine import Fact
 from voxport.benchmarks.plan import BackendSpec
-from voxport.benchmarks.protocol import Version
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.frontend_spec import Frontend
 
@@ -25,7 +25,7 @@ class Backend(Protocol):
         """Inputs (B, T, F) or (B, samples), lengths (B,) → scores (B, S)."""
         ...
 
-    def facts(self) -> tuple[Version, ...]:
+    def facts(self) -> tuple[Fact, ...]:
         """What the library says about how it runs."""
         ...
 
@@ -72,14 +72,14 @@ class EagerBackend:
             self._torch.cuda.synchronize()
         return host
 
-    def facts(self) -> tuple[Version, ...]:
+    def facts(self) -> tuple[Fact, ...]:
         torch = self._torch
-        found = [Version("threads", str(torch.get_num_threads()))]
+        found = [Fact("threads", str(torch.get_num_threads()))]
         if self._device.type == "cuda":
             found += [
-                Version("gpu", torch.cuda.get_device_name(self._device)),
-                Version("cuda", str(torch.version.cuda)),
-                Version("cudnn", str(torch.backends.cudnn.version())),
+                Fact("gpu", torch.cuda.get_device_name(self._device)),
+                Fact("cuda", str(torch.version.cuda)),
+                Fact("cudnn", str(torch.backends.cudnn.version())),
             ]
         return tuple(found)
 
@@ -99,8 +99,8 @@ class OnnxBackend:
     def run(self, inputs: Array, lengths: Lengths) -> Array:
         return self._model.run(inputs, lengths).scores
 
-    def facts(self) -> tuple[Version, ...]:
-        return (Version("threads", str(self._spec.threads)), Version("device", self._spec.device))
+    def facts(self) -> tuple[Fact, ...]:
+        return (Fact("threads", str(self._spec.threads)), Fact("device", self._spec.device))
 
 
 KINDS: dict[str, Callable[[BackendSpec], Backend]] = {"eager": EagerBackend, "onnx": OnnxBackend}

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart by colour-blind people too; greys are eager PyTorch and its twin.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-BASELINE, CONTROL, INK, PALE = "#4d4d4d", "#a6a6a6", "#222222", "#e6e6e6"
+BASELINE, CONTROL, INK, GRID, BAND = "#4d4d4d", "#a6a6a6", "#222222", "#ececec", "#dcdcdc"
+
+Places = dict[tuple[str, Cell], float]
 
 
 def draw_latency(report: LatencyReport, path: Path) -> None:
@@ -31,29 +33,35 @@ def draw_latency(report: LatencyReport, path: Path) -> None:
         raise ReportError(f"{path}: no backend was timed, so there is nothing to draw")
     cells = list(dict.fromkeys(row.cell for row in report.rows))
     names = list(dict.fromkeys(row.backend for row in report.rows))
-    figure = Figure(figsize=(11, 1.9 + 0.34 * len(report.rows) + 0.25 * len(cells)), layout="constrained")
+    figure = Figure(figsize=(12, 1.6 + 0.3 * len(report.rows) + 0.4 * len(cells)), layout="constrained")
     FigureCanvasAgg(figure)
-    times, ratios = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    places = _places(report.rows, cells)
-    colours = _colours(report, names)
+    times, ratios = figure.subplots(1, 2, width_ratios=(3, 2))
+    places, colours = _places(report.rows, cells), _colours(report, names)
+    for axes in (times, ratios):
+        _tidy(axes, max(places.values()))
+    times.set_yticks(list(places.values()), [_shortened(name) for name, _ in places], fontsize=9)
     _draw_times(times, report.rows, places, colours)
     _draw_ratios(ratios, report.rows, places, colours, report.margin)
-    _label_cells(times, report, cells, places)
+    _head_cells(times, report, cells, places)
     _title(figure, report)
     _save(figure, path)
 
 
-def _places(rows: Sequence[Row], cells: Sequence[Cell]) -> dict[tuple[str, Cell], float]:
-    """Height of each row: cells from top to bottom, a gap between them."""
-    places: dict[tuple[str, Cell], float] = {}
+def _places(rows: Sequence[Row], cells: Sequence[Cell]) -> Places:
+    """Height of each row: cells from top to bottom, each with room for its heading above it."""
+    places: Places = {}
     height = 0.0
     for cell in cells:
         for row in rows:
             if row.cell == cell:
                 places[row.backend, cell] = height
                 height += 1.0
-        height += 0.8
+        height += 1.2
     return places
+
+
+def _shortened(name: str, most: int = 34) -> str:
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
 def _colours(report: LatencyReport, names: Sequence[str]) -> dict[str, str]:
@@ -69,97 +77,80 @@ def _middle(row: Row) -> float:
     return row.max_ms if row.p50_ms is None else row.p50_ms
 
 
-def _draw_times(
-    axes: "Axes", rows: Sequence[Row], places: dict[tuple[str, Cell], float], colours: dict[str, str]
-) -> None:
+def _draw_times(axes: "Axes", rows: Sequence[Row], places: Places, colours: dict[str, str]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axes.set_xscale("log")
-    largest = max(row.p99_ms or row.p90_ms or _middle(row) for row in rows)
-    smallest = min(_middle(row) for row in rows)
-    axes.set_xlim(smallest / 1.35, largest * 1.9)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
     for row in rows:
         height, colour = places[row.backend, row.cell], colours[row.backend]
-        middle = _middle(row)
-        end = middle
+        middle = end = _middle(row)
         if row.p90_ms is not None:
-            axes.plot((middle, row.p90_ms), (height, height), color=colour, linewidth=4.5, solid_capstyle="butt")
+            axes.plot((middle, row.p90_ms), (height, height), color=colour, linewidth=5, solid_capstyle="butt")
             end = row.p90_ms
         if row.p99_ms is not None:
             axes.plot((end, row.p99_ms), (height, height), color=colour, linewidth=1.5)
-            axes.plot((row.p99_ms,), (height,), color=colour, marker="|", markersize=8, markeredgewidth=1.5)
+            axes.plot((row.p99_ms,), (height,), color=colour, marker="|", markersize=9, markeredgewidth=1.5)
             end = row.p99_ms
         steady = row.unstable_rounds == 0
-        axes.plot(
-            (middle,), (height,), marker="o", markersize=8, color=colour, markerfacecolor=colour if steady else "white"
-        )
-        text = f"{row.backend}  {_digits(middle)} ms" + ("" if steady else "  (unstable)")
-        axes.annotate(text, (end, height), (8, 0), "data", "offset points", va="center", fontsize=8.5, color=INK)
-    axes.set_title("time of one call: ● p50, thick to p90, thin to p99", fontsize=10, loc="left", color=INK)
-    axes.set_xlabel("milliseconds, logarithmic")
-    _tidy(axes)
+        face = colour if steady else "white"
+        axes.plot((middle,), (height,), "o", markersize=8, color=colour, markerfacecolor=face)
+        _say(axes, end, height, f"p50 {middle:.3g} ms" + ("" if steady else " (unstable)"))
+    low, high = min(_middle(row) for row in rows), max(row.p99_ms or row.p90_ms or _middle(row) for row in rows)
+    axes.set_xlim(low / (high / low) ** 0.06 / 1.05, high * (high / low) ** 0.22 * 1.1)
+    axes.set_title("one call in milliseconds: ● p50, thick to p90, thin to p99", fontsize=10, loc="left", color=INK)
 
 
-def _digits(milliseconds: float) -> str:
-    return f"{milliseconds:.3g}" if milliseconds < 100 else f"{milliseconds:.0f}"
+def _draw_ratios(axes: "Axes", rows: Sequence[Row], places: Places, colours: dict[str, str], margin: float) -> None:
+    from matplotlib.ticker import MaxNLocator
 
-
-def _draw_ratios(
-    axes: "Axes",
-    rows: Sequence[Row],
-    places: dict[tuple[str, Cell], float],
-    colours: dict[str, str],
-    margin: float,
-) -> None:
-    axes.axvspan(1 / (1 + margin), 1 + margin, color=PALE, linewidth=0, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.axvspan(1 / (1 + margin), 1 + margin, color=BAND, linewidth=0, zorder=0)
     axes.axvline(1, color=BASELINE, linewidth=1, zorder=1)
     for row in rows:
-        interval, height = row.speed_up, places[row.backend, row.cell]
+        interval, height, colour = row.speed_up, places[row.backend, row.cell], colours[row.backend]
         if interval is None:
             continue
-        colour = colours[row.backend]
-        axes.plot((interval.low, interval.high), (height, height), color=colour, linewidth=2, marker="|", markersize=8)
-        decided = row.verdict not in ("undecided", "answers differ")
-        face = colour if decided else "white"
+        axes.plot((interval.low, interval.high), (height, height), color=colour, linewidth=2, marker="|", markersize=9)
+        face = "white" if row.verdict in ("undecided", "answers differ") else colour
         axes.plot((interval.ratio,), (height,), "D", markersize=6.5, color=colour, markerfacecolor=face)
+        # All in one column beside the plot: inside it, they would cross the line at 1.
         text = f"{interval.ratio:.2f}×  {row.verdict}"
-        axes.annotate(
-            text, (interval.high, height), (8, 0), "data", "offset points", va="center", fontsize=8.5, color=INK
-        )
-    ends = [end for row in rows if row.speed_up for end in (row.speed_up.low, row.speed_up.high)] or [1.0]
-    low, high = min(*ends, 0.97), max(*ends, 1.03)
-    axes.set_xlim(low - 0.06 * (high - low), high + 0.62 * (high - low))
-    title = f"speed-up over eager PyTorch, {LEVEL:.0%} interval; grey: ±{margin:.0%}"
-    axes.set_title(title, fontsize=10, loc="left", color=INK)
-    axes.set_xlabel("times as fast")
-    _tidy(axes)
+        place = axes.get_yaxis_transform()
+        axes.annotate(text, (1, height), (6, 0), place, "offset points", va="center", fontsize=9, annotation_clip=False)
+    ends = [end for row in rows if row.speed_up for end in (row.speed_up.low, row.speed_up.high)]
+    low, high = min([*ends, 0.95]), max([*ends, 1.05])
+    axes.set_xlim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    axes.set_title(
+        f"times as fast as eager, {LEVEL:.0%} interval (grey: ±{margin:.0%})", fontsize=10, loc="left", color=INK
+    )
 
 
-def _tidy(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
+def _say(axes: "Axes", x: float, height: float, text: str) -> None:
+    axes.annotate(text, (x, height), (8, 0), "data", "offset points", va="center", fontsize=9, color=INK)
 
+
+def _tidy(axes: "Axes", lowest: float) -> None:
     axes.set_yticks(())
-    if axes.get_xscale() == "log":
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.grid(axis="x", color=PALE, linewidth=0.8)
+    axes.set_ylim(lowest + 0.7, -1.4)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
 
 
-def _label_cells(
-    axes: "Axes", report: LatencyReport, cells: Sequence[Cell], places: dict[tuple[str, Cell], float]
-) -> None:
-    labels, heights = [], []
+def _head_cells(axes: "Axes", report: LatencyReport, cells: Sequence[Cell], places: Places) -> None:
+    """Name each group of rows above its first row, in the left corner."""
     for cell in cells:
-        rows = [row for row in report.rows if row.cell == cell]
+        first = min(height for (_, other), height in places.items() if other == cell)
         seconds = next(block.audio_seconds for block in report.blocks if block.cell == cell) / cell.batch
-        labels.append(f"batch {cell.batch}\n{cell.frames} frames\n{seconds:.3g} s of sound")
-        heights.append(sum(places[row.backend, cell] for row in rows) / len(rows))
-    axes.set_yticks(heights, labels)
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(max(places.values()) + 0.7, -0.7)
+        text = f"batch {cell.batch}, {cell.frames} frames ({seconds:.3g} s of sound)"
+        axes.text(
+            0.005, first - 0.8, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, weight="bold"
+        )
 
 
 def _title(figure: "Figure", report: LatencyReport) -> None:

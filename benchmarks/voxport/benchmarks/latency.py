@@ -139,7 +139,10 @@ class _Run:
 
     def _time_all(self) -> None:
         failed: Counter[str] = Counter()
-        for turn in schedule(tuple(self.subjects), self.cells, self.settings.rounds, self.settings.seed):
+        backends = tuple(name for name in self.subjects if name not in self.out)
+        turns = schedule(backends, self.cells, self.settings.rounds, self.settings.seed)
+        self.total = self.done + len(turns)
+        for turn in turns:
             self._step(f"round {turn.round + 1} of {self.settings.rounds}: {turn.backend}")
             if turn.backend in self.out:
                 continue

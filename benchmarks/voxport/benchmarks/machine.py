@@ -22,7 +22,7 @@ _GPU_FACTS = (
 
 @dataclass(frozen=True)
 class Fact:
-    """A named fact, in the words of the tool that told it."""
+    """A named fact, in the words of the tool or library that told it."""
 
     name: str
     value: str

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from voxport.benchmarks.machine import Fact
 from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec
 from voxport.benchmarks.timing import BlockRule, Warmup
 from voxport.runtime.contract import Array
@@ -16,14 +17,6 @@ from voxport.runtime.schema import decode, encode
 
 class ProtocolError(VoxportError):
     """A line that is no message: the other side is broken or of another version."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """A package or driver, and its version."""
-
-    name: str
-    version: str
 
 
 @dataclass(frozen=True)
@@ -41,8 +34,8 @@ class Opened:
     speakers: int
     frontend_digest: str
     load_seconds: float  # imports included
-    versions: tuple[Version, ...]
-    facts: tuple[Version, ...]
+    versions: tuple[Fact, ...]
+    facts: tuple[Fact, ...]
     harness_ns: int  # what the timing loop itself adds to each call
 
 

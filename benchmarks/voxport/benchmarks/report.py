@@ -9,7 +9,7 @@ from typing import Any, Literal
 from voxport.benchmarks.machine import Machine
 from voxport.benchmarks.plan import BackendSpec, Cell, LatencySettings
 from voxport.benchmarks.protocol import Opened
-from voxport.benchmarks.statistics import Interval, Verdict
+from voxport.benchmarks.statistics import Interval
 from voxport.benchmarks.timing import Warmup
 from voxport.runtime.contract import InputKind
 from voxport.runtime.errors import VoxportError
@@ -17,6 +17,8 @@ from voxport.runtime.schema import decode, encode
 
 REPORT_KIND = "voxport.latency"
 REPORT_VERSION = 1
+
+RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline", "answers differ"]
 
 
 class ReportError(VoxportError):
@@ -105,7 +107,7 @@ class Row:
     real_time_factor: float
     speed_up: Interval | None
     cpu_speed_up: Interval | None
-    verdict: Verdict | Literal["baseline", "answers differ"]
+    verdict: RowVerdict
     answer: AnswerCheck | None
     spread: float
     unstable_rounds: int

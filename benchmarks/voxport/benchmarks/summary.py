@@ -111,22 +111,30 @@ def _machine_notes(report: LatencyReport) -> list[str]:
 
 
 def _row_notes(report: LatencyReport) -> list[str]:
-    notes = []
-    roles = {item.spec.name: item.spec.role for item in report.backends}
-    for row in report.rows:
-        name = f"{row.backend} at {row.cell}"
-        if row.unstable_rounds:
-            notes.append(f"unstable: {name} did not settle in {row.unstable_rounds} of {row.rounds} rounds")
-        if row.spread > NOISY:
-            notes.append(f"noisy: {name} has an interquartile range of {row.spread:.0%} of its median")
+    rows, roles = report.rows, {item.spec.name: item.spec.role for item in report.backends}
+    unstable = [f"{_name(row)} ({row.unstable_rounds} of {row.rounds})" for row in rows if row.unstable_rounds]
+    noisy = [f"{_name(row)} ({row.spread:.0%})" for row in rows if row.spread > NOISY]
+    notes = ["every warm-up settled: no row is unstable"]
+    if unstable:
+        notes = [f"unstable, warm-up did not settle in some rounds: {', '.join(unstable)}"]
+    if noisy:
+        notes.append(f"noisy, interquartile range above {NOISY:.0%} of the median: {', '.join(noisy)}")
+    for row in rows:
         if row.verdict == "answers differ" and row.answer is not None:
-            size = "no finite scores" if row.answer.max_abs is None else f"max |Δscore| {row.answer.max_abs:.2g}"
-            notes.append(f"answers differ: {name} has {size}, allowed {row.answer.allowed:.2g}; it gets no verdict")
+            notes.append(f"answers differ, so no verdict: {_name(row)}, {_distance(row.answer)}")
         if roles[row.backend] == "control" and row.verdict in ("faster", "slower"):
-            notes.append(f"the control {name} came out {row.verdict} than itself: the machine was too unsteady")
-    if not any(row.unstable_rounds for row in report.rows):
-        notes.append("every warm-up settled: no row is unstable")
+            notes.append(f"the control {_name(row)} came out {row.verdict} than itself: the machine was too unsteady")
     return notes
+
+
+def _name(row: Row) -> str:
+    return f"{row.backend} at {row.cell}"
+
+
+def _distance(check: AnswerCheck) -> str:
+    if check.max_abs is None:
+        return "no finite scores of the right shape"
+    return f"max |Δscore| {check.max_abs:.2g}, allowed {check.allowed:.2g}"
 
 
 def _failure_notes(report: LatencyReport) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from voxport.benchmarks.backends import Array as Values
 from voxport.benchmarks.backends import Backend, Lengths, open_backend
 from voxport.benchmarks.inputs import Inputs, make_inputs
+from voxport.benchmarks.machine import Fact
 from voxport.benchmarks.plan import BackendSpec, Cell
 from voxport.benchmarks.protocol import (
     Answered,
@@ -30,7 +31,6 @@ from voxport.benchmarks.protocol import (
     ProtocolError,
     Time,
     Timed,
-    Version,
     from_line,
     to_line,
 )
@@ -111,12 +111,12 @@ def _nothing(values: Values, lengths: Lengths) -> None:
 _FEW = Inputs((np.zeros((1, 1), dtype=np.float32),), np.ones(1, dtype=np.int64), 1.0)
 
 
-def versions() -> tuple[Version, ...]:
+def versions() -> tuple[Fact, ...]:
     """Those of PACKAGES that are installed. Reads their metadata and imports none."""
     found = []
     for name in PACKAGES:
         try:
-            found.append(Version(name, importlib.metadata.version(name)))
+            found.append(Fact(name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
             continue
     return tuple(found)

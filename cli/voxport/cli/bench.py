@@ -26,8 +26,7 @@ _COLUMNS = (
     "RTF",
     "speed-up [95 %]",
     "verdict",
-    "max |Δ|",
-    "top-1",
+    "max |Δ|, top-1",
 )
 
 
@@ -179,7 +178,7 @@ def _rows(report: "LatencyReport") -> Iterator[tuple[str, ...]]:
             f"{row.real_time_factor:.2g}",
             _ratio(row.speed_up),
             row.verdict + (" (unstable)" if row.unstable_rounds else ""),
-            *_answer(row),
+            _answer(row),
         )
 
 
@@ -191,8 +190,8 @@ def _ratio(interval: "Interval | None") -> str:
     return "" if interval is None else f"{interval.ratio:.2f}× [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def _answer(row: "Row") -> tuple[str, str]:
+def _answer(row: "Row") -> str:
     check = row.answer
     if check is None:
-        return "", ""
-    return "n/a" if check.max_abs is None else f"{check.max_abs:.1e}", f"{check.top1:.1%}"
+        return ""
+    return ("n/a" if check.max_abs is None else f"{check.max_abs:.1e}") + f", {check.top1:.1%}"

@@ -1,0 +1,82 @@
+"""A worker whose eager PyTorch is NumPy, and whose ONNX models can misbehave on purpose.
+
+The "checkpoint" is an .npz with a tiny model's weights. How an .onnx file behaves depends on its name:
+crash, hang, wrong, nan, and mute; any other runs through the real runtime.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxport.benchmarks.backends import Backend, OnnxBackend
+from voxport.benchmarks.machine import Fact
+from voxport.benchmarks.plan import BackendSpec
+from voxport.benchmarks.worker import Worker, main
+from voxport.runtime.frontend_spec import Frontend
+from voxport.runtime.profiles import profile
+
+SCALE = 30.0
+
+
+@dataclass
+class NumpyBackend:
+    """The tiny model's answer, computed by NumPy."""
+
+    path: str
+    frontend: Frontend = field(default_factory=lambda: profile("homework_mel40"))
+
+    def __post_init__(self) -> None:
+        weights = np.load(self.path)
+        self.project, self.classes = weights["project"], weights["classes"]
+        self.speakers = self.classes.shape[1]
+
+    def run(self, inputs: Any, lengths: Any) -> Any:
+        assert (lengths == inputs.shape[1]).all()
+        if inputs.ndim == 2:
+            inputs = np.stack([np.abs(inputs), inputs**2, np.cos(40 * inputs)], axis=2)
+        vectors = inputs.astype(np.float64).mean(axis=1) @ self.project
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return (SCALE * vectors @ self.classes).astype(np.float32)
+
+    def facts(self) -> tuple[Fact, ...]:
+        return (Fact("threads", os.environ["OMP_NUM_THREADS"]),)
+
+
+class Misbehaving:
+    """An ONNX model with a fault that its file's name tells."""
+
+    def __init__(self, spec: BackendSpec) -> None:
+        self.real, self.fault = OnnxBackend(spec), Path(spec.path).stem
+        self.frontend, self.speakers, self.calls = self.real.frontend, self.real.speakers, 0
+
+    def run(self, inputs: Any, lengths: Any) -> Any:
+        self.calls += 1
+        scores = self.real.run(inputs, lengths)
+        if self.fault == "crash":
+            sys.stderr.write("the accelerator is on fire\n")
+            sys.stderr.flush()
+            os._exit(7)
+        if self.fault == "late-crash" and self.calls > 8:  # after its answers were compared
+            os.abort()
+        if self.fault == "hang":
+            time.sleep(600)
+        if self.fault == "nan":
+            return np.full_like(scores, np.nan)
+        return scores + 1.0 if self.fault == "wrong" else scores
+
+    def facts(self) -> tuple[Fact, ...]:
+        return self.real.facts()
+
+
+def opener(spec: BackendSpec) -> Backend:
+    print("a library that talks on stdout")  # noqa: T201 - it must not reach the messages
+    return NumpyBackend(spec.path) if spec.kind == "eager" else Misbehaving(spec)
+
+
+if __name__ == "__main__":
+    main(Worker(opener))

@@ -1,0 +1,122 @@
+"""`voxport bench latency` as a user meets it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.runtime.tiny_models import make_tiny
+from voxport.benchmarks import latency
+from voxport.benchmarks.plan import LatencySettings
+from voxport.benchmarks.report import LatencyReport, read_report
+from voxport.benchmarks.timing import BlockRule
+from voxport.cli.root import cli
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["bench", "latency", *map(str, arguments)])
+
+
+@pytest.fixture
+def asked(measured: LatencyReport, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the command asks of the room, which answers with a report at hand in which all went well."""
+    calls: list[Any] = []
+    backends = tuple(item for item in measured.backends if item.spec.name != "wrong.onnx")
+    rows = tuple(row for row in measured.rows if row.backend != "wrong.onnx")
+    fine = dataclasses.replace(measured, backends=backends, rows=rows)
+
+    def measure(models: Any, checkpoint: Path, settings: LatencySettings, progress: Any) -> LatencyReport:
+        calls.append((models, checkpoint, settings))
+        progress(0, 1, "first")
+        return fine
+
+    monkeypatch.setattr(latency, "measure", measure)
+    return calls
+
+
+def test_help_shows_an_example() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "voxport bench latency model.onnx --against" in result.output
+
+
+def test_defaults_and_choices_reach_the_measurement(asked: list[Any]) -> None:
+    assert run("a.onnx", "--against", "model.pt").exit_code == 0
+    assert asked[0] == ((Path("a.onnx"),), Path("model.pt"), LatencySettings())
+    chosen = (
+        "--batch 1 --batch 8 --frames 200 --frames 300 --rounds 7 --seconds 0.5 --warmup 0.25 --threads 2 "
+        "--no-control --seed 5 --timeout 9 --device cuda"
+    )
+    assert run("a.onnx", "b.onnx", "--against", "model.pt", *chosen.split()).exit_code == 0
+    assert asked[1][2] == LatencySettings(
+        batches=(1, 8),
+        frames=(200, 300),
+        rounds=7,
+        device="cuda",
+        threads=2,
+        control=False,
+        seed=5,
+        timeout=9.0,
+        rule=BlockRule.lasting(0.5, 0.25),
+    )
+
+
+def test_the_table_names_boundary_backends_and_steadiness(asked: list[Any]) -> None:
+    result = run("a.onnx", "--against", "model.pt")
+    boundary = "features in, scores out; float32 arrays in host memory; no file decoding, no frontend"
+    assert f"timed: {boundary}" in result.stdout
+    for word in ("right.onnx", "eager (control)", "baseline", "2 × 50", "speed-up [95 %]", "n/a", "unstable"):
+        assert word in result.stdout
+
+
+def test_json_is_the_report_without_samples(asked: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    result = run("a.onnx", "--against", "model.pt", "--json", "-o", path)
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["kind"] == "voxport.latency"
+    assert "blocks" not in document
+    assert len(document["rows"]) == 6
+    assert len(read_report(path).blocks) > 0
+
+
+def test_files_are_written_and_named(asked: list[Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    output, plot = tmp_path / "out.json", tmp_path / "out.png"
+    result = run("a.onnx", "--against", "model.pt", "-o", output, "--plot", plot)
+    assert result.exit_code == 0
+    assert f"wrote {output}" in result.stdout
+    assert f"wrote {plot}" in result.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_could_not_be_compared_is_a_failure(
+    measured: LatencyReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(latency, "measure", lambda *_: measured)
+    path = tmp_path / "out.json"
+    result = run("a.onnx", "--against", "model.pt", "-o", path)
+    assert result.exit_code == 1
+    assert "answers differ" in result.stdout
+    assert path.exists()  # what was seen is kept all the same
+
+
+def test_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
+    model = make_tiny(tmp_path / "m.onnx").path
+    for arguments, expected in (
+        ((model, "--against", tmp_path / "no.pt"), "no.pt: no such checkpoint"),
+        ((tmp_path / "no.onnx", "--against", model), "no.onnx"),
+        ((model, "--against", model, "--frames", 9999), "--frames 9999: m.onnx takes 5 to 60 frames"),
+        ((model, "--against", model, "-o", tmp_path / "nowhere" / "x.json"), "no such folder"),
+        ((model, "--against", model, "--rounds", 4), "4 is not in the range x>=5"),
+        ((model,), "Missing option '--against'"),
+        (("--against", model), "Missing argument"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code in (1, 2)
+        assert expected in result.output
+        assert "Traceback" not in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
