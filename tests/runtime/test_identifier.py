@@ -205,6 +205,12 @@ def test_a_bad_sound_in_a_batch_is_named(identifier: SpeakerIdentifier) -> None:
         identifier.identify_batch([noise(0.2), noise(0.2), noise(0.01)], 16000)
 
 
+@pytest.mark.parametrize("one", ["who.wav", Path("who.wav")])
+def test_one_path_is_no_batch(identifier: SpeakerIdentifier, one: Any) -> None:
+    with pytest.raises(VoxportError, match=r"who\.wav: expected several sounds"):
+        identifier.scores_batch(one)
+
+
 class Counting:
     """A backend that remembers what it was asked, and answers zeros."""
 

@@ -48,7 +48,7 @@ def _page(found: "Inspection") -> None:
         ("Frontend", _frontend_rows(found)),
         ("Proof", _proof_rows(found)),
     ):
-        show_table(title, ("", ""), rows)
+        show_table(title, ("fact", "value"), rows)
         click.echo()
 
 

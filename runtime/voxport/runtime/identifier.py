@@ -10,6 +10,7 @@ import numpy.typing as npt
 from voxport.runtime.backend import Answer, Backend, Float32
 from voxport.runtime.batching import group_by_length, pad
 from voxport.runtime.contract import Contract
+from voxport.runtime.errors import VoxportError
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import Device, OnnxOptions
 from voxport.runtime.prepare import Prepared, Sound, prepare_features, prepare_sound
@@ -112,6 +113,8 @@ class SpeakerIdentifier:
 
     def _windows(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[tuple[list[Prepared], Answer]]:
         """Prepare and answer `_WINDOW` sounds at a time."""
+        if isinstance(sounds, (str, os.PathLike)):  # its letters would be taken for paths
+            raise VoxportError(f"{os.fspath(sounds)}: expected several sounds; give a list of paths or arrays")
         items = enumerate(sounds)
         while chunk := list(islice(items, _WINDOW)):
             window = [prepare_sound(self.contract, sound, sample_rate, f"sound {i}") for i, sound in chunk]
