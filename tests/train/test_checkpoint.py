@@ -43,6 +43,16 @@ def test_round_trip(checkpoint: Checkpoint, tmp_path: Path) -> None:
     torch.testing.assert_close(network(features), checkpoint.network()(features))
 
 
+def test_checkpoint_from_before_other_encoders_and_heads_is_read(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    save_checkpoint(checkpoint, path)
+    content = torch.load(path, weights_only=True)
+    for name in ("encoder", "head", "head_dropout"):
+        del content["recipe"]["model"][name]
+    torch.save(content, path)
+    assert load_checkpoint(path).recipe == checkpoint.recipe
+
+
 def test_hash_is_of_the_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
     import hashlib
 

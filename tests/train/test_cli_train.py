@@ -69,7 +69,15 @@ def test_mistakes_are_told_in_one_message(here: Path, line: str, message: str) -
     assert not (here / "run" / "run.json").exists()
 
 
-def test_recipes_are_listed() -> None:
-    result = voxport("train recipes --json")
-    assert {recipe["name"] for recipe in json.loads(result.stdout)} >= {"sap_am", "sap_am_bn", "sap_am_bn_3layers"}
-    assert "0.88125" in voxport("train recipes").stdout
+def test_recipes_are_listed_with_parameters_and_reported_figures() -> None:
+    result = voxport("train recipes --speakers 240 --json")
+    listed = {recipe["name"]: recipe for recipe in json.loads(result.stdout)}
+    assert len(listed) >= 10
+    assert listed["sap_am_bn"]["reference"]["private"] == 0.87325
+    # One speaker more is one class vector more; the head of 1-5 + 7 is twice as wide.
+    more = {r["name"]: r["parameters"] for r in json.loads(voxport("train recipes --speakers 241 --json").stdout)}
+    assert more["sap_am_bn"] - listed["sap_am_bn"]["parameters"] == 256
+    assert more["sap_max_am"] - listed["sap_max_am"]["parameters"] == 512
+    table = voxport("train recipes").stdout
+    for figure in ("0.9433", "0.88125", "0.879", "47", "100,000", "official_sample"):
+        assert figure in table

@@ -1,31 +1,48 @@
-"""The network: padding, pooling and head against plain references."""
+"""The network: padding, poolings and heads against plain references."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from voxport.train.model import AmSoftmaxHead, SelfAttentionPooling, SpeakerNet, build_network
-from voxport.train.recipe import ModelOptions
+from voxport.train.encoder import ConformerEncoder, TransformerEncoder
+from voxport.train.head import AmSoftmaxHead, MlpHead
+from voxport.train.model import SpeakerNet, build_network, count_parameters
+from voxport.train.pooling import MeanPooling, SelfAttentionMaxPooling, SelfAttentionPooling
+from voxport.train.recipe import ModelOptions, load_recipe, recipe_names
 
 OPTIONS = ModelOptions(num_layers=2, d_model=16, num_heads=2, ffn_dim=24, kernel_size=7, dropout=0.3)
+KINDS = {
+    "self_attention": OPTIONS,
+    "self_attention_max": dataclasses.replace(OPTIONS, pooling="self_attention_max"),
+    "conformer_mean": dataclasses.replace(OPTIONS, pooling="mean", batch_norm=False),
+    "transformer": dataclasses.replace(OPTIONS, encoder="transformer", pooling="mean", batch_norm=False, head="mlp"),
+    "transformer_max": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),
+}
 
 
-@pytest.fixture
-def network() -> SpeakerNet:
+def trained(options: ModelOptions) -> SpeakerNet:
     torch.manual_seed(0)
-    network = build_network(OPTIONS, n_mels=10, speakers=5)
+    network = build_network(options, n_mels=10, speakers=5)
     network.train()
     for _ in range(3):  # gives both kinds of batch norm statistics that are not the initial ones
         network(torch.randn(8, 40, 10) * 2 + 1)
     return network.eval()
 
 
+@pytest.fixture
+def network() -> SpeakerNet:
+    return trained(OPTIONS)
+
+
 @pytest.mark.parametrize("garbage", [0.0, 1e4, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_padded_batch_equals_single_utterances(network: SpeakerNet, garbage: float) -> None:
+def test_padded_batch_equals_single_utterances(kind: str, garbage: float) -> None:
+    network = trained(KINDS[kind])
     lengths = [31, 8, 1, 20, 2]
     batch = torch.full((5, 40, 10), garbage)
     singles = []
@@ -33,7 +50,10 @@ def test_padded_batch_equals_single_utterances(network: SpeakerNet, garbage: flo
         batch[row, :length] = torch.randn(length, 10)
         singles.append(network(batch[row : row + 1, :length]))
     together = network(batch, torch.tensor(lengths))
+    assert torch.cat(singles).std(dim=0).max() > 1e-2, "all utterances alike: equality would show nothing"
     torch.testing.assert_close(together, torch.cat(singles), atol=1e-4, rtol=0)
+    wider = network(F.pad(batch, (0, 0, 0, 9), value=garbage), torch.tensor(lengths))
+    torch.testing.assert_close(wider, together, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
@@ -82,6 +102,8 @@ def test_am_softmax_follows_the_paper() -> None:
 def test_network_has_the_reference_shape() -> None:
     network = build_network(ModelOptions(num_layers=3), n_mels=40, speakers=600)
     assert network.project.weight.shape == (256, 40)
+    assert isinstance(network.encoder, ConformerEncoder)
+    assert isinstance(network.head, AmSoftmaxHead)
     assert len(network.encoder.conformer_layers) == 3
     layer = network.encoder.conformer_layers[0]
     assert layer.self_attn.num_heads == 4
@@ -93,3 +115,66 @@ def test_network_has_the_reference_shape() -> None:
 def test_without_batch_norm_there_is_none_after_pooling() -> None:
     network = build_network(ModelOptions(num_layers=1, d_model=16, batch_norm=False), n_mels=10, speakers=3)
     assert isinstance(network.norm, torch.nn.Identity)
+
+
+def test_max_pooling_doubles_the_embedding() -> None:
+    network = build_network(KINDS["self_attention_max"], n_mels=10, speakers=3)
+    assert isinstance(network.norm, nn.BatchNorm1d)
+    assert network.norm.num_features == network.embedding_size == 32
+    assert network.embed(torch.randn(2, 9, 10)).shape == (2, 32)
+    assert network.head.weight.shape == (3, 32)
+
+
+def test_maximum_stands_beside_the_weighted_mean() -> None:
+    pooling = SelfAttentionMaxPooling(3)
+    frames = torch.randn(2, 5, 3)
+    padding = torch.tensor([[False] * 5, [False, False, True, True, True]])
+    pooled = pooling(frames, padding)
+    for row, length in enumerate((5, 2)):
+        valid = frames[row, :length]
+        weights = torch.softmax(valid @ pooling.score.weight[0], dim=0)
+        torch.testing.assert_close(pooled[row, :3], (weights[:, None] * valid).sum(dim=0))
+        assert torch.equal(pooled[row, 3:], valid.max(dim=0).values)
+
+
+def test_mean_is_over_valid_frames() -> None:
+    frames, padding = torch.randn(2, 4, 3), torch.tensor([[False] * 4, [False, True, True, True]])
+    torch.testing.assert_close(MeanPooling(3)(frames, padding), torch.stack([frames[0].mean(dim=0), frames[1, 0]]))
+
+
+def test_official_sample_is_the_plain_torch_modules() -> None:
+    """Linear, nn.TransformerEncoderLayer with its defaults and time first, mean, Linear-ReLU-Linear."""
+    network = build_network(load_recipe("official_sample").model, n_mels=40, speakers=600)
+    assert isinstance(network.encoder, TransformerEncoder)
+    assert isinstance(network.head, MlpHead)
+    prenet, layer = nn.Linear(40, 80), nn.TransformerEncoderLayer(d_model=80, dim_feedforward=256, nhead=2)
+    head = nn.Sequential(nn.Linear(80, 80), nn.ReLU(), nn.Linear(80, 600))
+    pairs: list[tuple[nn.Module, nn.Module]] = [(prenet, network.project), (layer, network.encoder.layers[0])]
+    pairs += [(head[0], network.head.hidden), (head[2], network.head.out)]
+    for plain, ours in pairs:
+        plain.load_state_dict(ours.state_dict())
+    features, labels = torch.randn(3, 50, 40), torch.tensor([5, 0, 599])
+    expected = head(layer.eval()(prenet(features).transpose(0, 1)).mean(dim=0))
+    scores = network.eval()(features)
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(network.head.loss(scores, labels), nn.CrossEntropyLoss()(expected, labels))
+    dropouts = {module.p for module in network.modules() if isinstance(module, nn.Dropout)}
+    assert dropouts == {0.1, 0.0}
+    assert network.dropout.p == 0.0
+    count = sum(p.numel() for module in (prenet, layer, head) for p in module.parameters())
+    assert count_parameters(load_recipe("official_sample").model, 40, 600) == count
+
+
+def test_every_recipe_builds_and_is_counted() -> None:
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        network = build_network(recipe.model, 40, 7)
+        assert count_parameters(recipe.model, 40, 7) == sum(p.numel() for p in network.parameters())
+        assert network(torch.randn(2, 30, 40)).shape == (2, 7)
+
+
+def test_weights_keep_the_names_that_checkpoints_have() -> None:
+    names = set(build_network(OPTIONS, n_mels=10, speakers=5).state_dict())
+    assert {"project.weight", "pooling.score.weight", "norm.running_mean", "head.weight"} <= names
+    assert {name.split(".")[0] for name in names} == {"project", "encoder", "pooling", "norm", "head"}
+    assert "encoder.conformer_layers.1.conv_module.sequential.2.weight" in names

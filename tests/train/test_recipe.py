@@ -1,11 +1,12 @@
 """Recipes: those that come along, and what is refused."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from voxport.train.fit import with_steps
-from voxport.train.recipe import RecipeError, load_recipe, recipe_names
+from voxport.train.recipe import ModelOptions, RecipeError, TrainOptions, load_recipe, recipe_names
 
 
 def test_every_recipe_loads_and_is_explained() -> None:
@@ -28,6 +29,36 @@ def test_best_reference_row_is_what_its_source_says() -> None:
     assert recipe.reference.public == 0.88125
 
 
+# heads, layers, pooling, batch norm, batch, steps; then train, valid, public, private, minutes as the source has them
+ROWS = {
+    "sap_am": ((4, 2, "self_attention", False, 32, 70_000), (1.0, 0.9306, 0.84325, 0.84200, 35)),
+    "sap_am_batch128_8heads": ((8, 2, "self_attention", False, 128, 70_000), (1.0, 0.9460, 0.83675, 0.83550, None)),
+    "sap_max_am": ((4, 2, "self_attention_max", True, 32, 70_000), (1.0, 0.9085, 0.86400, 0.86100, 36)),
+    "sap_max_am_long": ((4, 2, "self_attention_max", True, 32, 100_000), (1.0, 0.9140, 0.86250, 0.86050, 47)),
+    "sap_max_am_batch128_long": (
+        (4, 2, "self_attention_max", True, 128, 100_000),
+        (1.0, 0.9325, 0.83850, 0.83325, 138),
+    ),
+    "sap_am_bn": ((4, 2, "self_attention", True, 32, 70_000), (1.0, 0.9384, 0.87150, 0.87325, 35)),
+    "sap_am_bn_3layers": ((4, 3, "self_attention", True, 32, 70_000), (1.0, 0.9433, 0.88125, 0.87900, 47)),
+    "sap_am_bn_4layers": ((4, 4, "self_attention", True, 32, 70_000), (None, None, 0.865, None, None)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_reference_table(name: str) -> None:
+    recipe = load_recipe(name)
+    (heads, layers, pooling, batch_norm, batch, steps), figures = ROWS[name]
+    model = recipe.model
+    assert (model.num_heads, model.num_layers, model.pooling, model.batch_norm) == (heads, layers, pooling, batch_norm)
+    assert model == dataclasses.replace(
+        ModelOptions(num_layers=layers), num_heads=heads, pooling=model.pooling, batch_norm=batch_norm
+    )
+    assert recipe.train == TrainOptions(steps=steps, batch_size=batch)
+    assert recipe.reference is not None
+    assert dataclasses.astuple(recipe.reference) == figures
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -38,6 +69,10 @@ def test_best_reference_row_is_what_its_source_says() -> None:
         ("summary = 'x'\n[model]\nnum_layers = 2\nd_model = 10", "multiple of num_heads"),
         ("summary = 'x'\nname = 'y'\n[model]\nnum_layers = 2", "remove the key name"),
         ("summary = 'x'\n[model]\nnum_layers = 2\n[train]\nsteps = 0", "must be positive"),
+        ("summary = 'x'\n[model]\nnum_layers = 2\npooling = 'max'", "must be one of self_attention, "),
+        ("summary = 'x'\n[model]\nnum_layers = 2\nencoder = 'lstm'", "must be one of conformer, transformer"),
+        ("summary = 'x'\n[model]\nnum_layers = 2\nhead_dropout = 1.0", "head_dropout must be in"),
+        ("summary = 'x'\n[model]\nnum_layers = 2\nam_scale = 0.0", "am_scale must be positive"),
         ("summary = 'x'\n[model]\nnum_layers = true", "num_layers: expected int"),
         ("summary = 'x'\n[model]\nnum_layers = 2\n[train]\nlearning_rate = nan", "finite"),
         ("summary = ", "not a TOML file"),

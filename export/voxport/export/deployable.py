@@ -19,13 +19,18 @@ from torchaudio.models.conformer import ConformerLayer
 from voxport.export.errors import ExportError
 from voxport.export.folding import Product, after_norm, batch_norm, double, linear
 from voxport.train.checkpoint import Checkpoint
+from voxport.train.encoder import ConformerEncoder
+from voxport.train.head import AmSoftmaxHead
 from voxport.train.model import SpeakerNet
+from voxport.train.pooling import SelfAttentionPooling
 
 # What this module knows how to rebuild. A new option of the recipe must be looked at here first:
 # building a graph that ignores it would only fail later, in the parity gate.
 _KNOWN_OPTIONS = frozenset(
-    "num_layers d_model num_heads ffn_dim kernel_size dropout pooling batch_norm am_scale am_margin".split()
+    "num_layers d_model num_heads ffn_dim kernel_size dropout pooling batch_norm am_scale am_margin"
+    " encoder head head_dropout".split()
 )
+_KNOWN_KINDS = {"encoder": "conformer", "pooling": "self_attention", "head": "am_softmax"}
 _SMALLEST_NORM = 1e-12  # as in torch.nn.functional.normalize, which the training uses
 
 
@@ -39,6 +44,8 @@ class DeployableNet(nn.Module):
 
     def __init__(self, network: SpeakerNet, num_heads: int) -> None:
         super().__init__()
+        assert isinstance(network.encoder, ConformerEncoder)
+        assert isinstance(network.head, AmSoftmaxHead)
         layers = list(network.encoder.conformer_layers)
         self.project = linear(network.project)
         self.layers = nn.ModuleList(DeployableLayer(layer, num_heads, layer is layers[-1]) for layer in layers)
@@ -191,6 +198,7 @@ class Pooling(nn.Module):
 
     def __init__(self, network: SpeakerNet, final_norm: nn.LayerNorm) -> None:
         super().__init__()
+        assert type(network.pooling) is SelfAttentionPooling
         gain_D, offset_D = double(final_norm.weight), double(final_norm.bias)
         norm_gain, norm_offset = batch_norm(network.norm)
         self.register_buffer("score_D1", gain_D[:, None] * double(network.pooling.score.weight).T)
@@ -232,11 +240,14 @@ def deployable_net(checkpoint: Checkpoint) -> DeployableNet:
         CheckpointError: the weights do not fit the recipe.
     """
     options = checkpoint.recipe.model
-    unknown = {field.name for field in dataclasses.fields(options)} - _KNOWN_OPTIONS
-    if unknown or options.pooling != "self_attention":
-        what = f"the model option {', '.join(sorted(unknown))}" if unknown else f"pooling {options.pooling!r}"
+    names = sorted({field.name for field in dataclasses.fields(options)} - _KNOWN_OPTIONS)
+    unknown = [f"the model option {name}" for name in names]
+    unknown += [
+        f"{name} {getattr(options, name)!r}" for name, kind in _KNOWN_KINDS.items() if getattr(options, name) != kind
+    ]
+    if unknown:
         raise ExportError(
-            f"recipe {checkpoint.recipe.name}: this voxport cannot export {what}; "
+            f"recipe {checkpoint.recipe.name}: this voxport cannot export {', '.join(unknown)}; "
             "use a recipe without it, or a newer voxport"
         )
     return DeployableNet(checkpoint.network(), options.num_heads).eval()

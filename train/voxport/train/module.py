@@ -42,9 +42,8 @@ class SpeakerModule(pl.LightningModule):
         super().__init__()
         self.network, self.options = network, options
         self.register_buffer("valid_labels", valid_labels, persistent=False)
-        speakers = network.head.weight.shape[0]
         self.accuracies = torch.nn.ModuleDict(
-            {name: MulticlassAccuracy(speakers, average="micro") for name in ("whole", "crop")}
+            {name: MulticlassAccuracy(network.speakers, average="micro") for name in ("whole", "crop")}
         )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -21,7 +21,12 @@ class RecipeError(VoxportError):
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The network's shape. `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018)."""
+    """The network's shape.
+
+    `dropout` is the encoder's; `head_dropout`, between pooling and head, is the same where it is None.
+    `kernel_size` is the Conformer's, in frames. `am_scale` and `am_margin` are s and m of AM-Softmax
+    (Wang et al. 2018); the MLP head has neither.
+    """
 
     num_layers: int
     d_model: int = 256
@@ -29,10 +34,13 @@ class ModelOptions:
     ffn_dim: int = 512
     kernel_size: int = 31
     dropout: float = 0.3
-    pooling: Literal["self_attention"] = "self_attention"
+    pooling: Literal["self_attention", "self_attention_max", "mean"] = "self_attention"
     batch_norm: bool = True
     am_scale: float = 30.0
     am_margin: float = 0.35
+    encoder: Literal["conformer", "transformer"] = "conformer"
+    head: Literal["am_softmax", "mlp"] = "am_softmax"
+    head_dropout: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim) < 1:
@@ -41,8 +49,12 @@ class ModelOptions:
             raise ValueError(f"d_model {self.d_model} must be a multiple of num_heads {self.num_heads}")
         if self.kernel_size % 2 == 0 or self.kernel_size < 1:
             raise ValueError(f"kernel_size must be odd and positive, found {self.kernel_size}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), found {self.dropout}")
+        for name in ("dropout", "head_dropout"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1), found {share}")
+        if self.am_scale <= 0 or self.am_margin < 0:
+            raise ValueError("am_scale must be positive and am_margin must not be negative")
 
 
 @dataclass(frozen=True)
