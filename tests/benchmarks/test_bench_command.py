@@ -68,7 +68,16 @@ def test_the_table_names_boundary_backends_and_steadiness(asked: list[Any]) -> N
     result = run("a.onnx", "--against", "model.pt")
     boundary = "features in, scores out; float32 arrays in host memory; no file decoding, no frontend"
     assert f"timed: {boundary}" in result.stdout
-    for word in ("right.onnx", "eager (control)", "baseline", "2 × 50", "speed-up [95 %]", "n/a", "unstable"):
+    for word in (
+        "right.onnx",
+        "eager (control)",
+        "baseline",
+        "2 × 50",
+        "speed-up [95 %]",
+        "n/a",
+        "unstable",
+        "The harness adds",
+    ):
         assert word in result.stdout
 
 
@@ -101,6 +110,7 @@ def test_a_model_that_could_not_be_compared_is_a_failure(
     result = run("a.onnx", "--against", "model.pt", "-o", path)
     assert result.exit_code == 1
     assert "answers differ" in result.stdout
+    assert "error: not compared with eager PyTorch: wrong.onnx" in result.stderr
     assert path.exists()  # what was seen is kept all the same
 
 

@@ -72,7 +72,7 @@ def test_a_model_of_another_checkpoint_is_shown_and_not_ranked(real_checkpoint: 
     settings = LatencySettings(frames=(20,), rounds=1, rule=QUICK, control=False)
     report = measure([tmp_path / "m.onnx"], real_checkpoint, settings)
     assert [row.verdict for row in report.rows] == ["baseline", "answers differ"]
-    assert not report.models_compared()
+    assert report.not_compared
     eager = report.backends[0].opened
     assert eager is not None
     assert {fact.name: fact.value for fact in eager.facts}["threads"] == "1"

@@ -70,7 +70,7 @@ def _rounds(rng: np.random.Generator, rounds: int, shift: float, calls: int = 40
 @pytest.mark.parametrize("rounds", [5, 10])
 def test_interval_covers_the_truth_as_often_as_it_says(rounds: int) -> None:
     rng = np.random.default_rng(rounds)
-    trials, truth, hits = 600, 1.25, 0
+    trials, truth, hits = 400, 1.25, 0
     for trial in range(trials):
         found = speed_up(_rounds(rng, rounds, math.log(truth)), _rounds(rng, rounds, 0.0), trial, resamples=800)
         assert found is not None
@@ -150,7 +150,7 @@ def test_no_interval_no_verdict() -> None:
 def test_equals_are_seldom_called_different() -> None:
     rng = np.random.default_rng(6)
     wrong = 0
-    for trial in range(300):
+    for trial in range(200):
         found = speed_up(_rounds(rng, 5, 0.0), _rounds(rng, 5, 0.0), trial, resamples=800)
         wrong += decide(found) in ("faster", "slower")
-    assert wrong / 300 < 0.09  # 5 % asked for, and three standard errors
+    assert wrong / 200 < 0.097  # 5 % asked for, and three standard errors

@@ -42,7 +42,7 @@ def measure(
     """Time each of `models` (ONNX files) against eager PyTorch with `checkpoint`, on the same device.
 
     A model that crashes or stays silent becomes a failure in the report; see
-    LatencyReport.models_compared. `command` starts a worker.
+    LatencyReport.not_compared. `command` starts a worker.
 
     Raises:
         VoxportError: a file, a length, the device or a package is unusable, or eager PyTorch itself fails.

@@ -145,9 +145,16 @@ class LatencyReport:
         rows = [row for row in self.rows if row.backend == backend]
         return any(row.speed_up is not None and row.verdict != "answers differ" for row in rows)
 
-    def models_compared(self) -> bool:
-        """Whether every model that was asked for got compared: what makes the run a success."""
-        return all(self.compared(item.spec.name) for item in self.backends if item.spec.role == "candidate")
+    @property
+    def not_compared(self) -> tuple[str, ...]:
+        """The models that could not be compared. The run is a success where there is none."""
+        models = [item.spec.name for item in self.backends if item.spec.role == "candidate"]
+        return tuple(name for name in models if not self.compared(name))
+
+    @property
+    def harness_us(self) -> float | None:
+        """Microseconds that the timing loop itself adds to each call; the largest that any worker measured."""
+        return max((item.opened.harness_ns / 1e3 for item in self.backends if item.opened), default=None)
 
 
 @dataclass(frozen=True)

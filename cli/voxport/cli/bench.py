@@ -107,7 +107,8 @@ def latency(
         for path in (output, plot):
             if path is not None and path.exists():
                 click.echo(f"wrote {path}")
-    if not report.models_compared():
+    if report.not_compared:
+        click.echo(f"error: not compared with eager PyTorch: {', '.join(report.not_compared)}", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -160,6 +161,8 @@ def _show(report: "LatencyReport") -> None:
         f"\nLatency on {settings.device}, {settings.threads} thread{plural}, {settings.rounds} rounds", _COLUMNS, rows
     )
     click.echo("\nn/a: too few calls for that percentile. RTF: time over duration of sound, below 1 is real time.")
+    if report.harness_us is not None:
+        click.echo(f"The harness adds {report.harness_us:.1f} µs to each call, measured with a call that does nothing.")
     click.echo("Each interval stands for itself: with 20 of them, expect one to miss its true value.")
     for note in report.notes:
         click.echo(f"- {note}")
