@@ -1,0 +1,32 @@
+"""Files that are whole or not there."""
+
+import os
+from pathlib import Path
+
+from voxport.export.errors import ExportError
+
+
+def part_of(path: Path) -> Path:
+    """A name beside `path` for the file while it is being written."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader sees the old file or the new one.
+
+    Raises:
+        ExportError: the folder cannot be written, or the disk is full; an older file stays.
+    """
+    part = part_of(path)
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as problem:
+        raise cannot_write(path, problem) from problem
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, problem: OSError) -> ExportError:
+    """The error for a file that the system would not take."""
+    return ExportError(f"{path}: cannot be written ({problem.strerror or problem}); choose another place with -o")

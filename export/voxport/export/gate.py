@@ -1,0 +1,159 @@
+"""The gate around an artefact: gather the evidence from the checkpoint, hold the artefact against it."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from voxport.export.parity import agreement, disagreements, run_cases
+from voxport.export.parity_grid import Case, LengthLimits, Utterance, grid_cases, synthetic_utterances
+from voxport.export.parity_report import Check, ParityReport
+from voxport.export.real import RealOptions, real_utterances
+from voxport.export.reference import Reference, Tolerance, eager_answer, eager_reference, tolerance
+from voxport.runtime.backend import Backend
+from voxport.runtime.contract import Contract, InputKind, Precision
+from voxport.runtime.errors import ContractError
+from voxport.runtime.golden import replay_golden
+from voxport.train.checkpoint import Checkpoint
+from voxport.train.data.progress import track
+
+T = TypeVar("T")
+
+_GOLDEN_FRAMES = 31
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The inputs of the gate and the eager network's answers to them, for one input kind and length range."""
+
+    checkpoint: Checkpoint
+    checkpoint_path: str
+    checkpoint_sha256: str
+    limits: LengthLimits
+    precision: Precision
+    utterances: tuple[Utterance, ...]
+    cases: tuple[Case, ...]
+    reference: Reference
+    tolerance: Tolerance
+    real_note: str
+    seconds: float
+
+    @property
+    def golden(self) -> int:
+        """Position of the utterance to record in the contract: short, yet with more than one frame if possible."""
+        alone = [case.rows[0] for case in self.cases if case.kind == "alone" and case.garbage == "none"]
+        made = [i for i in alone if not self.utterances[i].real]
+        return next((i for i in made if self.utterances[i].frames >= _GOLDEN_FRAMES), made[-1])
+
+
+@dataclass(frozen=True)
+class Named:
+    """A checkpoint with the names under which artefacts and reports refer to it."""
+
+    checkpoint: Checkpoint
+    path: str
+    sha256: str
+
+
+def gather(source: Named, kind: InputKind, limits: LengthLimits, precision: Precision, real: RealOptions) -> Evidence:
+    """Make the grid, add real utterances where they are to be had, and let the eager network answer them."""
+    start = time.perf_counter()
+    frontend = source.checkpoint.frontend
+    found = real_utterances(source.checkpoint, kind, limits, real)
+    utterances = (*synthetic_utterances(frontend, kind, limits), *found.utterances)
+    hop = 1 if kind == "features" else frontend.hop_length
+
+    def shown(items: Sequence[Utterance], description: str) -> Iterable[Utterance]:
+        return track(items, description, len(items), real.progress)
+
+    reference = eager_reference(source.checkpoint, utterances, shown)
+    return Evidence(
+        checkpoint=source.checkpoint,
+        checkpoint_path=source.path,
+        checkpoint_sha256=source.sha256,
+        limits=limits,
+        precision=precision,
+        utterances=utterances,
+        cases=tuple(grid_cases(utterances, hop)),
+        reference=reference,
+        tolerance=tolerance(precision, reference, source.checkpoint.recipe.model.am_scale),
+        real_note=found.note,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def prove(backend: Backend, evidence: Evidence, model: str, progress: bool = False) -> ParityReport:
+    """Run the whole gate on a loaded artefact; `model` names its file in the report."""
+    start = time.perf_counter()
+
+    def shown(items: Sequence[Case], description: str) -> Iterable[Case]:
+        return track(items, description, len(items), progress)
+
+    checks = (*contract_checks(backend.contract, evidence), _golden_check(backend, evidence, model))
+    cases = run_cases(backend, evidence.utterances, evidence.cases, evidence.reference, shown)
+    failures = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
+    failures += disagreements(cases, evidence.tolerance)
+    return ParityReport(
+        model=model,
+        checkpoint=evidence.checkpoint_path,
+        passed=not failures,
+        failures=tuple(failures),
+        checks=checks,
+        precision=evidence.precision,
+        tolerance=evidence.tolerance,
+        score_noise=evidence.reference.score_noise,
+        embedding_noise=evidence.reference.embedding_noise,
+        real_utterances=evidence.real_note,
+        agreement=agreement(cases),
+        cases=cases,
+        seconds=evidence.seconds + time.perf_counter() - start,
+    )
+
+
+def contract_checks(contract: Contract, evidence: Evidence) -> tuple[Check, ...]:
+    """What the artefact says about itself against what the checkpoint says."""
+    checkpoint = evidence.checkpoint
+    return (
+        _labels_check(contract.labels, checkpoint.labels),
+        _equal("frontend", contract.frontend.name, contract.frontend == checkpoint.frontend, checkpoint.frontend.name),
+        _equal_values("checkpoint hash", contract.checkpoint_sha256, evidence.checkpoint_sha256),
+        _equal_values("recipe", contract.recipe, checkpoint.recipe.name),
+        _equal_values("score scale", contract.score_scale, checkpoint.recipe.model.am_scale),
+        _equal_values("embedding size", contract.embedding_size, checkpoint.recipe.model.d_model),
+        _equal_values("rejection", contract.rejection, checkpoint.rejection),
+    )
+
+
+def _labels_check(found: Sequence[str], wanted: Sequence[str]) -> Check:
+    if tuple(found) == tuple(wanted):
+        return Check("labels", True, f"{len(wanted)} speakers in the same order")
+    if len(found) != len(wanted):
+        return Check("labels", False, f"{len(found)} in the artefact, {len(wanted)} in the checkpoint")
+    first = next(i for i, (have, want) in enumerate(zip(found, wanted, strict=True)) if have != want)
+    return Check("labels", False, f"column {first} is {found[first]!r} in the artefact, {wanted[first]!r} in the checkpoint")
+
+
+def _equal_values(name: str, found: object, wanted: object) -> Check:
+    return _equal(name, str(found), found == wanted, str(wanted))
+
+
+def _equal(name: str, found: str, same: bool, wanted: str) -> Check:
+    detail = found if same else f"{found} in the artefact, {wanted} in the checkpoint"
+    return Check(name, same, detail if found != wanted or same else f"{found}, with other values in the checkpoint")
+
+
+def _golden_check(backend: Backend, evidence: Evidence, model: str) -> Check:
+    """The recorded answer must be the eager network's, and the artefact's."""
+    try:
+        replayed = replay_golden(backend, model)
+    except ContractError as problem:
+        return Check("golden vector", False, str(problem))
+    golden = backend.contract.golden
+    network = evidence.checkpoint.network()
+    scores, _ = eager_answer(network, evidence.checkpoint.frontend, golden.input.values)
+    recorded = float(np.abs(scores.numpy().astype(np.float64) - golden.scores.values.astype(np.float64)).max())
+    bound = evidence.tolerance.score
+    detail = f"max |Δscore| of the artefact {replayed.max_abs_score:.2g}, of the eager network {recorded:.2g}"
+    return Check("golden vector", replayed.passed and recorded <= bound, f"{detail}, tolerance {bound:.2g}")

@@ -1,0 +1,191 @@
+"""The parity gate: does an artefact give the answers of the eager network?
+
+The reference is eager PyTorch on each utterance alone. The artefact sees the same utterances alone and
+in padded batches, through the interface that applications use.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.export.parity_grid import Case, Utterance, build_batch
+from voxport.export.reference import Reference, Tolerance
+from voxport.runtime.backend import Backend
+from voxport.runtime.errors import VoxportError
+from voxport.train.plots import wilson
+
+TrackCases = Callable[[Sequence[Case], str], Iterable[Case]]
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One utterance in one run. A difference that is no number counts as infinite.
+
+    `margin` is by how much the reference prefers its best speaker to the one that the artefact chose.
+    """
+
+    row: int
+    utterance: str
+    real: bool
+    frames: int
+    max_abs_score: float
+    embedding_distance: float
+    cosine: float
+    margin: float
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the artefact chose another speaker."""
+        return self.margin > 0
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One run of the artefact; where it could not be run, `error` says why and `rows` is empty."""
+
+    case: int
+    kind: str
+    batch: int
+    padded: int
+    garbage: str
+    seconds: float
+    rows: tuple[RowResult, ...]
+    error: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Which case of the grid it is, for a person."""
+        return f"case {self.case}: {self.kind}, batch {self.batch}, padded to {self.padded} with {self.garbage}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the comparison of all rows gave. `top1_*` count an utterance once, over all cases that it is in."""
+
+    comparisons: int
+    utterances: int
+    max_abs_score: float
+    max_embedding_distance: float
+    min_cosine: float
+    top1: float
+    top1_interval: tuple[float, ...]  # Wilson's, 95 %
+    flips: tuple[str, ...]
+    worst: str
+
+
+def run_cases(
+    backend: Backend, utterances: Sequence[Utterance], cases: Sequence[Case], reference: Reference, track: TrackCases
+) -> tuple[CaseResult, ...]:
+    """Run every case and compare every row. `track(cases, description)` may show progress."""
+    return tuple(
+        _run_case(backend, number, case, utterances, reference) for number, case in enumerate(track(cases, "Artefact"))
+    )
+
+
+def agreement(results: Sequence[CaseResult]) -> Agreement | None:
+    """All rows together; None where there are none."""
+    pairs = [(result, row) for result in results for row in result.rows]
+    if not pairs:
+        return None
+    same: dict[str, bool] = {}
+    for _, row in pairs:
+        same[row.utterance] = same.get(row.utterance, True) and not row.flipped
+    top1 = sum(same.values()) / len(same)
+    return Agreement(
+        comparisons=len(pairs),
+        utterances=len(same),
+        max_abs_score=max(row.max_abs_score for _, row in pairs),
+        max_embedding_distance=max(row.embedding_distance for _, row in pairs),
+        min_cosine=min(row.cosine for _, row in pairs),
+        top1=top1,
+        top1_interval=wilson(top1, len(same)),
+        flips=tuple(f"{address(result, row)}, margin {row.margin:.3g}" for result, row in pairs if row.flipped),
+        worst=address(*max(pairs, key=lambda pair: pair[1].max_abs_score)),
+    )
+
+
+def disagreements(results: Sequence[CaseResult], bound: Tolerance) -> list[str]:
+    """Why the artefact does not pass: cases that it could not run, and differences over the tolerance.
+
+    Another speaker than the reference's is judged by its margin: below twice the tolerance on scores
+    both speakers are equally right; above it a score is over the tolerance too.
+    """
+    complaints = [f"{result.address}: could not be run: {result.error}" for result in results if result.error]
+    pairs = [(result, row) for result in results for row in result.rows]
+    for what, limit, value_of in (
+        ("max |Δscore|", bound.score, _score_of),
+        ("max ‖Δembedding‖", bound.embedding, _distance_of),
+    ):
+        over = [pair for pair in pairs if not value_of(pair[1]) <= limit]
+        if over:
+            result, row = max(over, key=lambda pair: value_of(pair[1]))
+            complaints.append(
+                f"{what} is {value_of(row):.3g}, tolerance {limit:.3g}; {len(over)} of {len(pairs)} comparisons "
+                f"are over it, the worst at {address(result, row)}"
+            )
+    return complaints if pairs else [*complaints, "nothing could be compared"]
+
+
+def address(result: CaseResult, row: RowResult) -> str:
+    """Where a comparison stands in the grid, for a person."""
+    return f"{result.address}, row {row.row}: {row.utterance}"
+
+
+def _run_case(
+    backend: Backend, number: int, case: Case, utterances: Sequence[Utterance], reference: Reference
+) -> CaseResult:
+    batch, lengths = build_batch(case, utterances, seed=number)
+    rows: tuple[RowResult, ...] = ()
+    error = None
+    start = time.perf_counter()
+    try:
+        answer = backend.run(batch, lengths)
+    except VoxportError as problem:
+        error = str(problem)
+    else:
+        count = len(case.rows)
+        wanted = (count, reference.scores.shape[1]), (count, reference.embeddings.shape[1])
+        if (answer.scores.shape, answer.embedding.shape) == wanted:
+            rows = tuple(
+                _compare(row, utterances[index], (answer.scores[row], answer.embedding[row]), reference, index)
+                for row, index in enumerate(case.rows)
+            )
+        else:
+            error = f"answers of shape {answer.scores.shape} and {answer.embedding.shape}, expected {wanted}"
+    seconds = time.perf_counter() - start
+    return CaseResult(number, case.kind, len(case.rows), case.padded, case.garbage, seconds, rows, error)
+
+
+def _compare(
+    row: int,
+    utterance: Utterance,
+    answer: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    reference: Reference,
+    index: int,
+) -> RowResult:
+    scores, embedding = (each.astype(np.float64) for each in answer)
+    right, right_embedding = reference.scores[index].astype(np.float64), reference.embeddings[index].astype(np.float64)
+    finite = bool(np.isfinite(scores).all() and np.isfinite(embedding).all())
+    norms = float(np.linalg.norm(embedding) * np.linalg.norm(right_embedding))
+    return RowResult(
+        row=row,
+        utterance=utterance.name,
+        real=utterance.real,
+        frames=utterance.frames,
+        max_abs_score=float(np.abs(scores - right).max()) if finite else math.inf,
+        embedding_distance=float(np.linalg.norm(embedding - right_embedding)) if finite else math.inf,
+        cosine=float(embedding @ right_embedding) / norms if finite and norms > 0 else -1.0,
+        margin=float(right.max() - right[scores.argmax()]) if finite else math.inf,
+    )
+
+
+def _score_of(row: RowResult) -> float:
+    return row.max_abs_score
+
+
+def _distance_of(row: RowResult) -> float:
+    return row.embedding_distance

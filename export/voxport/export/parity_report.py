@@ -1,0 +1,170 @@
+"""What the parity gate found, for programs (JSON), for people (Markdown) and as a picture."""
+
+import io
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from voxport.export.files import write_atomic
+from voxport.export.parity import Agreement, CaseResult
+from voxport.export.reference import Tolerance
+from voxport.runtime.contract import Parity
+from voxport.runtime.schema import encode
+
+_SHOWN = 10  # flips and failures that a page lists before it only counts
+
+
+@dataclass(frozen=True)
+class Check:
+    """One fact that must hold besides the answers, such as equal labels."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Everything that the gate measured; `failures` says in words why it did not pass.
+
+    `score_noise` and `embedding_noise` are the eager network's own rounding, float32 against float64.
+    `real_utterances` says how many real ones were used, or why none.
+    """
+
+    model: str
+    checkpoint: str
+    passed: bool
+    failures: tuple[str, ...]
+    checks: tuple[Check, ...]
+    precision: str
+    tolerance: Tolerance
+    score_noise: float
+    embedding_noise: float
+    real_utterances: str
+    agreement: Agreement | None
+    cases: tuple[CaseResult, ...]
+    seconds: float
+
+    def summary(self) -> Parity | None:
+        """What a contract keeps of it, rounded so that chance in the last digits does not change its bytes."""
+        found = self.agreement
+        if found is None:
+            return None
+        return Parity(
+            cases=found.comparisons,
+            max_abs_score=float(f"{found.max_abs_score:.1e}"),
+            min_cosine=math.floor(found.min_cosine * 1e6) / 1e6,
+            top1_agreement=found.top1,
+            tolerance=self.tolerance.score,
+        )
+
+
+def write_report(report: ParityReport, stem: Path) -> tuple[Path, ...]:
+    """Write STEM.json, STEM.md and STEM.png, each whole or not at all; returns their paths."""
+    paths = tuple(stem.with_name(f"{stem.name}.{suffix}") for suffix in ("json", "md", "png"))
+    document = json.dumps(plain(report), indent=1, ensure_ascii=False, allow_nan=False)
+    picture = io.BytesIO()
+    plot(report).savefig(picture, format="png", dpi=130)
+    contents = (f"{document}\n".encode(), f"{markdown(report)}\n".encode(), picture.getvalue())
+    for path, content in zip(paths, contents, strict=True):
+        write_atomic(path, content)
+    return paths
+
+
+def plain(report: ParityReport) -> Any:
+    """The report as JSON can hold it: numbers that are not finite become null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return clean(encode(report))
+
+
+def markdown(report: ParityReport) -> str:
+    """The report as a page."""
+    lines = [f"# Parity: {'passed' if report.passed else 'FAILED'}", ""]
+    if report.failures:
+        lines += ["## Why", "", *_bullets(report.failures), ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts(report)), ""]
+    lines += ["## Besides the answers", "", "| | | |", "|---|---|---|"]
+    lines += [f"| {check.name} | {'equal' if check.passed else 'FAILED'} | {check.detail} |" for check in report.checks]
+    if report.agreement is not None and report.agreement.flips:
+        lines += ["", "## Another best speaker", "", *_bullets(report.agreement.flips)]
+    lines += ["", "## Cases", ""]
+    lines += ["| case | kind | batch | padded to | padding | frames | max abs Δscore | max ‖Δembedding‖ | flips |"]
+    lines += ["|--:|---|--:|--:|---|---|--:|--:|--:|", *map(_case_line, report.cases)]
+    return "\n".join(lines)
+
+
+def facts(report: ParityReport) -> list[tuple[str, str]]:
+    """The figures of the report as (name, value), for a table."""
+    rows = [
+        ("model", report.model),
+        ("checkpoint", report.checkpoint),
+        ("reference", "eager PyTorch in float32, each utterance alone"),
+        ("real utterances", report.real_utterances),
+    ]
+    found = report.agreement
+    if found is not None:
+        low, high = found.top1_interval
+        rows += [
+            ("compared", f"{found.comparisons} answers, {found.utterances} utterances, {len(report.cases)} runs"),
+            ("max abs Δscore", f"{found.max_abs_score:.3g} (tolerance {report.tolerance.score:.3g})"),
+            ("worst", found.worst),
+            ("max ‖Δembedding‖", f"{found.max_embedding_distance:.3g} (tolerance {report.tolerance.embedding:.3g})"),
+            ("min cosine of embeddings", f"{found.min_cosine:.9f}"),
+            ("same best speaker", f"{found.top1:.2%} of utterances (95 % interval {low:.2%} to {high:.2%})"),
+            ("flips", str(len(found.flips))),
+        ]
+    return [*rows, ("tolerance", f"{report.precision}: {report.tolerance.reason}"), ("time", f"{report.seconds:.0f} s")]
+
+
+def plot(report: ParityReport) -> Figure:
+    """max |Δscore| of every comparison against the utterance's length."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axis = figure.subplots()
+    smallest = report.tolerance.score * 1e-4  # stands in for an exact 0 on the logarithmic axis
+    for name, colour, marker, wanted in (
+        ("alone, unpadded", "tab:blue", "o", lambda case: case.batch == 1 and case.garbage == "none"),
+        ("alone, padded", "tab:cyan", "s", lambda case: case.batch == 1 and case.garbage != "none"),
+        ("batch, equal lengths", "tab:green", "^", lambda case: case.batch > 1 and case.garbage == "none"),
+        ("batch, padded", "tab:orange", "x", lambda case: case.batch > 1 and case.garbage != "none"),
+    ):
+        rows = [row for case in report.cases if wanted(case) for row in case.rows if math.isfinite(row.max_abs_score)]
+        if rows:
+            values = [max(row.max_abs_score, smallest) for row in rows]
+            axis.scatter([row.frames for row in rows], values, s=18, c=colour, marker=marker, label=name, alpha=0.7)
+    axis.axhline(report.tolerance.score, color="tab:red", label="tolerance")
+    axis.axhline(max(report.score_noise, smallest), color="0.5", linestyle=":", label="eager float32 against float64")
+    verdict = "passed" if report.passed else "FAILED"
+    axis.set(title=f"Parity {verdict}: {Path(report.model).name}", xlabel="frames", ylabel="max |Δscore|")
+    axis.set(xscale="log", yscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def _case_line(case: CaseResult) -> str:
+    head = f"| {case.case} | {case.kind} | {case.batch} | {case.padded} | {case.garbage} |"
+    if case.error is not None:
+        return f"{head} | {case.error} | | |"
+    frames = [row.frames for row in case.rows]
+    span = str(frames[0]) if min(frames) == max(frames) else f"{min(frames)} to {max(frames)}"
+    score = max(row.max_abs_score for row in case.rows)
+    distance = max(row.embedding_distance for row in case.rows)
+    return f"{head} {span} | {score:.2g} | {distance:.2g} | {sum(row.flipped for row in case.rows)} |"
+
+
+def _bullets(items: Iterable[str]) -> list[str]:
+    items = list(items)
+    more = [f"- … and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return [*(f"- {item}" for item in items[:_SHOWN]), *more]
