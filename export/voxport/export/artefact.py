@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,6 @@ from voxport.export.parity_report import ParityReport, write_report
 from voxport.export.real import RealOptions
 from voxport.export.to_onnx import GraphInput, check_opset, to_onnx
 from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, InputKind
-from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend import min_samples
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.train.checkpoint import Checkpoint, checkpoint_sha256, load_checkpoint
@@ -43,7 +42,7 @@ class ExportOptions:
     opset: int = 20
     force: bool = False
     keep_failed: bool = False
-    real: RealOptions = RealOptions()
+    real: RealOptions = field(default_factory=RealOptions)
     progress: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ D model width, H heads, K = D / H, S speakers.
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +109,7 @@ class DeployableLayer(nn.Module):
 class FeedForward(nn.Module):
     """The macaron feed-forward block with its factor ½."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         norm, expand, _, _, contract, _ = block.sequential
         self.norm = Standardize(norm)
@@ -156,7 +157,7 @@ class Convolution(nn.Module):
     weight_D11K: Tensor
     bias_D: Tensor
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         pointwise_1, _, depthwise, norm, _, pointwise_2, _ = block.sequential
         width = depthwise.out_channels
@@ -165,7 +166,7 @@ class Convolution(nn.Module):
         # Two products, not one and a split: in ONNX Runtime the split would copy both halves.
         self.value = Product(glu.weight[:, :width], glu.bias[:width])
         self.gate = Product(glu.weight[:, width:], glu.bias[width:])
-        gain, offset = batch_norm(norm)
+        gain, offset = batch_norm(norm, width)
         self.register_buffer("weight_D11K", (double(depthwise.weight) * gain[:, None, None])[:, :, None])
         self.register_buffer("bias_D", double(depthwise.bias) * gain + offset)
         self.out = linear(pointwise_2)
@@ -200,7 +201,7 @@ class Pooling(nn.Module):
         super().__init__()
         assert type(network.pooling) is SelfAttentionPooling
         gain_D, offset_D = double(final_norm.weight), double(final_norm.bias)
-        norm_gain, norm_offset = batch_norm(network.norm)
+        norm_gain, norm_offset = batch_norm(network.norm, len(gain_D))
         self.register_buffer("score_D1", gain_D[:, None] * double(network.pooling.score.weight).T)
         self.register_buffer("gain_D", gain_D * norm_gain)
         self.register_buffer("offset_D", offset_D * norm_gain + norm_offset)

@@ -41,10 +41,10 @@ def after_norm(norm: nn.LayerNorm, product: Product) -> Product:
     return Product(gain[:, None] * product.weight, product.bias + offset @ product.weight)
 
 
-def batch_norm(norm: nn.Module) -> tuple[Tensor | float, Tensor | float]:
-    """Gain and offset, each (channels,), of a trained batch normalisation; 1 and 0 of an identity."""
+def batch_norm(norm: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
+    """Gain and offset, each (channels,), of a trained batch normalisation or of an identity."""
     if isinstance(norm, nn.Identity):
-        return 1.0, 0.0
+        return torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
     if not isinstance(norm, nn.BatchNorm1d) or norm.running_mean is None or norm.running_var is None:
         raise TypeError(f"expected a BatchNorm1d with running statistics, found {norm}")
     gain = double(norm.weight) / torch.sqrt(double(norm.running_var) + norm.eps)

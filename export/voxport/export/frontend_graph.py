@@ -45,7 +45,7 @@ class FrontendGraph(nn.Module):
         """Features of a padded batch."""
         spec = self.frontend
         frames_BTW = self._frame(waveform_BL, lengths_B)
-        real_BTP, imaginary_BTP = (frames_BTW @ self.basis_WP).split(self.bins, dim=-1)
+        real_BTP, imaginary_BTP = torch.split(frames_BTW @ self.basis_WP, self.bins, dim=-1)
         power_BTP = real_BTP * real_BTP + imaginary_BTP * imaginary_BTP
         if spec.power != 2.0:
             power_BTP = power_BTP ** (spec.power / 2)
@@ -112,7 +112,7 @@ def num_frames(frontend: Frontend, samples: Any) -> Any:
         # One frame for anything up to a window: raised by whole hops so that nothing negative is divided.
         hops = -(-window // hop)
         counts = (samples + (hops + 1) * hop - window - 1) // hop - hops + 1
-        return counts.clamp_min(1) if isinstance(samples, Tensor) else torch.sym_max(counts, 1)
+        return counts.clamp_min(1) if isinstance(samples, Tensor) else torch.sym_max(counts, 1)  # type: ignore[no-untyped-call]
     return (samples - window) // hop + 1
 
 

@@ -132,7 +132,9 @@ def _labels_check(found: Sequence[str], wanted: Sequence[str]) -> Check:
     if len(found) != len(wanted):
         return Check("labels", False, f"{len(found)} in the artefact, {len(wanted)} in the checkpoint")
     first = next(i for i, (have, want) in enumerate(zip(found, wanted, strict=True)) if have != want)
-    return Check("labels", False, f"column {first} is {found[first]!r} in the artefact, {wanted[first]!r} in the checkpoint")
+    return Check(
+        "labels", False, f"column {first} is {found[first]!r} in the artefact, {wanted[first]!r} in the checkpoint"
+    )
 
 
 def _equal_values(name: str, found: object, wanted: object) -> Check:

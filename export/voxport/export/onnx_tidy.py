@@ -63,7 +63,8 @@ def check_graph(model: ModelProto, opset: int, where: str) -> None:
 
 def to_bytes(model: ModelProto) -> bytes:
     """The model's bytes, equal for equal models."""
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def _live_nodes(graph: GraphProto) -> list[NodeProto]:

@@ -16,7 +16,7 @@ from voxport.export.parity_grid import Case, Utterance, build_batch
 from voxport.export.reference import Reference, Tolerance
 from voxport.runtime.backend import Backend
 from voxport.runtime.errors import VoxportError
-from voxport.train.plots import wilson
+from voxport.train.intervals import wilson
 
 TrackCases = Callable[[Sequence[Case], str], Iterable[Case]]
 

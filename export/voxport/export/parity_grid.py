@@ -133,7 +133,8 @@ def voice_like(samples: int, sample_rate: int, rng: np.random.Generator) -> Floa
     voice = sum(size * np.sin(k * phase + rng.uniform(0, 6)) for k, size in zip(harmonics, sizes, strict=True))
     syllables = 0.55 + 0.45 * np.sin(2 * np.pi * rng.uniform(2, 5) * seconds + rng.uniform(0, 6))
     sound = 0.2 * voice * syllables + rng.normal(scale=10 ** rng.uniform(-4, -2), size=samples)
-    return np.clip(sound, -1, 1).astype(np.float32)
+    clipped: Float32 = np.clip(sound, -1, 1).astype(np.float32)
+    return clipped
 
 
 def _garbage(kind: Garbage, shape: tuple[int, ...], rng: np.random.Generator) -> Float32:

@@ -16,6 +16,12 @@ from voxport.export.reference import Tolerance
 from voxport.runtime.contract import Parity
 from voxport.runtime.schema import encode
 
+_GROUPS = {  # of the plot: colour and marker
+    "alone, not padded": ("tab:blue", "o"),
+    "alone, padded": ("tab:cyan", "s"),
+    "batch, not padded": ("tab:green", "^"),
+    "batch, padded": ("tab:orange", "x"),
+}
 _SHOWN = 10  # flips and failures that a page lists before it only counts
 
 
@@ -129,17 +135,13 @@ def facts(report: ParityReport) -> list[tuple[str, str]]:
 
 
 def plot(report: ParityReport) -> Figure:
-    """max |Δscore| of every comparison against the utterance's length."""
+    """Every comparison: max |Δscore| against the utterance's length."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axis = figure.subplots()
     smallest = report.tolerance.score * 1e-4  # stands in for an exact 0 on the logarithmic axis
-    for name, colour, marker, wanted in (
-        ("alone, unpadded", "tab:blue", "o", lambda case: case.batch == 1 and case.garbage == "none"),
-        ("alone, padded", "tab:cyan", "s", lambda case: case.batch == 1 and case.garbage != "none"),
-        ("batch, equal lengths", "tab:green", "^", lambda case: case.batch > 1 and case.garbage == "none"),
-        ("batch, padded", "tab:orange", "x", lambda case: case.batch > 1 and case.garbage != "none"),
-    ):
-        rows = [row for case in report.cases if wanted(case) for row in case.rows if math.isfinite(row.max_abs_score)]
+    for name, (colour, marker) in _GROUPS.items():
+        rows = [row for case in report.cases if _group(case) == name for row in case.rows]
+        rows = [row for row in rows if math.isfinite(row.max_abs_score)]
         if rows:
             values = [max(row.max_abs_score, smallest) for row in rows]
             axis.scatter([row.frames for row in rows], values, s=18, c=colour, marker=marker, label=name, alpha=0.7)
@@ -151,6 +153,10 @@ def plot(report: ParityReport) -> Figure:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def _group(case: CaseResult) -> str:
+    return f"{'alone' if case.batch == 1 else 'batch'}, {'not padded' if case.garbage == 'none' else 'padded'}"
 
 
 def _case_line(case: CaseResult) -> str:

@@ -1,0 +1,153 @@
+"""`voxport export …`: artefacts, and the proof that they give the original's answers."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+
+if TYPE_CHECKING:
+    from voxport.export.parity_report import ParityReport
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REAL = 40
+
+
+def _gate_options(command: F) -> F:
+    """The options of everything that runs the parity gate."""
+    for option in (
+        click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal."),
+        click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features, as in training."),
+        click.option(
+            "--real",
+            type=click.IntRange(0),
+            default=_REAL,
+            show_default=True,
+            help="Real utterances to compare, at most, where the checkpoint's data is still there.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def export() -> None:
+    """Turn a checkpoint into a file to deploy, and prove that both give the same answers."""
+
+
+@export.command(
+    epilog=example(
+        """
+        voxport export onnx runs/best/model.pt -o model.onnx
+        voxport export onnx runs/best/model.pt -o sound.onnx --input waveform --max-frames 1000
+        """
+    )
+)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option(
+    "--input",
+    "input_kind",
+    type=click.Choice(["features", "waveform"]),
+    default="features",
+    show_default=True,
+    help="What the model takes: log-mel features, or sound with the features computed inside.",
+)
+@click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input.")
+@click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input.")
+@click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.onnx.")
+@_gate_options
+@json_option
+@needs("export", "cpu")
+def onnx(
+    checkpoint: Path, output: Path, real: int, cache: Path | None, progress: bool | None, as_json: bool, **choices: Any
+) -> None:
+    """Write CHECKPOINT as one ONNX file that describes itself, proven equal to eager PyTorch.
+
+    Lengths are in frames, of 10 ms each in the usual frontends. The proof covers the whole range, so
+    a longer range takes longer to prove. Its report is written beside the file, as NAME.parity.json,
+    .md and .png. A file that does not pass is not left under its name, and the exit code is 1.
+    """
+    from voxport.export.artefact import ExportOptions, export_onnx, report_stem
+    from voxport.export.real import RealOptions
+
+    shown = _shown(progress)
+    options = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    report = export_onnx(checkpoint, output, options)
+    if as_json:
+        _emit(report)
+        return
+    _page(report)
+    click.echo(f"report: {report_stem(output)}.json, .md, .png")
+
+
+@export.command(
+    epilog=example(
+        """
+        voxport export check model.onnx runs/best/model.pt
+        voxport export check model.onnx runs/best/model.pt --report proof/
+        """
+    )
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--report", "folder", type=click.Path(path_type=Path), help="Folder for the report (JSON, page, plot).")
+@_gate_options
+@json_option
+@needs("export", "cpu")
+def check(
+    model: Path,
+    checkpoint: Path,
+    folder: Path | None,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    as_json: bool,
+) -> None:
+    """Hold MODEL against the CHECKPOINT it came from; exits with 1 where they differ.
+
+    The reference is eager PyTorch on each utterance alone. MODEL sees the same utterances alone and in
+    padded batches, over the whole range of lengths that it promises to take.
+    """
+    from voxport.export.artefact import check as run_check
+    from voxport.export.artefact import report_stem
+    from voxport.export.errors import ParityError
+    from voxport.export.parity_report import write_report
+    from voxport.export.real import RealOptions
+
+    shown = _shown(progress)
+    report = run_check(model, checkpoint, RealOptions(real, cache, shown), shown)
+    if folder is not None:
+        write_report(report, folder / report_stem(model).name)
+    if as_json:
+        _emit(report)
+    else:
+        _page(report)
+    if not report.passed:
+        more = f" (and {len(report.failures) - 1} more)" if len(report.failures) > 1 else ""
+        raise ParityError(f"{model}: parity failed: {report.failures[0]}{more}")
+
+
+def _shown(progress: bool | None) -> bool:
+    return sys.stderr.isatty() if progress is None else progress
+
+
+def _emit(report: "ParityReport") -> None:
+    from voxport.export.parity_report import plain
+
+    emit_json(plain(report))
+
+
+def _page(report: "ParityReport") -> None:
+    from voxport.export.parity_report import facts
+
+    show_table(f"Parity: {'passed' if report.passed else 'FAILED'}", ("", ""), facts(report))
+    click.echo()
+    rows = [(check.name, "equal" if check.passed else "FAILED", check.detail) for check in report.checks]
+    show_table("Besides the answers", ("", "", ""), rows)
