@@ -9,15 +9,23 @@
 onnxruntime, soundfile and soxr are imported when they are first needed, not with this package.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from voxport.runtime.backend import Answer, Backend
 from voxport.runtime.contract import Contract
 from voxport.runtime.contract_io import read_contract
-from voxport.runtime.errors import AudioError, BackendError, ContractError, LengthError, VoxportError
+from voxport.runtime.errors import AudioError, BackendError, ContractError, GalleryError, LengthError, VoxportError
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import OnnxOptions
 from voxport.runtime.results import Candidate, Identification
+
+if TYPE_CHECKING:
+    from voxport.runtime.gallery import Gallery
+    from voxport.runtime.gallery_results import Enrolled, Match, Matches, Verification
+    from voxport.runtime.gallery_state import Thresholds
 
 __all__ = [
     "Answer",
@@ -27,12 +35,34 @@ __all__ = [
     "Candidate",
     "Contract",
     "ContractError",
+    "Enrolled",
     "Frontend",
+    "Gallery",
+    "GalleryError",
     "Identification",
     "LengthError",
+    "Match",
+    "Matches",
     "OnnxModel",
     "OnnxOptions",
     "SpeakerIdentifier",
+    "Thresholds",
+    "Verification",
     "VoxportError",
     "read_contract",
 ]
+
+_LATER = {  # imported when first asked for: who only identifies does not pay for galleries
+    "Enrolled": "gallery_results",
+    "Gallery": "gallery",
+    "Match": "gallery_results",
+    "Matches": "gallery_results",
+    "Thresholds": "gallery_state",
+    "Verification": "gallery_results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -19,3 +19,15 @@ class LengthError(VoxportError):
 
 class BackendError(VoxportError):
     """A device, a provider or a package that was asked for is not there."""
+
+
+class GalleryError(VoxportError):
+    """A gallery's file, a name or an embedding cannot be used, or belongs to another model."""
+
+
+class QueueFullError(VoxportError):
+    """A Batcher has as many requests waiting as it may; try again later."""
+
+
+class BatcherClosedError(VoxportError):
+    """A Batcher takes no more requests, or was closed before a request ran."""

@@ -111,6 +111,10 @@ class SpeakerIdentifier:
         rows = [answer.embedding for _, answer in self._windows(sounds, sample_rate)]
         return np.concatenate(rows) if rows else np.zeros((0, self.contract.embedding_size), np.float32)
 
+    def embed_features(self, features: npt.ArrayLike) -> Float32:
+        """Like `embed`, of features (frames, n_mels); raises as `identify_features` does."""
+        return self._run([prepare_features(self.contract, features)]).embedding.reshape(-1)
+
     def _windows(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[tuple[list[Prepared], Answer]]:
         """Prepare and answer `_WINDOW` sounds at a time."""
         if isinstance(sounds, (str, os.PathLike)):  # its letters would be taken for paths

@@ -1,0 +1,51 @@
+"""What a gallery answers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A speaker of a gallery and the number of utterances that his voice is the mean of."""
+
+    speaker: str
+    utterances: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """A speaker and the cosine, in [-1, 1], between his enrolled voice and the voice in question."""
+
+    speaker: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which enrolled speaker is it?
+
+    `ranked` holds the most alike, best first. `known` says whether the best cosine reaches `threshold`;
+    both are None where no threshold was given or calibrated.
+    """
+
+    ranked: tuple[Match, ...]
+    threshold: float | None
+    known: bool | None
+
+    @property
+    def best(self) -> Match:
+        """The most alike."""
+        return self.ranked[0]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Is it this speaker?
+
+    `accepted` says whether `cosine` reaches `threshold`; both are None where no threshold was given or
+    calibrated.
+    """
+
+    speaker: str
+    cosine: float
+    threshold: float | None
+    accepted: bool | None
