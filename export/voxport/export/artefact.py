@@ -158,7 +158,7 @@ def _contract(evidence: Evidence, kind: InputKind) -> Contract:
         min_frames=evidence.limits.min_frames,
         max_frames=evidence.limits.max_frames,
         precision=evidence.precision,
-        embedding_size=checkpoint.recipe.model.d_model,
+        embedding_size=evidence.reference.embeddings.shape[1],
         score_scale=checkpoint.recipe.model.am_scale,
         recipe=checkpoint.recipe.name,
         checkpoint_sha256=evidence.checkpoint_sha256,

@@ -121,7 +121,7 @@ def contract_checks(contract: Contract, evidence: Evidence) -> tuple[Check, ...]
         _equal_values("checkpoint hash", contract.checkpoint_sha256, evidence.checkpoint_sha256),
         _equal_values("recipe", contract.recipe, checkpoint.recipe.name),
         _equal_values("score scale", contract.score_scale, checkpoint.recipe.model.am_scale),
-        _equal_values("embedding size", contract.embedding_size, checkpoint.recipe.model.d_model),
+        _equal_values("embedding size", contract.embedding_size, evidence.reference.embeddings.shape[1]),
         _equal_values("rejection", contract.rejection, checkpoint.rejection),
     )
 

@@ -1,0 +1,62 @@
+"""Pooling over time in the deployable graph, with the batch normalisation that follows it.
+
+Pooling sees what the last layer gives before its affine part where it can: weights over frames sum to
+1, so that an affine map of every frame may as well follow the pooling. A maximum cannot wait, since a
+negative gain turns it into a minimum; `folds` says which it is.
+
+Letters in shapes: B utterances, T frames each, N = B·T, D model width, E embedding width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from voxport.export.folding import batch_norm, double
+from voxport.export.layers import Mask
+from voxport.train.pooling import MeanPooling, SelfAttentionMaxPooling, SelfAttentionPooling
+
+TrainedPooling = SelfAttentionPooling | MeanPooling
+
+
+def folds(pooling: TrainedPooling) -> bool:
+    """Whether the affine part of the frames may move behind the pooling."""
+    return not isinstance(pooling, SelfAttentionMaxPooling)
+
+
+class Pooling(nn.Module):
+    """(N, D) → (B, E): the trained pooling and normalisation, of frames that still lack `frame_norm`'s affine part."""
+
+    gain_E: Tensor
+    offset_E: Tensor
+    score_D1: Tensor | None
+
+    def __init__(self, pooling: TrainedPooling, norm: nn.Module, frame_norm: nn.LayerNorm) -> None:
+        super().__init__()
+        gain_E, offset_E = batch_norm(norm, pooling.width)
+        gain_D, offset_D = torch.ones_like(gain_E), torch.zeros_like(offset_E)
+        if folds(pooling):
+            gain_D, offset_D = double(frame_norm.weight), double(frame_norm.bias)
+        self.register_buffer("gain_E", gain_D * gain_E)
+        self.register_buffer("offset_E", offset_D * gain_E + offset_E)
+        score_D1 = None
+        if isinstance(pooling, SelfAttentionPooling):
+            # The score's own bias shifts all frames alike, and falls out of the softmax.
+            weight_D1 = double(pooling.score.weight).T
+            score_D1 = gain_D[:, None] * weight_D1 if folds(pooling) else weight_D1
+        self.register_buffer("score_D1", score_D1)
+        self.maximum = isinstance(pooling, SelfAttentionMaxPooling)
+
+    def forward(self, x_ND: Tensor, mask: Mask) -> Tensor:
+        """(N, D) → (B, E)."""
+        x_BTD = x_ND.reshape(mask.batch, mask.frames, x_ND.shape[1])
+        pooled_BE = (self._weights(x_ND, mask)[:, None, :] @ x_BTD)[:, 0]
+        if self.maximum:
+            highest_BD = (x_BTD + mask.bias_BT[:, :, None]).amax(dim=1)
+            pooled_BE = torch.cat([pooled_BE, highest_BD], dim=1)
+        return pooled_BE * self.gain_E + self.offset_E
+
+    def _weights(self, x_ND: Tensor, mask: Mask) -> Tensor:
+        """Weights (B, T) that sum to 1 over the valid frames of each row."""
+        if self.score_D1 is None:
+            return torch.softmax(mask.bias_BT, dim=-1)
+        score_BT = (x_ND @ self.score_D1).reshape(mask.batch, mask.frames)
+        return torch.softmax(score_BT + mask.bias_BT, dim=-1)
