@@ -45,18 +45,13 @@ def test_the_contract_is_read_without_any_extra(folder: Path) -> None:
     assert "Дмитрий" in result.stdout
 
 
-def test_recipes_are_listed_without_any_extra(folder: Path) -> None:
-    result = voxport(folder, "train", "recipes")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "sap_am_bn_3layers" in result.stdout
-
-
 @pytest.mark.parametrize(
     ("typed", "missing"),
     [
         ("train fit --data corpus --recipe demo --out run", "torch"),
         ("train evaluate checkpoint.pt --data corpus", "torch"),
         ("train predict checkpoint.pt --data corpus --csv out.csv", "torch"),
+        ("train recipes", "torch"),
         ("export onnx checkpoint.pt -o new.onnx", "torch"),
         ("export check model.onnx checkpoint.pt", "torch"),
         ("inspect model.onnx", "onnxruntime"),

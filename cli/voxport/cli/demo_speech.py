@@ -62,7 +62,7 @@ def speak_all(speeches: Sequence[Speech], done: Callable[[], None] = lambda: Non
     """
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's threads and locks
     try:
-        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(max_workers=2, mp_context=context) as pool:
             for _ in pool.map(_speak, speeches, chunksize=8):
                 done()
     except BrokenProcessPool as problem:
