@@ -1,18 +1,24 @@
 """`voxport identify`: who is speaking in these files?"""
 
-import importlib.util
-import sys
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.sounds import (
+    check_packages,
+    device_option,
+    each_file,
+    embed_file,
+    fail_if_any,
+    holds_features,
+    report_errors,
+    show_errors,
+    threads_option,
+)
 
 if TYPE_CHECKING:
-    from voxport.runtime import Identification, SpeakerIdentifier
-
-_BAR_FROM = 5  # files; fewer are done before a bar could be read
+    from voxport.runtime import Identification, Matches, SpeakerIdentifier
 
 
 @click.command(
@@ -20,19 +26,30 @@ _BAR_FROM = 5  # files; fewer are done before a bar could be read
         """
         voxport identify model.onnx meeting.wav
         voxport identify model.onnx clips/*.flac --top 1 --json
+        voxport identify model.onnx door.wav --gallery people.gallery
         """
     )
 )
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Speakers to show for each file.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2.")
+@click.option("--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own.")
+@click.option("--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known.")
+@device_option
+@threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
 @json_option
 @needs("cpu", "audio")
 def identify(
-    model: str, files: tuple[str, ...], top: int, device: Any, threads: int | None, verify: bool, as_json: bool
+    model: str,
+    files: tuple[str, ...],
+    top: int,
+    gallery: str | None,
+    threshold: float | None,
+    device: Any,
+    threads: int | None,
+    verify: bool,
+    as_json: bool,
 ) -> None:
     """Say who is speaking in each FILE: the most probable speakers of MODEL.
 
@@ -43,56 +60,28 @@ def identify(
     """
     from voxport.runtime import SpeakerIdentifier
 
-    _check_packages(files)
+    if threshold is not None and gallery is None:
+        raise click.UsageError("--threshold needs --gallery: a model carries its own threshold")
+    check_packages(files)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
-    answers, errors = _answer(identifier, files, top)
-    for name, message in errors:
-        click.echo(f"error: {message if message.startswith(name) else f'{name}: {message}'}", err=True)
+    if gallery is not None:
+        _among_enrolled(identifier, model, files, top, gallery, threshold, as_json)
+        return
+    answers, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top))
+    show_errors(errors)
     if as_json:
-        emit_json(_report(model, answers, errors))
+        emit_json(_report({"model": model}, answers, errors))
     elif answers:
         _show(answers)
-    if errors:
-        click.echo(f"{len(errors)} of {len(files)} files could not be answered", err=True)
-        raise SystemExit(1)
+    fail_if_any(errors, files)
 
 
-def _check_packages(files: tuple[str, ...]) -> None:
-    """Say all that is missing at once: installing one package would only show the next one."""
-    decoders = ("soundfile", "soxr") if any(not _holds_features(name) for name in files) else ()
-    for package in ("onnxruntime", *decoders):
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-
-
-def _holds_features(name: str) -> bool:
-    return name.lower().endswith(".npy")
-
-
-def _answer(
-    identifier: "SpeakerIdentifier", files: tuple[str, ...], top: int
-) -> tuple[list[tuple[str, "Identification"]], list[tuple[str, str]]]:
-    from voxport.runtime.errors import VoxportError
+def _identify(identifier: "SpeakerIdentifier", name: str, top: int) -> "Identification":
+    if not holds_features(name):
+        return identifier.identify(name, top=top)
     from voxport.runtime.prepare import read_features
 
-    answers: list[tuple[str, Identification]] = []
-    errors: list[tuple[str, str]] = []
-    shown = at_terminal() and len(files) >= _BAR_FROM
-    with click.progressbar(files, label="Identifying", file=sys.stderr) if shown else nullcontext(files) as names:
-        for name in names:
-            try:
-                if _holds_features(name):
-                    answers.append((name, identifier.identify_features(read_features(name), top=top)))
-                else:
-                    answers.append((name, identifier.identify(name, top=top)))
-            except VoxportError as problem:
-                errors.append((name, str(problem)))
-    return answers, errors
-
-
-def at_terminal() -> bool:
-    """Whether a person watches stderr."""
-    return sys.stderr.isatty()
+    return identifier.identify_features(read_features(name), top=top)
 
 
 def _show(answers: list[tuple[str, "Identification"]]) -> None:
@@ -110,11 +99,47 @@ def _show(answers: list[tuple[str, "Identification"]]) -> None:
     show_table("Who is speaking", columns, rows)
 
 
-def _report(model: str, answers: list[tuple[str, "Identification"]], errors: list[tuple[str, str]]) -> dict[str, Any]:
+def _among_enrolled(
+    identifier: "SpeakerIdentifier",
+    model: str,
+    files: tuple[str, ...],
+    top: int,
+    path: str,
+    threshold: float | None,
+    as_json: bool,
+) -> None:
+    from voxport.runtime import Gallery
+
+    gallery = Gallery.load(path, identifier.contract)
+
+    def answer(name: str) -> "Matches":
+        return gallery.identify(embed_file(identifier, name), top=top, threshold=threshold)
+
+    answers, errors = each_file(files, "Identifying", answer)
+    show_errors(errors)
+    if as_json:
+        emit_json(_report({"model": model, "gallery": path}, answers, errors))
+    elif answers:
+        _show_matches(answers)
+    fail_if_any(errors, files)
+
+
+def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
+    words = {True: "yes", False: "no", None: "no threshold"}
+    rows = [
+        (name if place == 0 else "", match.speaker, f"{match.cosine:.4f}", words[matches.known] if place == 0 else "")
+        for name, matches in answers
+        for place, match in enumerate(matches.ranked)
+    ]
+    show_table("Who is speaking", ("file", "speaker", "cosine", "known"), rows)
+
+
+def _report(
+    source: dict[str, str],
+    answers: "list[tuple[str, Identification]] | list[tuple[str, Matches]]",
+    errors: list[tuple[str, str]],
+) -> dict[str, Any]:
     from voxport.runtime.schema import encode
 
-    return {
-        "model": model,
-        "results": [{"file": name} | encode(answer) for name, answer in answers],
-        "errors": [{"file": name, "error": message} for name, message in errors],
-    }
+    results = [{"file": name} | encode(answer) for name, answer in answers]
+    return {**source, "results": results, "errors": report_errors(errors)}

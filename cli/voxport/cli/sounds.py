@@ -1,0 +1,84 @@
+"""What commands that listen share: options of the model, files one after another, errors by file."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from voxport.runtime import SpeakerIdentifier
+
+R = TypeVar("R")
+
+_BAR_FROM = 5  # files; fewer are done before a bar could be read
+
+device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2."
+)
+
+
+def check_packages(files: Sequence[str]) -> None:
+    """Say all that is missing at once: installing one package would only show the next one."""
+    decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()
+    for package in ("onnxruntime", *decoders):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def holds_features(name: str) -> bool:
+    """Whether the file `name` is taken as features, not as sound."""
+    return name.lower().endswith(".npy")
+
+
+def at_terminal() -> bool:
+    """Whether a person watches stderr."""
+    return sys.stderr.isatty()
+
+
+def each_file(
+    files: Sequence[str], label: str, answer: Callable[[str], R]
+) -> tuple[list[tuple[str, R]], list[tuple[str, str]]]:
+    """What `answer` gives for each file, and the messages of those for which it raises VoxportError."""
+    from voxport.runtime.errors import VoxportError
+
+    answers: list[tuple[str, R]] = []
+    errors: list[tuple[str, str]] = []
+    shown = at_terminal() and len(files) >= _BAR_FROM
+    with click.progressbar(files, label=label, file=sys.stderr) if shown else nullcontext(files) as names:
+        for name in names:
+            try:
+                answers.append((name, answer(name)))
+            except VoxportError as problem:
+                errors.append((name, str(problem)))
+    return answers, errors
+
+
+def embed_file(identifier: "SpeakerIdentifier", name: str) -> Any:
+    """The embedding, float32 (embedding_size,), of a sound file or of a `.npy` file of features."""
+    if not holds_features(name):
+        return identifier.embed(name)
+    from voxport.runtime.prepare import read_features
+
+    return identifier.embed_features(read_features(name))
+
+
+def show_errors(errors: Sequence[tuple[str, str]]) -> None:
+    """Name each file that could not be used, on stderr."""
+    for name, message in errors:
+        click.echo(f"error: {message if message.startswith(name) else f'{name}: {message}'}", err=True)
+
+
+def report_errors(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """The same for a report in JSON."""
+    return [{"file": name, "error": message} for name, message in errors]
+
+
+def fail_if_any(errors: Sequence[tuple[str, str]], files: Sequence[str]) -> None:
+    """Exit with 1 where a file could not be used."""
+    if errors:
+        click.echo(f"{len(errors)} of {len(files)} files could not be answered", err=True)
+        raise SystemExit(1)
