@@ -1,13 +1,16 @@
 """The train commands as a user types them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from tests.train.corpora import write_homework, write_recipe
 from voxport.cli.root import cli
+from voxport.train.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -32,8 +35,25 @@ def test_fit_evaluate_predict(here: Path) -> None:
     shown = voxport("train evaluate run/model.pt --device cpu --out report")
     assert shown.exit_code == 0, shown.output
     assert "whole utterances" in shown.stdout
+    assert "equal error rate" in shown.stdout
+    assert (here / "report" / "det.png").is_file()
     evaluated = voxport("train evaluate run/model.pt --device cpu --json")
     assert json.loads(evaluated.stdout)["accuracy_whole"] == json.loads(fit.stdout)["accuracy_whole"]
+
+    before = load_checkpoint(here / "run" / "model.pt")
+    rejecting = voxport("train evaluate run --device cpu --false-accept-rate 0.25 --save")
+    assert rejecting.exit_code == 0, rejecting.output
+    assert "impostors accepted" in rejecting.stdout
+    after = load_checkpoint(here / "run" / "model.pt")
+    assert before.rejection is None
+    assert after.rejection is not None
+    assert after.rejection.false_accept_rate == 0.25
+    assert dataclasses.replace(after, rejection=None, state={}) == dataclasses.replace(before, state={})
+    assert all(torch.equal(after.state[name], value) for name, value in before.state.items())
+    refused = voxport("train evaluate run --device cpu --false-accept-rate 0.001 --save")
+    assert refused.exit_code == 1
+    assert "cannot be measured on 5 held-out utterances" in refused.stderr
+    assert load_checkpoint(here / "run" / "model.pt").rejection == after.rejection
 
     predicted = voxport("train predict run/model.pt --csv out.csv --device cpu")
     assert predicted.exit_code == 0, predicted.output
@@ -58,6 +78,7 @@ def test_fit_evaluate_predict(here: Path) -> None:
         ("train fit --out run --resume", "no run to resume"),
         ("train fit --out run --resume --steps 4", "leave out --steps"),
         ("train evaluate nothing.pt", "no such checkpoint"),
+        ("train evaluate nothing.pt --save", "say for which --false-accept-rate"),
         ("train predict tiny.toml --csv a.csv", "tiny.toml: not a readable checkpoint"),
     ],
 )

@@ -1,26 +1,26 @@
 """`voxport train …`: fit, evaluate, predict, recipes."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-
-if TYPE_CHECKING:
-    from voxport.train.data import Corpus, CorpusOptions
-
-_data = click.option(
-    "--data", type=click.Path(path_type=Path), help="Homework folder, folder per speaker, or CSV/JSONL manifest."
+from voxport.cli.train_evaluate import evaluate
+from voxport.cli.train_options import (
+    bad_option,
+    bar,
+    cache_option,
+    checkpoint_argument,
+    corpus_of,
+    corpus_options,
+    data_option,
+    device_option,
+    frontend_option,
+    is_shown,
+    jobs_option,
+    progress_option,
 )
-_frontend = click.option("--frontend", help="Frontend profile; for stored features, the one that they came from.")
-_bad = click.option("--skip-bad/--strict", default=False, help="Leave unusable utterances out, or stop at them.")
-_cache = click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features.")
-_jobs = click.option("--jobs", type=click.IntRange(1), help="Processes that compute features.")
-_device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-_progress = click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
-_checkpoint = click.argument("checkpoint", type=click.Path(path_type=Path))
 
 
 @click.group()
@@ -36,18 +36,18 @@ def train() -> None:
         """
     )
 )
-@_data
+@data_option
 @click.option("--recipe", help="Name of a recipe (see `voxport train recipes`), or a path to a .toml file.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps, in place of the recipe's.")
 @click.option("--seed", type=int, help="Seed, in place of the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on where the run in --out was stopped, to the same result.")
-@_frontend
-@_bad
-@_cache
-@_jobs
-@_device
-@_progress
+@frontend_option
+@bad_option
+@cache_option
+@jobs_option
+@device_option
+@progress_option
 @json_option
 @needs("train")
 def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bool, **choices: Any) -> None:
@@ -58,7 +58,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
     from voxport.train.recipe import load_recipe
     from voxport.train.run import RunFolder
 
-    shown = _shown(progress)
+    shown = is_shown(progress)
     if resume:
         given = [name for name in ("data", "recipe", "steps", "seed", "frontend") if choices[name] is not None]
         if given:
@@ -70,7 +70,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         if choices["data"] is None or choices["recipe"] is None:
             raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
         data, recipe = choices["data"], with_steps(load_recipe(choices["recipe"]), choices["steps"], choices["seed"])
-    corpus = _corpus_options(choices, recipe.frontend, shown)
+    corpus = corpus_options(choices, recipe.frontend, shown)
     result = run_fit(data, recipe, FitOptions(out, corpus, device, resume, shown))
     curves = out / "curves.png"
     plot_run(RunFolder(out), curves)
@@ -90,61 +90,15 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
     show_table("Training", ("", "validation part"), rows)
 
 
-@train.command(epilog=example("voxport train evaluate runs/best/model.pt --data corpus/ --out report/"))
-@_checkpoint
-@_data
-@click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON) and plots.")
-@_bad
-@_cache
-@_jobs
-@_device
-@_progress
-@json_option
-@needs("train")
-def evaluate(checkpoint: Path, part: str, out: Path | None, device: str, as_json: bool, **choices: Any) -> None:
-    """Accuracy of a checkpoint on whole utterances and on crops, by length and by speaker."""
-    from voxport.train.checkpoint import load_checkpoint
-    from voxport.train.evaluate import evaluate as run_evaluate
-    from voxport.train.fit import choose_device
-    from voxport.train.report import write_evaluation
-
-    loaded = load_checkpoint(checkpoint)
-    corpus = _corpus_of(loaded, choices)
-    with _bar("Scoring", _shown(choices["progress"])) as progress:
-        evaluation, confusion = run_evaluate(loaded, corpus, part, choose_device(device), progress)
-    if out is not None:
-        write_evaluation(evaluation, confusion, loaded.labels, out)
-    if as_json:
-        emit_json(evaluation)
-        return
-    top5 = [] if evaluation.top5_whole is None else [("whole utterances, top 5", f"{evaluation.top5_whole:.2%}")]
-    rows = [
-        ("utterances", f"{evaluation.utterances:,} ({part})"),
-        ("whole utterances", f"{evaluation.accuracy_whole:.2%}"),
-        *top5,
-        (f"crops of {evaluation.crop_frames} frames", f"{evaluation.accuracy_crop:.2%}"),
-    ]
-    show_table("Accuracy", ("", "accuracy"), rows)
-    lengths = [
-        (f"{b.low}–{b.high - 1 if b.high else ''}", b.utterances, f"{b.accuracy:.2%}") for b in evaluation.by_length
-    ]
-    show_table("By length", ("frames", "utterances", "accuracy"), lengths)
-    worst = [(s.speaker, s.utterances, f"{s.accuracy:.2%}", s.taken_for or "") for s in evaluation.speakers[:10]]
-    show_table("Worst speakers", ("speaker", "utterances", "accuracy", "most often taken for"), worst)
-    if out is not None:
-        click.echo(f"report and plots: {out}")
-
-
 @train.command(epilog=example("voxport train predict runs/best/model.pt --data corpus/ --csv predictions.csv"))
-@_checkpoint
-@_data
+@checkpoint_argument
+@data_option
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), required=True, help="File to write.")
-@_bad
-@_cache
-@_jobs
-@_device
-@_progress
+@bad_option
+@cache_option
+@jobs_option
+@device_option
+@progress_option
 @json_option
 @needs("train")
 def predict(checkpoint: Path, csv_path: Path, device: str, as_json: bool, **choices: Any) -> None:
@@ -155,8 +109,8 @@ def predict(checkpoint: Path, csv_path: Path, device: str, as_json: bool, **choi
     from voxport.train.predict import write_csv
 
     loaded = load_checkpoint(checkpoint)
-    corpus = _corpus_of(loaded, choices)
-    with _bar("Predicting", _shown(choices["progress"])) as progress:
+    corpus = corpus_of(loaded, choices)
+    with bar("Predicting", is_shown(choices["progress"])) as progress:
         rows = run_predict(loaded, corpus, choose_device(device), progress)
     write_csv(rows, csv_path)
     if as_json:
@@ -209,33 +163,4 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def _shown(progress: bool | None) -> bool:
-    return sys.stderr.isatty() if progress is None else progress
-
-
-def _bar(title: str, shown: bool) -> Any:
-    from voxport.train.report import progress_bar
-
-    return progress_bar(title, shown)
-
-
-def _corpus_options(choices: dict[str, Any], default_frontend: str, shown: bool) -> "CorpusOptions":
-    from voxport.runtime.frontend_spec import Frontend
-    from voxport.runtime.profiles import profile
-    from voxport.train.data import CorpusOptions
-
-    frontend = choices["frontend"]
-    if not isinstance(frontend, Frontend):
-        frontend = profile(frontend or default_frontend)
-    return CorpusOptions(frontend, choices["skip_bad"], choices["cache"], choices["jobs"], progress=shown)
-
-
-def _corpus_of(checkpoint: Any, choices: dict[str, Any]) -> "Corpus":
-    """The corpus of --data, else the one that the checkpoint was trained on."""
-    from voxport.train.data import open_corpus
-
-    data = choices["data"] or checkpoint.data
-    if data is None:
-        raise click.UsageError("the checkpoint does not say which corpus it was trained on; give --data")
-    choices["frontend"] = checkpoint.frontend
-    return open_corpus(Path(data), _corpus_options(choices, "", _shown(choices["progress"])))
+train.add_command(evaluate)

@@ -1,16 +1,20 @@
 """Pictures of a run and of an evaluation."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from matplotlib.figure import Figure
 
 from voxport.runtime.errors import VoxportError
 from voxport.train.evaluate import Evaluation
+from voxport.train.intervals import wilson
 from voxport.train.run import RunFolder
+from voxport.train.verification import Det, equal_error_rate
 
 
 def read_log(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
@@ -81,12 +85,43 @@ def plot_lengths(evaluation: Evaluation, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a proportion. Wilson, "Probable inference", JASA 1927, eq. 5."""
-    z = 1.959964
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return float(centre - half), float(centre + half)
+def plot_det(curves: Mapping[str, Det], path: Path) -> None:
+    """DET curves by name, on axes where normally distributed scores give straight lines."""
+    figure = Figure(figsize=(5.2, 5), layout="constrained")
+    axis = figure.subplots()
+    ticks = np.array([0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6])
+    low, high = _probit(np.array([0.0005, 0.65]))
+    for name, det in curves.items():
+        label = f"{name}: EER {equal_error_rate(det)[0]:.2%}"
+        axis.plot(_probit(det.false_accept), _probit(det.miss), linewidth=1.2, label=label)
+    axis.plot([low, high], [low, high], color="0.8", linewidth=0.8, zorder=0)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_ticks(list(_probit(ticks)), [f"{100 * tick:g}" for tick in ticks])
+    axis.set(title="Detection error trade-off", xlabel="non-targets accepted [%]", ylabel="targets missed [%]")
+    axis.set(xlim=(low, high), ylim=(low, high))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper right", fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def _probit(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Standard normal quantiles; 0 and 1, which have none, are moved beyond the picture's edge."""
+    clipped = np.clip(shares, 1e-5, 1 - 1e-5)
+    return np.asarray(torch.special.ndtri(torch.from_numpy(clipped)).numpy())
+
+
+def plot_scores(target: npt.NDArray[np.bool_], cosine: npt.NDArray[np.float32], threshold: float, path: Path) -> None:
+    """Distributions of the cosines of target and of non-target trials; `threshold` is that of the EER."""
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    bins: list[float] = np.linspace(min(-0.2, float(cosine.min())), 1.0, 81).tolist()
+    for kind, label, colour in ((False, "two speakers", "tab:orange"), (True, "one speaker", "tab:blue")):
+        values = cosine[target == kind]
+        axis.hist(values, bins, density=True, alpha=0.6, color=colour, label=f"{label} ({len(values):,} trials)")
+    axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label=f"threshold of the EER, {threshold:.2f}")
+    axis.set(title="Cosine of two utterances", xlabel="cosine", ylabel="density", yticks=[])
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
 
 
 def _xy(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:

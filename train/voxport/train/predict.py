@@ -8,7 +8,7 @@ from voxport.runtime.errors import VoxportError
 from voxport.train.batches import WholeUtterances
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
-from voxport.train.evaluate import Progress, score_whole
+from voxport.train.scoring import Progress, answer_whole
 
 
 def predict(
@@ -23,7 +23,7 @@ def predict(
     else:
         utterances, source = corpus.utterances, corpus.features
     frames = [utterance.frames for utterance in utterances]
-    scores = score_whole(checkpoint, WholeUtterances(source, range(len(frames)), frames), device, progress)
+    scores = answer_whole(checkpoint, WholeUtterances(source, range(len(frames)), frames), device, progress).scores
     speakers = [checkpoint.labels[i] for i in scores.argmax(axis=1)]
     return [(utterance.key, speaker) for utterance, speaker in zip(utterances, speakers, strict=True)]
 

@@ -6,16 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.schema import encode
 from voxport.train import plots
-from voxport.train.evaluate import Evaluation
-from voxport.train.evaluate import Progress as Report
+from voxport.train.evaluate import Evaluation, Evidence
+from voxport.train.scoring import Progress as Report
 
 
 @contextlib.contextmanager
@@ -27,17 +25,34 @@ def progress_bar(title: str, shown: bool) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def write_evaluation(
-    evaluation: Evaluation, confusion: npt.NDArray[np.int64], labels: tuple[str, ...], out: Path
-) -> None:
-    """Write evaluation.json, confusion.png and lengths.png into the folder `out`."""
+def write_evaluation(evaluation: Evaluation, evidence: Evidence, out: Path) -> None:
+    """Write evaluation.json, confusion.png, lengths.png, and with trials det.png and scores.png into `out`."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        part = out / ".evaluation.json.part"
-        part.write_text(json.dumps(encode(evaluation), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, out / "evaluation.json")
+        write_json(evaluation, out / "evaluation.json")
         title = f"{evaluation.accuracy_whole:.1%} of {evaluation.utterances} whole utterances"
-        plots.plot_confusion(confusion, labels, title, out / "confusion.png")
+        plots.plot_confusion(evidence.confusion, evidence.labels, title, out / "confusion.png")
         plots.plot_lengths(evaluation, out / "lengths.png")
+        if evaluation.verification is not None:
+            plots.plot_det({evaluation.verification.source: evidence.det}, out / "det.png")
+            threshold = evaluation.verification.eer_threshold
+            plots.plot_scores(evidence.target, evidence.cosine, threshold, out / "scores.png")
     except OSError as problem:
         raise VoxportError(f"{out}: the report cannot be written ({problem})") from problem
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write `value` (dataclasses included) as JSON, whole or not at all."""
+    write_text(json.dumps(encode(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text`, whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as problem:
+        raise VoxportError(f"{path}: cannot be written ({problem})") from problem
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""What the `voxport train` commands share: options, progress, and how a corpus is opened."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from voxport.train.data import Corpus, CorpusOptions
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help="Homework folder, folder per speaker, or CSV/JSONL manifest."
+)
+frontend_option = click.option("--frontend", help="Frontend profile; for stored features, the one that they came from.")
+bad_option = click.option("--skip-bad/--strict", default=False, help="Leave unusable utterances out, or stop at them.")
+cache_option = click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features.")
+jobs_option = click.option("--jobs", type=click.IntRange(1), help="Processes that compute features.")
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+progress_option = click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
+checkpoint_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
+
+
+def is_shown(progress: bool | None) -> bool:
+    """Whether progress bars are shown: as asked for, else where stderr is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
+
+
+def bar(title: str, shown: bool) -> Any:
+    """A progress bar that takes (done, total)."""
+    from voxport.train.report import progress_bar
+
+    return progress_bar(title, shown)
+
+
+def corpus_options(choices: dict[str, Any], default_frontend: str, shown: bool) -> "CorpusOptions":
+    """Options of the corpus, from a command's choices."""
+    from voxport.runtime.frontend_spec import Frontend
+    from voxport.runtime.profiles import profile
+    from voxport.train.data import CorpusOptions
+
+    frontend = choices["frontend"]
+    if not isinstance(frontend, Frontend):
+        frontend = profile(frontend or default_frontend)
+    return CorpusOptions(frontend, choices["skip_bad"], choices["cache"], choices["jobs"], progress=shown)
+
+
+def corpus_of(checkpoint: Any, choices: dict[str, Any]) -> "Corpus":
+    """The corpus of --data, else the one that the checkpoint was trained on."""
+    from voxport.train.data import open_corpus
+
+    data = choices["data"] or checkpoint.data
+    if data is None:
+        raise click.UsageError("the checkpoint does not say which corpus it was trained on; give --data")
+    choices["frontend"] = checkpoint.frontend
+    return open_corpus(Path(data), corpus_options(choices, "", is_shown(choices["progress"])))
