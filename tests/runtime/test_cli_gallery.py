@@ -146,6 +146,29 @@ def test_a_threshold_for_identify_that_nothing_could_show_is_missing(
     assert "needs 10 utterances" in page
 
 
+def test_enroll_calibrates_with_strangers(
+    tiny: TinyModel, people: Path, low: Path, high: Path, tmp_path: Path, model_path: Path
+) -> None:
+    sounds = [tmp_path / f"{i}.wav" for i in range(10)]
+    for i, path in enumerate(sounds):
+        soundfile.write(path, tone(0.4, hertz=300.0 + 300 * i, size=0.05 * (i + 1)), 16000)
+    voices = tmp_path / "voices.npz"
+    run("embed", tiny.path, *sounds, "-o", voices)
+    run("enroll", people, "--calibrate", 0.1, "--strangers", voices)
+    found = report("identify", tiny.path, *sounds, "--gallery", people)
+    assert sum(entry["known"] for entry in found["results"]) == 1
+    message = "--strangers are for --calibrate"
+    assert message in run("enroll", people, "--list", "--strangers", voices, code=2).stderr
+    before = people.read_bytes()
+    run("embed", make_tiny(model_path, checkpoint_sha256="0" * 64).path, *sounds, "-o", voices)
+    result = run("enroll", people, "--calibrate", 0.1, "--strangers", voices, code=1)
+    assert f"{voices}: made with another model (checkpoint 000000000000, not " in result.stderr
+    for path in (low, tmp_path / "absent"):
+        result = run("enroll", people, "--calibrate", 0.1, "--strangers", path, code=1)
+        assert result.stderr.startswith(f"error: {path}: ")
+    assert people.read_bytes() == before
+
+
 def test_nothing_is_enrolled_where_one_file_cannot_be_used(
     tiny: TinyModel, people: Path, low: Path, bad: Path, tmp_path: Path
 ) -> None:

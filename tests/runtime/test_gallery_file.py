@@ -23,6 +23,7 @@ from hypothesis.extra import numpy as hnp
 from tests.runtime.tiny_models import SIZE, TinyModel
 from voxport.runtime import Gallery, GalleryError
 from voxport.runtime.contract import Contract
+from voxport.runtime.embeddings_file import read_embeddings, write_embeddings
 from voxport.runtime.gallery_state import MAX_EMBEDDING_SIZE, MAX_SPEAKERS, check_name
 
 MEMBERS = ("header", "names", "counts", "sums", "kept", "owners")
@@ -289,9 +290,9 @@ def test_a_compressed_gallery_is_refused(saved: Gallery, path: Path) -> None:
 def test_a_missing_and_a_further_array_are_refused(saved: Gallery, path: Path, name: str) -> None:
     content = members(path)
     rewrite(path, {key: value for key, value in content.items() if key != f"{name}.npy"})
-    refuse(path, "does not hold a gallery's arrays")
+    refuse(path, "does not hold the arrays")
     rewrite(path, content | {"more.npy": b""})
-    refuse(path, "does not hold a gallery's arrays")
+    refuse(path, "does not hold the arrays")
 
 
 @given(target=st.sampled_from(MEMBERS), data=st.data())
@@ -339,6 +340,26 @@ def test_a_long_table_of_contents_is_not_read(path: Path) -> None:
     refuse(path, "table of contents is too long")
     assert tracemalloc.get_traced_memory()[1] < 200_000
     tracemalloc.stop()
+
+
+# --- files of embeddings ------------------------------------------------------------------------------
+
+
+@given(data=st.data())
+@shared_folder
+def test_a_changed_file_of_embeddings_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "voices.npz"
+    vectors = np.random.default_rng(0).normal(size=(3, SIZE)).astype(np.float32)
+    write_embeddings(path, ["a.wav", "Борис.wav", "c"], vectors, "ab" * 32)
+    np.testing.assert_array_equal(read_embeddings(path, "ab" * 32, SIZE), vectors, strict=True)
+    content = members(path)
+    target = data.draw(st.sampled_from(sorted(content)))
+    value = bytearray(content[target])
+    for _ in range(data.draw(st.integers(1, 4))):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    rewrite(path, content | {target: bytes(value)})
+    with contextlib.suppress(GalleryError):
+        assert read_embeddings(path, "ab" * 32, SIZE).shape == (3, SIZE)
 
 
 # --- writing ------------------------------------------------------------------------------------------

@@ -70,14 +70,10 @@ def embed(
 def _write(path: Path, answers: list[tuple[str, Any]], contract: "Contract") -> None:
     import numpy as np
 
-    from voxport.runtime.gallery_file import replace_file
+    from voxport.runtime.embeddings_file import write_embeddings
 
-    arrays = {
-        "embeddings": np.stack([vector for _, vector in answers]),
-        "files": np.array([name for name, _ in answers]),
-        "checkpoint_sha256": np.array(contract.checkpoint_sha256),
-    }
-    replace_file(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    vectors = np.stack([vector for _, vector in answers])
+    write_embeddings(path, [name for name, _ in answers], vectors, contract.checkpoint_sha256)
 
 
 def _show(answers: list[tuple[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """`voxport enroll`: who is in a gallery, and from which cosine on somebody is accepted."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
         """
         voxport enroll people.gallery --model model.onnx Ada ada1.wav ada2.wav ada3.wav
         voxport enroll people.gallery --list
-        voxport enroll people.gallery --calibrate 0.01
+        voxport enroll people.gallery --calibrate 0.05
+        voxport enroll people.gallery --calibrate 0.01 --strangers voices.npz
         voxport enroll people.gallery --remove Ada
         """
     )
@@ -38,7 +40,13 @@ if TYPE_CHECKING:
     "--calibrate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="RATE",
-    help="Set thresholds at which at most this share of impostors is accepted, from the enrolled themselves.",
+    help="Set thresholds at which at most this share of impostors is accepted.",
+)
+@click.option(
+    "--strangers",
+    type=click.Path(),
+    metavar="EMB.npz",
+    help="Calibrate with these voices of people who are not enrolled; default: the enrolled against each other.",
 )
 @click.option("--list", "listed", is_flag=True, help="Show who is enrolled, and the thresholds.")
 @device_option
@@ -52,6 +60,7 @@ def enroll(
     model: str | None,
     remove: tuple[str, ...],
     calibrate: float | None,
+    strangers: str | None,
     listed: bool,
     device: Any,
     threads: int | None,
@@ -61,7 +70,8 @@ def enroll(
 
     GALLERY is made where there is none. Enrolling a NAME again adds to what is known of the voice. Some
     seconds of speech in three or more FILEs are a good start. Where one FILE cannot be used, nothing is
-    enrolled. What several processes change at once is all kept.
+    enrolled. What several processes change at once is all kept. Voices of strangers for --calibrate come
+    from: voxport embed MODEL FILE... -o EMB.npz
     """
     if name is None and not (remove or calibrate or listed):
         raise click.UsageError("give NAME and FILEs to enroll, or --list, --remove or --calibrate")
@@ -71,6 +81,8 @@ def enroll(
         raise click.UsageError(f"no sound of {name!r} was given: voxport enroll GALLERY --model MODEL NAME FILE...")
     if name is not None and model is None:
         raise click.UsageError("to enroll, name the model to listen with: --model MODEL")
+    if strangers is not None and calibrate is None:
+        raise click.UsageError("--strangers are for --calibrate RATE")
     from voxport.runtime import Gallery
 
     contract, vectors = _listen(gallery, name, files, model, device, threads)
@@ -86,7 +98,7 @@ def enroll(
             if name is not None:
                 enrolled = people.enroll(name, vectors)
             if calibrate is not None:
-                people.calibrate(calibrate)
+                people.calibrate(calibrate, _strangers(people, strangers))
     if as_json:
         emit_json(_report(gallery, people, enrolled, remove))
     else:
@@ -112,6 +124,14 @@ def _listen(
         show_errors(errors)
         raise VoxportError(f"{len(errors)} of {len(files)} files could not be used; nothing was enrolled")
     return identifier.contract, [vector for _, vector in answers]
+
+
+def _strangers(gallery: "Gallery", path: str | None) -> Any:
+    if path is None:
+        return None
+    from voxport.runtime.embeddings_file import read_embeddings
+
+    return read_embeddings(Path(path), gallery.checkpoint_sha256, gallery.embedding_size)
 
 
 def _show(
@@ -142,7 +162,9 @@ def _threshold_lines(gallery: "Gallery") -> list[str]:
         return lines
     lines.append(f"calibrated for a false-accept rate of {rate:g} among {thresholds.speakers} speakers")
     if thresholds.identify is None:
-        lines.append(f"a threshold for identify needs {1 / rate:,.0f} utterances to compare; enroll more")
+        lines.append(
+            f"a threshold for identify needs {1 / rate:,.0f} utterances to compare; enroll more, or give --strangers"
+        )
     if thresholds.speakers != len(gallery):
         lines.append(f"now there are {len(gallery)}: calibrate again")
     return lines

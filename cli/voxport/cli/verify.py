@@ -77,7 +77,7 @@ def verify(
     if any(verification.accepted is None for _, verification in answers):
         raise GalleryError(
             f"{gallery}: no threshold to decide with; give --threshold, "
-            f"or set one with: voxport enroll {gallery} --calibrate 0.01"
+            f"or set one with: voxport enroll {gallery} --calibrate 0.05"
         )
     if not all(verification.accepted for _, verification in answers):
         raise SystemExit(REJECTED)
