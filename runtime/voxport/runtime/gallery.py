@@ -162,7 +162,7 @@ class Gallery:
         return tuple(Enrolled(name, int(state.counts[state.index[name]])) for name in additions)
 
     def remove(self, name: str) -> None:
-        """Forget a speaker and everything that was kept of him. Raises GalleryError where he is unknown."""
+        """Forget a speaker and everything that was kept of them. Raises GalleryError where nobody has that name."""
         self._change(lambda state: state.remove(_row(state, name)))
 
     def calibrate(self, false_accept_rate: float, impostors: npt.ArrayLike | None = None) -> Thresholds:

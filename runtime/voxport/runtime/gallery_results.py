@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Enrolled:
-    """A speaker of a gallery and the number of utterances that his voice is the mean of."""
+    """A speaker of a gallery and the number of utterances that the voice is the mean of."""
 
     speaker: str
     utterances: int
@@ -13,7 +13,7 @@ class Enrolled:
 
 @dataclass(frozen=True)
 class Match:
-    """A speaker and the cosine, in [-1, 1], between his enrolled voice and the voice in question."""
+    """A speaker and the cosine, in [-1, 1], between the enrolled voice and the voice in question."""
 
     speaker: str
     cosine: float

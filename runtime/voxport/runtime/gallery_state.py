@@ -113,7 +113,7 @@ class State:
         return np.concatenate(kept), np.concatenate(owners)
 
     def remove(self, row: int) -> "State":
-        """The state without the speaker of `row` and without anything of his."""
+        """The state without the speaker of `row` and all that is theirs."""
         others = self.owners != row
         owners = self.owners[others]
         return State(
