@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.runtime.tiny_models import SIZE, TinyModel
-from voxport.runtime import Gallery, GalleryError
+from voxport.runtime import Gallery, GalleryError, gallery_lock
 from voxport.runtime.contract import Contract
 from voxport.runtime.embeddings_file import read_embeddings, write_embeddings
 from voxport.runtime.gallery_state import MAX_EMBEDDING_SIZE, MAX_SPEAKERS, check_name
@@ -434,6 +434,35 @@ def test_a_second_editor_waits_and_then_gives_up(saved: Gallery, contract: Contr
             pytest.fail("two editors at once")
     with Gallery.edit(path, contract, timeout_s=0.05) as gallery:
         gallery.remove("Ada")
+
+
+def test_the_lock_of_a_process_that_died_is_free(saved: Gallery, contract: Contract, path: Path) -> None:
+    path.with_name(f".{path.name}.lock").touch()
+    with Gallery.edit(path, contract, timeout_s=0) as gallery:
+        gallery.remove("Ada")
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_lock_file_that_was_removed_meanwhile_locks_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, made_again: bool
+) -> None:
+    """Another process let go between opening the file and taking it, and perhaps a third one came."""
+    take = gallery_lock._take
+
+    def take_late(handle: int) -> bool:
+        path.rename(path.with_name("old"))  # as good as removed, and its inode is not used again
+        if made_again:
+            path.touch()
+        return take(handle)
+
+    monkeypatch.setattr(gallery_lock, "_take", take_late)
+    assert gallery_lock._try(path) is None
+    monkeypatch.undo()
+    handle = gallery_lock._try(path)
+    assert handle is not None
+    assert gallery_lock._try(path) is None
+    os.close(handle)
 
 
 def test_threads_that_edit_one_file_lose_nothing(contract: Contract, path: Path) -> None:
