@@ -24,6 +24,8 @@ COMMANDS = {
     "inspect": Entry("voxport.cli.inspect:inspect", "Show what a model file says about itself."),
     "bench": Entry("voxport.cli.bench:bench", "Measure models against each other."),
     "identify": Entry("voxport.cli.identify:identify", "Say who is speaking in sound files."),
+    "timeline": Entry("voxport.cli.timeline:timeline", "Say who speaks when in a recording."),
+    "stream": Entry("voxport.cli.stream:stream", "Say who is speaking while the sound comes."),
     "embed": Entry("voxport.cli.embed:embed", "Turn voices into vectors, and compare them."),
     "enroll": Entry("voxport.cli.enroll:enroll", "Add people to a gallery, without training."),
     "verify": Entry("voxport.cli.verify:verify", "Say whether it is the speaker who it should be."),

@@ -33,6 +33,7 @@ PEAK_LIMIT = 10.0
 
 _BLOCK = 1 << 16  # frames decoded at a time
 _MP3_SLACK = 2304  # two MPEG frames: an mp3 without a Xing header says its length only about
+_UNKNOWN_FRAMES = 1 << 60  # libsndfile's "nobody knows" is near 2⁶³
 _UNKNOWN_SIZE = 0x7FFF0000  # a WAV written to a pipe claims a size from here on: "until the end"
 
 Samples = npt.NDArray[np.float32]
@@ -51,15 +52,31 @@ def read_audio(path: PathName, sample_rate: int, *, max_seconds: float | None = 
         AudioError: missing, empty, damaged, truncated, too long, not a sound file, or not finite numbers.
         BackendError: soundfile or soxr is not installed.
     """
+    blocks = list(audio_blocks(path, sample_rate, max_seconds=max_seconds))
+    if not blocks:
+        raise AudioError(f"{os.fspath(path)}: holds no samples; a sound file with at least one frame is needed")
+    return np.concatenate(blocks)
+
+
+def audio_blocks(path: PathName, sample_rate: int, *, max_seconds: float | None = None) -> Iterator[Samples]:
+    """The sound of `read_audio` block by block, none of them empty: in constant memory, however long it is.
+
+    Raises as `read_audio` does, but where the fault is reached; a file without samples gives no block.
+    """
     name = os.fspath(path)
-    _check_rate(sample_rate, "sample_rate")
+    check_rate(sample_rate, "sample_rate")
     with _open(name) as file:
         _check_header(file, name)
         blocks = _resampled(_mono_blocks(file, name, max_seconds), file.samplerate, sample_rate)
-        samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-        if len(samples) == 0:
-            raise AudioError(f"{name}: holds no samples; a sound file with at least one frame is needed")
-    return samples
+        yield from (block for block in blocks if len(block))
+
+
+def audio_seconds(path: PathName) -> float | None:
+    """The length of a sound file as its header claims it; None where it does not say. Raises as `read_audio`."""
+    name = os.fspath(path)
+    with _open(name) as file:
+        _check_header(file, name)
+        return file.frames / file.samplerate if 0 < file.frames < _UNKNOWN_FRAMES else None
 
 
 def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> Samples:
@@ -69,8 +86,8 @@ def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> Samples:
         AudioError: what check_samples refuses, a rate outside 4 to 192 kHz, or too few samples to keep one.
         BackendError: soxr is not installed.
     """
-    _check_rate(from_rate, "from_rate")
-    _check_rate(to_rate, "to_rate")
+    check_rate(from_rate, "from_rate")
+    check_rate(to_rate, "to_rate")
     mono = check_samples(samples)
     result = np.concatenate(list(_resampled(iter([mono]), from_rate, to_rate)))
     if len(result) == 0:
@@ -107,13 +124,14 @@ def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def _check_rate(rate: int, name: str) -> None:
+def check_rate(rate: int, name: str) -> None:
+    """Raise AudioError unless `rate` is one that voxport takes; `name` is what the message calls it."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(f"{name}: {rate} Hz is outside the {MIN_RATE} to {MAX_RATE} Hz that voxport takes")
 
 
 def _open(name: str) -> "soundfile.SoundFile":
-    soundfile = _backend("soundfile")
+    soundfile = audio_package("soundfile")
     if not os.path.isfile(name):
         reason = "is no regular file" if os.path.exists(name) else os.strerror(errno.ENOENT)
         raise AudioError(f"{name}: {reason}; expected a sound file (wav, flac, ogg or mp3)")
@@ -131,7 +149,7 @@ def _open(name: str) -> "soundfile.SoundFile":
 
 
 def _check_header(file: "soundfile.SoundFile", name: str) -> None:
-    _check_rate(file.samplerate, name)
+    check_rate(file.samplerate, name)
     if not 1 <= file.channels <= MAX_CHANNELS:
         raise AudioError(f"{name}: {file.channels} channels, at most {MAX_CHANNELS} are taken; mix it down first")
     # libsndfile reads what a cut file still has and says only in its log what is wrong.
@@ -171,14 +189,14 @@ def _resampled(blocks: Iterator[Samples], from_rate: int, to_rate: int) -> Itera
     if from_rate == to_rate:
         yield from blocks
         return
-    stream = _backend("soxr").ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+    stream = audio_package("soxr").ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _backend(package: str) -> Any:
-    """Import soundfile or soxr when it is needed."""
+def audio_package(package: str) -> Any:
+    """The package soundfile or soxr, imported when needed. Raises BackendError where it is not installed."""
     try:
         if package == "soundfile":
             import soundfile

@@ -1,6 +1,8 @@
 """Scores → a ranked answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,17 +45,22 @@ def rank(scores: npt.NDArray[np.float32], contract: Contract, top: int, duration
     Raises:
         VoxportError: `top` below 1, or a score that is no number.
     """
+    ranked = candidates(scores, contract.labels, top)
+    return Identification(ranked, duration_s, _is_known(ranked[0].score, contract))
+
+
+def candidates(scores: npt.NDArray[np.floating[Any]], speakers: Sequence[str], top: int) -> tuple[Candidate, ...]:
+    """The `top` best of one row of scores (speakers,), best first; raises as `rank` does."""
     if top < 1:
         raise VoxportError(f"top must be at least 1, found {top}")
     if not np.isfinite(scores).all():
         raise VoxportError("the model answered with NaN or infinite scores; check it with: voxport inspect MODEL")
     order = np.argsort(-scores, kind="stable")[:top]
     probabilities = softmax(scores)
-    ranked = tuple(Candidate(contract.labels[i], float(scores[i]), float(probabilities[i])) for i in order)
-    return Identification(ranked, duration_s, _is_known(ranked[0].score, contract))
+    return tuple(Candidate(speakers[i], float(scores[i]), float(probabilities[i])) for i in order)
 
 
-def softmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def softmax(scores: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     """Probabilities of one row of scores (speakers,), in float64; the largest score is taken off first."""
     shares = np.exp(scores.astype(np.float64) - float(scores.max()))
     return np.asarray(shares / shares.sum())

@@ -1,0 +1,149 @@
+"""`voxport timeline`: who speaks when in a recording?"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+
+if TYPE_CHECKING:
+    from voxport.runtime import Segment
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport timeline model.onnx meeting.flac
+        voxport timeline model.onnx meeting.flac --rttm meeting.rttm --plot meeting.png
+        voxport timeline model.onnx meeting.flac --window 3 --hop 1 --json
+        """
+    )
+)
+@click.argument("model", type=click.Path())
+@click.argument("file", type=click.Path())
+@click.option("--rttm", type=click.Path(path_type=Path), help="Also write RTTM, which diarisation tools read.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Also draw a picture (.png, .svg or .pdf).")
+@click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
+@click.option("--hop", type=float, metavar="SECONDS", help="From window to window.  [default: a quarter window]")
+@click.option(
+    "--switch-penalty", type=float, default=0.25, show_default=True, help="Cost of a change of speaker, in cosine."
+)
+@click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
+@click.option("--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Silence in a segment.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2.")
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@json_option
+@needs("cpu", "audio")
+def timeline(
+    model: str, file: str, rttm: Path | None, plot: Path | None, device: Any, threads: int | None, verify: bool,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Say who speaks when in FILE, a sound file of any length.
+
+    The recording is cut into windows; each is compared with MODEL's speakers, and the most plausible
+    sequence of speakers is taken. Silence is left out. A voice below the model's threshold, where it has
+    one, is unknown. Memory does not grow with the recording.
+    """
+    from voxport.runtime import SpeakerIdentifier, Timeline, TimelineOptions
+
+    if plot is not None:
+        from voxport.cli.timeline_picture import draw_timeline, require_matplotlib
+
+        require_matplotlib()
+    settings = TimelineOptions(
+        window_s=options["window"],
+        hop_s=options["hop"],
+        switch_penalty=options["switch_penalty"],
+        min_segment_s=options["min_segment"],
+        max_gap_s=options["max_gap"],
+    )
+    engine = Timeline(SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify), settings)
+    with _progress(file) as done:
+        segments = engine.segments(file, progress=done)
+    seconds = done.seconds
+    if rttm is not None:
+        _write_rttm(segments, file, rttm)
+    if plot is not None:
+        draw_timeline(segments, seconds, f"Who speaks when in {os.path.basename(file)}", plot)
+    if as_json:
+        emit_json(_report(model, file, seconds, segments))
+    else:
+        _show(file, seconds, segments)
+
+
+class _Done:
+    """How far the work is; moves a progress bar where there is one."""
+
+    def __init__(self, move: Callable[[int], None]) -> None:
+        self.seconds = 0.0
+        self._move = move
+
+    def __call__(self, seconds: float) -> None:
+        self._move(int(seconds) - int(self.seconds))
+        self.seconds = seconds
+
+
+@contextmanager
+def _progress(file: str) -> Iterator[_Done]:
+    """A bar over the recording's seconds on stderr, where a person watches and the header states them."""
+    from voxport.runtime.audio import audio_seconds
+
+    length = audio_seconds(file)  # also says at once what is wrong with the file
+    if not at_terminal() or length is None:
+        yield _Done(lambda step: None)
+        return
+    with click.progressbar(length=max(1, int(length)), label="Listening", file=sys.stderr) as bar:
+        yield _Done(bar.update)
+
+
+def at_terminal() -> bool:
+    """Whether a person watches stderr."""
+    return sys.stderr.isatty()
+
+
+def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
+    from voxport.runtime.rttm import rttm_lines
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text("".join(f"{line}\n" for line in rttm_lines(segments, Path(file).stem)), encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _show(file: str, seconds: float, segments: tuple["Segment", ...]) -> None:
+    if not segments:
+        click.echo(f"{file}: nobody speaks in its {seconds:.1f} s")
+        return
+    rows = [
+        (
+            clock(segment.start_s),
+            clock(segment.end_s),
+            f"{segment.duration_s:.2f} s",
+            "(unknown)" if segment.speaker is None else segment.speaker,
+            f"{segment.probability:.1%}",
+            f"{segment.score:.2f}",
+        )
+        for segment in segments
+    ]
+    show_table(f"Who speaks when in {file}", ("from", "to", "length", "speaker", "probability", "score"), rows)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS.cc."""
+    hundredths = round(seconds * 100)
+    minutes, rest = divmod(hundredths, 6000)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}.{rest % 100:02d}"
+
+
+def _report(model: str, file: str, seconds: float, segments: tuple["Segment", ...]) -> dict[str, Any]:
+    from voxport.runtime.schema import encode
+
+    return {"model": model, "file": file, "duration_s": seconds, "segments": encode(segments)}
