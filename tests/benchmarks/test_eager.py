@@ -67,12 +67,23 @@ def test_the_measuring_process_never_imports_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_model_of_another_checkpoint_is_shown_and_not_ranked(real_checkpoint: Path, tmp_path: Path) -> None:
-    make_tiny(tmp_path / "m.onnx")
-    settings = LatencySettings(frames=(20,), rounds=1, rule=QUICK, control=False)
-    report = measure([tmp_path / "m.onnx"], real_checkpoint, settings)
-    assert [row.verdict for row in report.rows] == ["baseline", "answers differ"]
-    assert report.not_compared
+def test_an_exported_model_agrees_and_a_foreign_one_does_not(real_checkpoint: Path, tmp_path: Path) -> None:
+    """The whole way: checkpoint, export, worker processes, real PyTorch against the real runtime."""
+    from voxport.export.artefact import ExportOptions, export_onnx
+
+    own, foreign = tmp_path / "own.onnx", tmp_path / "foreign.onnx"
+    export_onnx(real_checkpoint, own, ExportOptions("features", 20, 40))
+    make_tiny(foreign)
+    report = measure(
+        [own, foreign], real_checkpoint, LatencySettings(frames=(20,), rounds=1, rule=QUICK, control=False)
+    )
+    assert [(row.backend, row.verdict) for row in report.rows] == [
+        ("eager", "baseline"),
+        ("own.onnx", "undecided"),  # one round decides nothing
+        ("foreign.onnx", "answers differ"),
+    ]
+    digests = {item.spec.name: item.checkpoint_sha256 for item in report.backends}
+    assert digests["own.onnx"] == digests["eager"] != digests["foreign.onnx"]
     eager = report.backends[0].opened
     assert eager is not None
     assert {fact.name: fact.value for fact in eager.facts}["threads"] == "1"

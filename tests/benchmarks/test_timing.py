@@ -68,7 +68,6 @@ def test_what_never_settles_is_marked_and_capped() -> None:
     found = warm_up(fake.call, RULE, fake.clock)
     assert not found.stable
     assert found.seconds >= 4.0
-    assert found.spread is not None
     assert found.spread > 0.1
 
 
@@ -80,9 +79,8 @@ def test_a_single_slow_call_does_not_unsettle_a_window() -> None:
 def test_slow_calls_still_get_full_windows() -> None:
     fake = FakeTime(forever(lambda _: 900.0))
     found = warm_up(fake.call, RULE, fake.clock)
-    assert found.calls == 8  # the cap is passed in the second window
-    assert not found.stable
-    assert found.spread is None
+    assert found.calls == 12  # three windows of four, although the cap is passed in the second
+    assert found.stable
 
 
 def test_every_call_is_kept_in_order() -> None:

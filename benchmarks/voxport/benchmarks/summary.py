@@ -119,6 +119,9 @@ def _row_notes(report: LatencyReport) -> list[str]:
         notes = [f"unstable, warm-up did not settle in some rounds: {', '.join(unstable)}"]
     if noisy:
         notes.append(f"noisy, interquartile range above {NOISY:.0%} of the median: {', '.join(noisy)}")
+        ratios = [f"{_name(row)} {_ratio(row.cpu_speed_up)}" for row in rows if row.cpu_speed_up]
+        if ratios:
+            notes.append(f"speed-up in processor time, which other work disturbs less: {'; '.join(ratios)}")
     for row in rows:
         if row.verdict == "answers differ" and row.answer is not None:
             notes.append(f"answers differ, so no verdict: {_name(row)}, {_distance(row.answer)}")
@@ -129,6 +132,10 @@ def _row_notes(report: LatencyReport) -> list[str]:
 
 def _name(row: Row) -> str:
     return f"{row.backend} at {row.cell}"
+
+
+def _ratio(interval: Interval) -> str:
+    return f"{interval.ratio:.2f}× [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _distance(check: AnswerCheck) -> str:

@@ -25,16 +25,16 @@ class Clock:
 class BlockRule:
     """When warm-up and timing end. Seconds; `tolerance` is relative.
 
-    Warm-up runs in windows of at least `window_seconds` and `window_calls`. It ends once it took
-    `warmup_seconds` and the medians of the last three windows differ by at most `tolerance`, or, marked
-    unstable, at `warmup_cap`. Timing lasts `seconds` and at least `min_calls`, but at most `max_calls`.
+    Warm-up runs in windows of at least `window_seconds` and `window_calls`, at least three of them. It ends
+    once it took `warmup_seconds` and the medians of the last three windows differ by at most `tolerance`,
+    or, marked unstable, after `warmup_cap`. Timing lasts `seconds` and at least `min_calls`, but at most `max_calls`.
     """
 
     seconds: float = 2.0
     warmup_seconds: float = 1.0
     warmup_cap: float = 8.0
     window_seconds: float = 0.1
-    window_calls: int = 4
+    window_calls: int = 3
     tolerance: float = 0.10
     min_calls: int = 5
     max_calls: int = 20_000
@@ -63,7 +63,7 @@ class Warmup:
     stable: bool
     calls: int
     seconds: float
-    spread: float | None
+    spread: float
     first_ns: int  # the first call at this shape, cold
 
 
@@ -83,9 +83,11 @@ def warm_up(call: Call, rule: BlockRule, clock: Clock) -> Warmup:
             calls += 1
         first = first or times[0]
         medians.append(float(np.median(times)))
+        if len(medians) < 3:
+            continue
         elapsed = (now - start) / 1e9
-        spread = _spread(medians[-3:]) if len(medians) >= 3 else None
-        stable = spread is not None and spread <= rule.tolerance
+        spread = _spread(medians[-3:])
+        stable = spread <= rule.tolerance
         if (stable and elapsed >= rule.warmup_seconds) or elapsed >= rule.warmup_cap:
             return Warmup(stable, calls, elapsed, spread, first)
 
