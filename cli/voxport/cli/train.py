@@ -1,4 +1,4 @@
-"""`voxport train …`: fit, evaluate, predict, recipes."""
+"""`voxport train …`: fit, predict and recipes here; evaluate and ablate in files of their own."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.train_ablate import ablate
 from voxport.cli.train_evaluate import evaluate
 from voxport.cli.train_options import (
     bad_option,
@@ -164,3 +165,4 @@ def _figure(value: float | None) -> str:
 
 
 train.add_command(evaluate)
+train.add_command(ablate)

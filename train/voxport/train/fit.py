@@ -116,7 +116,7 @@ def _train(
     network = build_network(recipe.model, facts.frontend.n_mels, len(corpus.labels))
     module = SpeakerModule(network, recipe.train, torch.from_numpy(corpus.speakers[valid]))
     saver = RunSaver(folder, checkpoint)
-    done = _steps_done(folder) if options.resume else 0
+    done = steps_done(folder) if options.resume else 0
     batches = CropBatches(corpus, train, recipe.train.batch_size, recipe.train.crop_frames, recipe.train.seed)
     with _quiet():
         trainer = _trainer(recipe.train, folder, saver, options)
@@ -213,7 +213,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _steps_done(folder: RunFolder) -> int:
+def steps_done(folder: RunFolder) -> int:
     """Optimiser steps in the folder's resumable state; 0 where a run was stopped before its first save."""
     if not folder.last.is_file():
         return 0

@@ -1,0 +1,71 @@
+"""`voxport train ablate`: many recipes on one corpus, in one table."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.train_options import (
+    bad_option,
+    cache_option,
+    corpus_options,
+    data_option,
+    device_option,
+    frontend_option,
+    is_shown,
+    jobs_option,
+    progress_option,
+)
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport train ablate --data corpus/ --steps 800 --out ablation/
+        voxport train ablate --data corpus/ --recipes sap_am,sap_am_bn,mine.toml --seeds 2 --out ablation/
+        """
+    )
+)
+@data_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs and of the table.")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every recipe, in place of its own.")
+@click.option("--recipes", help="Names and paths of recipes, with commas; default: the whole reference table.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each recipe.")
+@frontend_option
+@bad_option
+@cache_option
+@jobs_option
+@device_option
+@progress_option
+@json_option
+@needs("train")
+def ablate(data: Path | None, out: Path, recipes: str | None, as_json: bool, **choices: Any) -> None:
+    """Train the reference table, or recipes of your own, and compare them.
+
+    Give the same command again to go on after a stop: finished runs are kept, an unfinished one is
+    resumed, and more --recipes or --seeds add to the table.
+    """
+    from voxport.train.ablation import REFERENCE_TABLE, AblationOptions
+    from voxport.train.ablation import ablate as run_ablation
+    from voxport.train.ablation_report import COLUMNS, cells, notes, rows, write_ablation
+    from voxport.train.recipe import load_recipe
+
+    if data is None:
+        raise click.UsageError("--data is needed: the corpus to train on")
+    names = REFERENCE_TABLE if recipes is None else tuple(name.strip() for name in recipes.split(",") if name.strip())
+    if not names:
+        raise click.UsageError("--recipes names no recipe")
+    shown = is_shown(choices["progress"])
+    corpus = corpus_options(choices, load_recipe(names[0]).frontend, shown)
+    own = choices["frontend"] is None
+    options = AblationOptions(out, corpus, own, names, choices["steps"], choices["seeds"], choices["device"], shown)
+    ablation = run_ablation(data, options, lambda line: click.echo(line, err=True))
+    write_ablation(ablation, out)
+    if as_json:
+        emit_json({"runs": ablation.runs, "rows": rows(ablation), "notes": notes(ablation)})
+        return
+    show_table("Ablation", COLUMNS, map(cells, rows(ablation)))
+    for note in notes(ablation):
+        click.echo(f"- {note}")
+    click.echo(f"table, JSON and plots: {out}")
