@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 from voxport.runtime.backend import Answer, Backend
 from voxport.runtime.contract import Contract
 from voxport.runtime.contract_io import read_contract
-from voxport.runtime.errors import AudioError, BackendError, ContractError, GalleryError, LengthError, VoxportError
+from voxport.runtime.errors import (
+    AudioError,
+    BackendError,
+    BatcherClosedError,
+    ContractError,
+    GalleryError,
+    LengthError,
+    QueueFullError,
+    VoxportError,
+)
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.onnx_model import OnnxModel
@@ -23,18 +32,29 @@ from voxport.runtime.onnx_session import OnnxOptions
 from voxport.runtime.results import Candidate, Identification
 
 if TYPE_CHECKING:
+    from voxport.runtime.batch_queue import BatcherOptions
+    from voxport.runtime.batcher import Batcher
     from voxport.runtime.gallery import Gallery
     from voxport.runtime.gallery_results import Enrolled, Match, Matches, Verification
     from voxport.runtime.gallery_state import Thresholds
+    from voxport.runtime.scoring import Scorer
+    from voxport.runtime.segments import Segment
+    from voxport.runtime.stream import Decision, Stream, StreamOptions
+    from voxport.runtime.timeline import Timeline, TimelineOptions
+    from voxport.runtime.windows import WindowOptions
 
 __all__ = [
     "Answer",
     "AudioError",
     "Backend",
     "BackendError",
+    "Batcher",
+    "BatcherClosedError",
+    "BatcherOptions",
     "Candidate",
     "Contract",
     "ContractError",
+    "Decision",
     "Enrolled",
     "Frontend",
     "Gallery",
@@ -45,20 +65,38 @@ __all__ = [
     "Matches",
     "OnnxModel",
     "OnnxOptions",
+    "QueueFullError",
+    "Scorer",
+    "Segment",
     "SpeakerIdentifier",
+    "Stream",
+    "StreamOptions",
     "Thresholds",
+    "Timeline",
+    "TimelineOptions",
     "Verification",
     "VoxportError",
+    "WindowOptions",
     "read_contract",
 ]
 
-_LATER = {  # imported when first asked for: who only identifies does not pay for galleries
+_LATER = {  # imported when first asked for: who only identifies does not pay for galleries and servers
+    "Batcher": "batcher",
+    "BatcherOptions": "batch_queue",
+    "Decision": "stream",
     "Enrolled": "gallery_results",
     "Gallery": "gallery",
     "Match": "gallery_results",
     "Matches": "gallery_results",
+    "Scorer": "scoring",
+    "Segment": "segments",
+    "Stream": "stream",
+    "StreamOptions": "stream",
     "Thresholds": "gallery_state",
+    "Timeline": "timeline",
+    "TimelineOptions": "timeline",
     "Verification": "gallery_results",
+    "WindowOptions": "windows",
 }
 
 

@@ -58,6 +58,11 @@ class SpeakerIdentifier:
         """Everything that the model says about itself; its speakers are `contract.labels`."""
         return self._backend.contract
 
+    @property
+    def backend(self) -> Backend:
+        """The loaded model, which runs batches that are prepared already."""
+        return self._backend
+
     def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
         """The `top` most probable speakers of one sound, best first."""
         prepared = prepare_sound(self.contract, sound, sample_rate)
