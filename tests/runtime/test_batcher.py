@@ -31,6 +31,7 @@ from voxport.runtime import (
     SpeakerIdentifier,
     VoxportError,
 )
+from voxport.runtime.prepare import prepare_sound
 
 LONG = 60.0  # seconds that nothing here ever takes: a test that waits so long has failed
 NOW = BatcherOptions(max_batch=4, max_wait_ms=0, max_queue=8)
@@ -388,7 +389,7 @@ def test_a_request_cancelled_while_it_is_decoded_never_runs(model: GatedModel, m
 
     import voxport.runtime.batcher as module
 
-    original = module.prepare_sound
+    original = prepare_sound
     monkeypatch.setattr(module, "prepare_sound", slow)
     model.open_gate()
 
@@ -443,7 +444,7 @@ def test_a_coroutine_has_every_kind_of_answer_and_its_own_error(tiny: TinyModel,
     identifier = SpeakerIdentifier.load(tiny.path)
     sound = tone(0.3)
 
-    async def main() -> list[Any]:
+    async def main() -> tuple[Any, ...]:
         async with Batcher(identifier) as batcher:
             return await asyncio.gather(
                 batcher.identify(sound, 16000, top=2),
