@@ -94,7 +94,9 @@ def test_unknown_value_of_an_option_is_refused() -> None:
     object.__setattr__(options, "pooling", "statistics")
     checkpoint = make_checkpoint()
     checkpoint = dataclasses.replace(checkpoint, recipe=dataclasses.replace(checkpoint.recipe, model=options))
-    with pytest.raises(ExportError, match="cannot export the model option pooling = 'statistics'; use a recipe without"):
+    with pytest.raises(
+        ExportError, match="cannot export the model option pooling = 'statistics'; use a recipe without"
+    ):
         deployable_net(checkpoint)
 
 

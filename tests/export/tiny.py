@@ -77,5 +77,5 @@ class TorchBackend:
     def run(self, inputs: npt.ArrayLike, lengths: npt.ArrayLike) -> Answer:
         batch, counts = check_batch(self.contract, LengthRange.of_input(self.contract), inputs, lengths)
         with torch.inference_mode():
-            scores, embedding = self.module(torch.from_numpy(batch), torch.from_numpy(counts))
+            scores, embedding = self.module(torch.from_numpy(batch.copy()), torch.from_numpy(counts))
         return Answer(np.asarray(scores), np.asarray(embedding))

@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -12,19 +13,21 @@ def part_of(path: Path) -> Path:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `path` so that a reader sees the old file or the new one.
+    """Write `path`, making its folder, so that a reader sees the old file or the new one.
 
     Raises:
         ExportError: the folder cannot be written, or the disk is full; an older file stays.
     """
     part = part_of(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
         os.replace(part, path)
     except OSError as problem:
         raise cannot_write(path, problem) from problem
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be a file
+            part.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, problem: OSError) -> ExportError:

@@ -73,12 +73,14 @@ def check_opset(opset: int) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without torch's notes on packages and internals that no user can act on."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    notes, trace = logging.getLogger("torch.onnx"), logging.getLogger("torch.__trace")
+    before = notes.level, trace.propagate
+    notes.setLevel(logging.ERROR)
+    trace.propagate = False  # thousands of debug records, which a root logger's handler would format
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        notes.setLevel(before[0])
+        trace.propagate = before[1]

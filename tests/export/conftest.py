@@ -1,0 +1,65 @@
+"""Captured graphs and gathered evidence, each made once: a capture takes seconds. They are read, never changed."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
+from voxport.export.artefact import ExportOptions, export_onnx
+from voxport.export.gate import Evidence, Named, gather
+from voxport.export.parity_grid import LengthLimits
+from voxport.export.parity_report import ParityReport
+from voxport.export.real import RealOptions
+from voxport.runtime.contract import InputKind
+from voxport.train.checkpoint import Checkpoint, checkpoint_sha256
+
+LIMITS = LengthLimits(5, 150)
+SMALL = dataclasses.replace(OPTIONS, num_layers=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A finished export: the checkpoint, the file, and what the gate said of it."""
+
+    checkpoint: Checkpoint
+    checkpoint_path: Path
+    model: Path
+    report: ParityReport
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A model with feature input."""
+    return _export(tmp_path_factory.mktemp("features"), make_checkpoint(SMALL), "features")
+
+
+@pytest.fixture(scope="session")
+def exported_sound(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A model with waveform input, of the frontend with the most steps in its graph."""
+    return _export(tmp_path_factory.mktemp("waveform"), make_checkpoint(SMALL, "psf_fbank40"), "waveform")
+
+
+def _export(folder: Path, checkpoint: Checkpoint, kind: InputKind) -> Exported:
+    path = write_checkpoint(folder / "model.pt", checkpoint)
+    options = ExportOptions(kind, LIMITS.min_frames, LIMITS.max_frames)
+    report = export_onnx(path, folder / "model.onnx", options)
+    return Exported(checkpoint, path, folder / "model.onnx", report)
+
+
+@pytest.fixture(scope="session")
+def evidence(exported: Exported) -> Evidence:
+    """The gate's inputs and the eager answers to them, for the model with feature input."""
+    path = exported.checkpoint_path
+    source = Named(exported.checkpoint, str(path), checkpoint_sha256(path))
+    return gather(source, "features", LIMITS, "fp32", RealOptions())
+
+
+@pytest.fixture
+def no_capture(monkeypatch: pytest.MonkeyPatch, exported: Exported) -> Callable[[], None]:
+    """For tests of what surrounds a capture: the graph of `exported` in its place."""
+    graph = onnx.load(exported.model)
+    del graph.metadata_props[:]
+    return lambda: monkeypatch.setattr("voxport.export.artefact.capture", lambda *_: graph)

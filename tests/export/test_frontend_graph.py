@@ -1,0 +1,72 @@
+"""The frontend inside the graph against the NumPy frontend, each row as if it were alone."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from voxport.export.frontend_graph import FrontendGraph, num_frames
+from voxport.runtime import frontend as numpy_frontend
+from voxport.runtime.frontend_spec import Frontend
+from voxport.runtime.profiles import PROFILES
+
+HOMEWORK, KALDI, PSF = (PROFILES[name] for name in ("homework_mel40", "kaldi_fbank80", "psf_fbank40"))
+# What no profile uses, so that no part of a definition is passed over.
+OTHERS = {
+    "magnitudes": dataclasses.replace(HOMEWORK, power=1.0, spectrum_scale=0.25),
+    "window inside a longer transform": dataclasses.replace(HOMEWORK, n_fft=512, win_length=320, hop_length=100),
+    "odd sizes": dataclasses.replace(HOMEWORK, n_fft=401, win_length=401, hop_length=133),
+    "hop longer than the window": dataclasses.replace(PROFILES["nemo_mel40"], win_length=150, hop_length=200),
+    "window of whole hops": dataclasses.replace(KALDI, win_length=480, hop_length=160),
+    "decibels, reflected": dataclasses.replace(HOMEWORK, log="db", floor=1e-7, normalize="mean_std"),
+    "dc and emphasis over the signal": dataclasses.replace(PSF, remove_dc=True, window="hamming", sample_scale=3.0),
+}
+FRONTENDS = {**PROFILES, **OTHERS}
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS.values(), ids=FRONTENDS)
+def test_counts_of_frames(frontend: Frontend) -> None:
+    shortest = numpy_frontend.min_samples(frontend, 1)
+    samples = list(range(shortest, shortest + 1500))
+    wanted = [numpy_frontend.num_frames(frontend, count) for count in samples]
+    assert num_frames(frontend, torch.tensor(samples)).tolist() == wanted
+    if frontend.framing != "pad_end":  # which is symbolic only inside a capture
+        assert [num_frames(frontend, count) for count in samples] == wanted
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("frontend", FRONTENDS.values(), ids=FRONTENDS)
+def test_each_padded_row_is_framed_as_if_alone(frontend: Frontend, garbage: float) -> None:
+    shortest, hop = numpy_frontend.min_samples(frontend, 1), frontend.hop_length
+    lengths = [shortest, shortest + 1, shortest + hop - 1, shortest + hop, 3 * hop + 517, 4321]
+    rng = np.random.default_rng(3)
+    rows = [0.1 * rng.normal(size=length) + 0.02 for length in lengths]
+    batch = np.full((len(rows), max(lengths) + 3 * hop + 7), garbage)
+    for target, row in zip(batch, rows, strict=True):
+        target[: len(row)] = row
+    features, counts = FrontendGraph(frontend)(torch.from_numpy(batch), torch.tensor(lengths))
+    assert features.isfinite().all()
+    for i, samples in enumerate(rows):
+        wanted = numpy_frontend.compute_features(samples, frontend, np.float64)
+        assert int(counts[i]) == len(wanted)
+        np.testing.assert_allclose(features[i, : len(wanted)].numpy(), wanted, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("frontend", PROFILES.values(), ids=PROFILES)
+def test_float32_is_close(frontend: Frontend, record_property: Callable[[str, object], None]) -> None:
+    samples = (0.1 * np.random.default_rng(5).normal(size=32000)).astype(np.float32)
+    graph = FrontendGraph(frontend).float()
+    features, counts = graph(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
+    assert features.dtype == torch.float32
+    wanted = numpy_frontend.compute_features(samples, frontend, np.float64)
+    worst = np.abs(features[0, : int(counts[0])].numpy() - wanted).max()
+    record_property("max_abs_difference", worst)
+    assert worst < 1e-3
+
+
+def test_silence_is_the_floor() -> None:
+    features, _ = FrontendGraph(HOMEWORK).float()(torch.zeros(1, 4000), torch.tensor([4000]))
+    torch.testing.assert_close(features, torch.full_like(features, math.log(1e-9)))
