@@ -1,0 +1,1 @@
+"""Fuzzing: targets that take any bytes, seeds to change from, and a harness for atheris."""

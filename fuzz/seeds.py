@@ -1,0 +1,103 @@
+"""Real, small inputs for each target: what a fuzzer changes from."""
+
+import hashlib
+import io
+import struct
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from fuzz.targets import DTYPES, model_file
+from voxport.runtime import Contract, Gallery
+from voxport.runtime.contract import Array, Golden, Parity, Rejection
+from voxport.runtime.profiles import profile
+
+FORMATS = (
+    ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "PCM_24"), ("WAV", "MS_ADPCM"), ("WAVEX", "PCM_16"),
+    ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("AIFF", "PCM_16"),
+    ("AU", "ULAW"), ("CAF", "ALAC_16"), ("W64", "PCM_16"), ("RF64", "PCM_16"),
+)  # fmt: skip
+
+
+def sound_files() -> list[bytes]:
+    """A tenth of a second of noise and tone in every common format, mono and stereo."""
+    generator = np.random.default_rng(0)
+    sound = 0.3 * np.sin(np.arange(1600) / 5) + generator.normal(0, 0.05, 1600)
+    files = []
+    for (container, subtype), channels in ((each, channels) for each in FORMATS for channels in (1, 2)):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.stack([sound] * channels, 1), 16000, subtype, format=container)
+        files.append(buffer.getvalue())
+    return files
+
+
+def a_contract() -> Contract:
+    """A contract with every part in it."""
+    frontend = profile("homework_mel40")
+    source = np.zeros((6, frontend.n_mels), np.float32)
+    return Contract(
+        labels=("Ada", "Bo"),
+        frontend=frontend,
+        input_kind="features",
+        min_frames=5,
+        max_frames=60,
+        precision="fp32",
+        embedding_size=4,
+        score_scale=30.0,
+        recipe="seed",
+        checkpoint_sha256=hashlib.sha256(b"seed").hexdigest(),
+        golden=Golden(Array.of(source), Array.of([1.0, 2.0]), tolerance=1e-3),
+        parity=Parity(cases=1, max_abs_score=0.0, min_cosine=1.0, top1_agreement=1.0, tolerance=1e-3),
+        rejection=Rejection(threshold=0.3, false_accept_rate=0.01),
+    )
+
+
+def contracts() -> list[bytes]:
+    """Two contracts as JSON."""
+    whole = a_contract()
+    return [each.to_json().encode() for each in (whole, whole.replace(parity=None, rejection=None))]
+
+
+def model_files() -> list[bytes]:
+    """The contract in the frame of a model file, without a graph."""
+    return [model_file(text) for text in contracts()]
+
+
+def galleries() -> list[bytes]:
+    """An empty gallery, and one of three people."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "seed.gallery"
+        gallery = Gallery(a_contract())
+        gallery.save(path)
+        found.append(path.read_bytes())
+        generator = np.random.default_rng(0)
+        for name in ("Ada", "Bo", "Chén"):
+            gallery.enroll(name, generator.normal(size=(2, 4)).astype(np.float32))
+        gallery.save(path)
+        found.append(path.read_bytes())
+    return found
+
+
+def arrays() -> list[bytes]:
+    """A tone in each type of number that has one, mono and stereo, at 8, 16 and 48 kHz."""
+    tone = np.sin(np.arange(2000)) * 0.5
+    bodies = {i: tone * (2**15 if "i" in name else 1) for i, name in enumerate(DTYPES) if name[1] in "fi"}
+    return [
+        struct.pack("<BBbBi", kind, columns, 1, 0, rate + 1000) + body.astype(DTYPES[kind]).tobytes()
+        for kind, body in bodies.items()
+        for columns, rate in ((0, 16000), (2, 8000), (1, 48000))
+    ]
+
+
+SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
+    "audio": sound_files,
+    "contract": contracts,
+    "gallery": galleries,
+    "onnx": model_files,
+    "onnx_contract": contracts,
+    "samples": arrays,
+}

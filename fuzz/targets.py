@@ -1,0 +1,131 @@
+"""What is fuzzed. Each target takes any bytes and ends: with an answer, or with a VoxportError.
+
+Whatever else comes out is a bug. The atheris harness (`run.py`) and the test suite share these.
+"""
+
+import contextlib
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxport.runtime import Contract, Gallery, VoxportError, read_contract
+from voxport.runtime.audio import check_samples, read_audio, resample
+from voxport.runtime.contract import METADATA_KEY
+from voxport.runtime.frontend import compute_features
+from voxport.runtime.profiles import profile
+
+MAX_SECONDS = 60.0  # decoded at most; what is longer is refused
+FRONTEND = profile("homework_mel40")
+DTYPES = ("<f4", "<f8", "<f2", "<i2", "<i4", ">i2", ">f4", "|u1", "<i8", "<c8", "|b1", "<u2", "|S3", "|O")
+
+
+@contextlib.contextmanager
+def _file(data: bytes, suffix: str) -> Iterator[Path]:
+    """A file of these bytes, in memory where the system has such a folder."""
+    folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.NamedTemporaryFile(suffix=suffix, dir=folder) as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name)
+
+
+def audio(data: bytes) -> None:
+    """A sound file; its content and not its name says what it is, but the name must not confuse."""
+    suffix = (".wav", ".flac", ".ogg", ".mp3", ".raw", "")[len(data) % 6]
+    with _file(data, suffix) as path, contextlib.suppress(VoxportError):
+        samples = read_audio(path, 16000, max_seconds=MAX_SECONDS)
+        assert samples.dtype == np.float32
+        assert samples.ndim == 1
+        assert 0 < len(samples) <= MAX_SECONDS * 16000 + 1
+        assert np.isfinite(samples).all()
+
+
+def contract(data: bytes) -> None:
+    """A contract's JSON; one that is taken comes back equal."""
+    with contextlib.suppress(VoxportError):
+        found = Contract.from_json(data.decode("utf-8", "surrogateescape"), "contract")
+        assert Contract.from_json(found.to_json(), "again") == found
+        with contextlib.suppress(VoxportError):
+            assert found.golden.input.values.dtype == np.float32
+
+
+def onnx(data: bytes) -> None:
+    """A model file, read for its contract."""
+    with _file(data, ".onnx") as path, contextlib.suppress(VoxportError):
+        read_contract(path)
+
+
+def onnx_contract(data: bytes) -> None:
+    """A well-formed model file around any contract."""
+    onnx(model_file(data))
+
+
+def gallery(data: bytes) -> None:
+    """A gallery file."""
+    with _file(data, ".gallery") as path, contextlib.suppress(VoxportError):
+        found = Gallery.load(path, None)
+        found.save(path)
+
+
+def samples(data: bytes) -> None:
+    """An array of any type, shape, order and step, through the checks, the resampler and the frontend."""
+    with contextlib.suppress(VoxportError):
+        array, rate = array_of(data)
+        mono = check_samples(array)
+        assert mono.dtype == np.float32
+        assert mono.flags.c_contiguous
+        assert np.isfinite(mono).all()
+        at_16k = resample(mono, rate, 16000)
+        if len(at_16k) >= FRONTEND.n_fft:
+            assert np.isfinite(compute_features(at_16k, FRONTEND)).all()
+
+
+def array_of(data: bytes) -> tuple[Any, int]:
+    """The first 8 bytes say how the others become an array, and at which rate in Hz."""
+    kind, columns, step, order, rate = struct.unpack("<BBbBi", data[:8].ljust(8, b"\0"))
+    name = DTYPES[kind % len(DTYPES)]
+    body = data[8:]
+    dtype = np.dtype(name)
+    if name == "|O":
+        array: Any = np.array([None, 1.5, "x", *body[:20]], dtype=object)
+    else:
+        array = np.frombuffer(body[: len(body) // dtype.itemsize * dtype.itemsize], dtype)  # read-only
+    if columns % 12:
+        array = array[: array.size // (columns % 12) * (columns % 12)].reshape(-1, columns % 12)
+    if order & 1:
+        array = array.T
+    if step:
+        array = array[::step]
+    if order & 2:
+        array = np.broadcast_to(array, (2, *array.shape))
+    return array, rate % 400_000 - 1000
+
+
+def model_file(contract_json: bytes) -> bytes:
+    """The least that passes for a model file: a version, an operator set, an empty graph, and a contract."""
+    version, operators, graph = b"\x08\x0a", _field(8, b"\x10\x14"), _field(7, b"")
+    return version + operators + graph + _field(14, _field(1, METADATA_KEY.encode()) + _field(2, contract_json))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field."""
+    size, head = len(content), bytearray([number << 3 | 2])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*head, size]) + content
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "audio": audio,
+    "contract": contract,
+    "gallery": gallery,
+    "onnx": onnx,
+    "onnx_contract": onnx_contract,
+    "samples": samples,
+}

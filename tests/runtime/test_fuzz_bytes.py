@@ -1,0 +1,120 @@
+"""Any bytes, and real files with changed bytes: an answer or an error of ours, in bounded memory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fuzz.seeds import SEEDS, a_contract, model_file, sound_files
+from fuzz.targets import FRONTEND, TARGETS
+from voxport.runtime import VoxportError, read_contract
+from voxport.runtime.audio import read_audio
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["replace", "insert", "delete", "cut", "repeat"]),
+        st.floats(0, 1, exclude_max=True),
+        st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f"])),
+        st.booleans(),  # in the head, where the lies do most
+    ),
+    max_size=6,
+)
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+def changed(data: bytes, edits: list[tuple[str, float, bytes, bool]]) -> bytes:
+    for kind, place, content, head in edits:
+        at = int(place * (min(64, len(data)) if head else len(data)))
+        if kind == "replace":
+            data = data[:at] + content + data[at + len(content) :]
+        elif kind == "insert":
+            data = data[:at] + content + data[at:]
+        elif kind == "delete":
+            data = data[:at] + data[at + len(content) :]
+        elif kind == "cut":
+            data = data[:at]
+        else:
+            data = data[:at] + data[at : at + 4096] + data[at:]
+    return data
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_every_target_has_seeds_and_takes_them(name: str) -> None:
+    seeds = SEEDS[name]()
+    assert len(seeds) >= 2
+    for seed in seeds:
+        TARGETS[name](seed)
+
+
+def test_the_seeds_are_what_they_seem(tmp_path: Path) -> None:
+    """A fuzzer that starts from files which are refused at the door tests the door."""
+    for seed in sound_files():
+        (tmp_path / "sound").write_bytes(seed)
+        assert len(read_audio(tmp_path / "sound", 16000)) >= 1600
+    (tmp_path / "model").write_bytes(model_file(a_contract().to_json().encode()))
+    assert read_contract(tmp_path / "model") == a_contract()
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+@QUICK
+@given(edits=EDITS, which=st.integers(0, 1000))
+def test_changed_files_are_read_or_refused(name: str, edits: list[tuple[str, float, bytes, bool]], which: int) -> None:
+    seeds = SEEDS_OF[name]
+    TARGETS[name](changed(seeds[which % len(seeds)], edits))
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+@QUICK
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(name: str, data: bytes) -> None:
+    TARGETS[name](data)
+
+
+SEEDS_OF = {name: make() for name, make in SEEDS.items()}
+
+# In a process of its own, which may neither grow nor run on: a crash, a hang or a flood is an exit status.
+LIMITED = """
+import random, resource, sys
+from fuzz.seeds import SEEDS
+from fuzz.targets import TARGETS
+
+name = sys.argv[1]
+seeds = SEEDS[name]()
+for seed in seeds:
+    TARGETS[name](seed)  # all libraries are loaded now
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+chance = random.Random(7)
+for _ in range(400):
+    data = bytearray(chance.choice(seeds))
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(min(len(data), chance.choice((64, 1 << 20))))
+        data[at : at + 4] = chance.choice((bytes(4), b"\\xff" * 4, b"\\xff\\xff\\xff\\x7f", chance.randbytes(4)))
+    TARGETS[name](bytes(data))
+print("done")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limits are Linux's")
+@pytest.mark.parametrize("name", ["audio", "gallery"])
+def test_lying_headers_cost_neither_memory_nor_time(name: str) -> None:
+    command = [sys.executable, "-c", LIMITED, name]
+    root = Path(__file__).parents[2]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=200)
+    assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr[-2000:]
+
+
+def test_a_small_file_of_long_silence_is_refused_before_it_is_all_decoded(tmp_path: Path) -> None:
+    """A decompression bomb: ten minutes in a few kilobytes."""
+    import numpy as np
+    import soundfile
+
+    path = tmp_path / "silence.flac"
+    soundfile.write(path, np.zeros(600 * 16000, np.int16), 16000)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(VoxportError, match="longer than 60 s"):
+        read_audio(path, FRONTEND.sample_rate, max_seconds=60)
