@@ -121,6 +121,8 @@ def test_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
         ((tmp_path / "no.onnx", "--against", model), "no.onnx"),
         ((model, "--against", model, "--frames", 9999), "--frames 9999: m.onnx takes 5 to 60 frames"),
         ((model, "--against", model, "-o", tmp_path / "nowhere" / "x.json"), "no such folder"),
+        ((model, "--against", model, "-o", tmp_path), "is a folder"),
+        ((model, "--against", model, "--plot", tmp_path / "x.jpeg"), "must end in .png, .svg or .pdf"),
         ((model, "--against", model, "--rounds", 4), "4 is not in the range x>=5"),
         ((model,), "Missing option '--against'"),
         (("--against", model), "Missing argument"),

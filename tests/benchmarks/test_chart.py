@@ -33,7 +33,7 @@ def test_texts_of_the_chart(measured: LatencyReport, tmp_path: Path) -> None:
     with mpl.rc_context({"svg.fonttype": "none"}):
         draw_latency(measured, path)
     text = path.read_text(encoding="utf-8")
-    for expected in ("right.onnx", "eager (control)", "answers differ", "batch 2, 50 frames (0.5 s of sound)"):
+    for expected in ("right.onnx", "eager (control)", "answers differ", "batch 2, 50 frames (0.5 s of sound each)"):
         assert expected in text
     assert "features in, scores out" in text
 

@@ -101,10 +101,10 @@ def test_subjects_are_baseline_control_and_models(models: Folder, tmp_path: Path
     assert [(subject.spec.name, subject.spec.role, subject.spec.input_kind) for subject in subjects] == [
         ("eager features", "baseline", "features"),
         ("eager features (control)", "control", "features"),
-        ("eager waveform", "baseline", "waveform"),
-        ("eager waveform (control)", "control", "waveform"),
         (str(first), "candidate", "features"),
         (str(second), "candidate", "features"),
+        ("eager waveform", "baseline", "waveform"),
+        ("eager waveform (control)", "control", "waveform"),
         (f"{wave} #1", "candidate", "waveform"),
         (f"{wave} #2", "candidate", "waveform"),
     ]

@@ -78,12 +78,7 @@ def _middle(row: Row) -> float:
 
 
 def _draw_times(axes: "Axes", rows: Sequence[Row], places: Places, colours: dict[str, str]) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:g}")
+    _logarithmic(axes)
     for row in rows:
         height, colour = places[row.backend, row.cell], colours[row.backend]
         middle = end = _middle(row)
@@ -104,9 +99,6 @@ def _draw_times(axes: "Axes", rows: Sequence[Row], places: Places, colours: dict
 
 
 def _draw_ratios(axes: "Axes", rows: Sequence[Row], places: Places, colours: dict[str, str], margin: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.axvspan(1 / (1 + margin), 1 + margin, color=BAND, linewidth=0, zorder=0)
     axes.axvline(1, color=BASELINE, linewidth=1, zorder=1)
     for row in rows:
@@ -122,10 +114,22 @@ def _draw_ratios(axes: "Axes", rows: Sequence[Row], places: Places, colours: dic
         axes.annotate(text, (1, height), (6, 0), place, "offset points", va="center", fontsize=9, annotation_clip=False)
     ends = [end for row in rows if row.speed_up for end in (row.speed_up.low, row.speed_up.high)]
     low, high = min([*ends, 0.95]), max([*ends, 1.05])
-    axes.set_xlim(low - 0.06 * (high - low), high + 0.06 * (high - low))
-    axes.set_title(
-        f"times as fast as eager, {LEVEL:.0%} interval (grey: ±{margin:.0%})", fontsize=10, loc="left", color=INK
-    )
+    if high > 4 * low:
+        _logarithmic(axes)
+        axes.set_xlim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
+    else:
+        axes.set_xlim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+    title = f"times as fast as eager, {LEVEL:.0%} interval (grey: ±{margin:.0%})"
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+
+
+def _logarithmic(axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
 
 
 def _say(axes: "Axes", x: float, height: float, text: str) -> None:
@@ -146,8 +150,7 @@ def _head_cells(axes: "Axes", report: LatencyReport, cells: Sequence[Cell], plac
     """Name each group of rows above its first row, in the left corner."""
     for cell in cells:
         first = min(height for (_, other), height in places.items() if other == cell)
-        seconds = next(block.audio_seconds for block in report.blocks if block.cell == cell) / cell.batch
-        text = f"batch {cell.batch}, {cell.frames} frames ({seconds:.3g} s of sound)"
+        text = f"batch {cell.batch}, {cell.frames} frames ({report.sound_seconds(cell):.3g} s of sound each)"
         axes.text(
             0.005, first - 0.8, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, weight="bold"
         )

@@ -145,6 +145,10 @@ class LatencyReport:
         rows = [row for row in self.rows if row.backend == backend]
         return any(row.speed_up is not None and row.verdict != "answers differ" for row in rows)
 
+    def sound_seconds(self, cell: Cell) -> float:
+        """Seconds of sound in each utterance of `cell`, which must have been timed."""
+        return next(block.audio_seconds for block in self.blocks if block.cell == cell) / cell.batch
+
     @property
     def not_compared(self) -> tuple[str, ...]:
         """The models that could not be compared. The run is a success where there is none."""

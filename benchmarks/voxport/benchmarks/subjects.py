@@ -22,7 +22,7 @@ class Subject:
 
 
 def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) -> tuple[Subject, ...]:
-    """Baselines and controls, one pair for each input kind among the models, then the models.
+    """For each input kind among the models: its baseline, its control, and the models.
 
     Raises:
         VoxportError: no model, an unusable file, or models that do not share a frontend.
@@ -38,17 +38,19 @@ def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) 
         if contract.frontend != contracts[0].frontend:
             raise VoxportError(f"{path}: its frontend is not that of {models[0]}; measure them in separate runs")
     kinds = list(dict.fromkeys(contract.input_kind for contract in contracts))
+    models_named = list(zip(_names(models), models, contracts, strict=True))
     subjects = []
     for kind in kinds:
-        name = "eager" if len(kinds) == 1 else f"eager {kind}"
-        baseline = _subject(name, "eager", checkpoint, "baseline", kind, settings)
+        eager = "eager" if len(kinds) == 1 else f"eager {kind}"
+        baseline = _subject(eager, "eager", checkpoint, "baseline", kind, settings)
         subjects.append(baseline)
         if settings.control:
-            twin = dataclasses.replace(baseline.spec, name=f"{name} (control)", role="control")
+            twin = dataclasses.replace(baseline.spec, name=f"{eager} (control)", role="control")
             subjects.append(dataclasses.replace(baseline, spec=twin))
-    for name, path, contract in zip(_names(models), models, contracts, strict=True):
-        model = _subject(name, "onnx", path, "candidate", contract.input_kind, settings)
-        subjects.append(dataclasses.replace(model, contract=contract))
+        for name, path, contract in models_named:
+            if contract.input_kind == kind:
+                model = _subject(name, "onnx", path, "candidate", kind, settings)
+                subjects.append(dataclasses.replace(model, contract=contract))
     return tuple(subjects)
 
 

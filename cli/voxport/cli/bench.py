@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from voxport.benchmarks.statistics import Interval
 
 _COLUMNS = (
-    "batch × frames",
     "back end",
     "p50 ms",
     "p90 ms",
@@ -26,8 +25,8 @@ _COLUMNS = (
     "RTF",
     "speed-up [95 %]",
     "verdict",
-    "max |Δ|, top-1",
 )
+_ANSWER_COLUMNS = ("batch × frames", "back end", "max |Δscore|", "allowed", "same best speaker")
 
 
 @click.group()
@@ -96,17 +95,19 @@ def latency(
     _check_outputs(output, plot)
     with _progress() as progress:
         report = measure(models, checkpoint, _settings(choices), progress)
+    written = []
     if output is not None:
         write_report(report, output)
+        written.append(output)
     if plot is not None and report.rows:
         draw_latency(report, plot)
+        written.append(plot)
     if as_json:
         emit_json(report.without_samples())
     else:
         _show(report)
-        for path in (output, plot):
-            if path is not None and path.exists():
-                click.echo(f"wrote {path}")
+        for path in written:
+            click.echo(f"wrote {path}")
     if report.not_compared:
         click.echo(f"error: not compared with eager PyTorch: {', '.join(report.not_compared)}", err=True)
         raise click.exceptions.Exit(1)
@@ -125,7 +126,11 @@ def _check_outputs(output: Path | None, plot: Path | None) -> None:
     for option, path in (("--output", output), ("--plot", plot)):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.BadParameter(f"{path.parent}: no such folder; make it first", param_hint=option)
+        if path is not None and path.is_dir():
+            raise click.BadParameter(f"{path} is a folder; name a file in it", param_hint=option)
     if plot is not None:
+        if plot.suffix not in (".png", ".svg", ".pdf"):
+            raise click.BadParameter(f"{plot}: the name must end in .png, .svg or .pdf", param_hint="--plot")
         import matplotlib.figure  # noqa: F401 - a missing package must show now
 
 
@@ -155,11 +160,15 @@ def _show(report: "LatencyReport") -> None:
     click.echo(f"scenario: {report.scenario}")
     cores = f"{machine.usable_cores:g} usable core" + ("s" if machine.usable_cores != 1 else "")
     click.echo(f"machine: {machine.cpu}, {cores}; {machine.os}; {machine.python}")
-    plural = "s" if settings.threads != 1 else ""
-    rows = list(_rows(report))
-    show_table(
-        f"\nLatency on {settings.device}, {settings.threads} thread{plural}, {settings.rounds} rounds", _COLUMNS, rows
-    )
+    threads = f"{settings.threads} thread" + ("s" if settings.threads != 1 else "")
+    click.echo(f"settings: {settings.device}, {threads}, {settings.rounds} rounds of fresh processes\n")
+    show_table("Answers on the timed inputs, against eager PyTorch", _ANSWER_COLUMNS, _answers(report))
+    for cell in report.cells:
+        rows = [row for row in report.rows if row.cell == cell]
+        if rows:
+            seconds = report.sound_seconds(cell)
+            title = f"\nLatency, batch {cell.batch} × {cell.frames} frames ({seconds:.3g} s of sound each)"
+            show_table(title, _COLUMNS, map(_latency, rows))
     click.echo("\nn/a: too few calls for that percentile. RTF: time over duration of sound, below 1 is real time.")
     if report.harness_us is not None:
         click.echo(f"The harness adds {report.harness_us:.1f} µs to each call, measured with a call that does nothing.")
@@ -168,21 +177,24 @@ def _show(report: "LatencyReport") -> None:
         click.echo(f"- {note}")
 
 
-def _rows(report: "LatencyReport") -> Iterator[tuple[str, ...]]:
-    for row in report.rows:
-        yield (
-            str(row.cell),
-            row.backend,
-            _ms(row.p50_ms),
-            _ms(row.p90_ms),
-            _ms(row.p99_ms),
-            _ms(row.cpu_p50_ms),
-            f"{row.utterances_per_second:.1f}",
-            f"{row.real_time_factor:.2g}",
-            _ratio(row.speed_up),
-            row.verdict + (" (unstable)" if row.unstable_rounds else ""),
-            _answer(row),
-        )
+def _answers(report: "LatencyReport") -> Iterator[tuple[str, ...]]:
+    for check in report.answers:
+        distance = "not finite" if check.max_abs is None else f"{check.max_abs:.1e}"
+        yield str(check.cell), check.backend, distance, f"{check.allowed:.1e}", f"{check.top1:.1%}"
+
+
+def _latency(row: "Row") -> tuple[str, ...]:
+    return (
+        row.backend,
+        _ms(row.p50_ms),
+        _ms(row.p90_ms),
+        _ms(row.p99_ms),
+        _ms(row.cpu_p50_ms),
+        f"{row.utterances_per_second:.1f}",
+        f"{row.real_time_factor:.2g}",
+        _ratio(row.speed_up),
+        row.verdict + (" (unstable)" if row.unstable_rounds else ""),
+    )
 
 
 def _ms(value: float | None) -> str:
@@ -191,10 +203,3 @@ def _ms(value: float | None) -> str:
 
 def _ratio(interval: "Interval | None") -> str:
     return "" if interval is None else f"{interval.ratio:.2f}× [{interval.low:.2f}, {interval.high:.2f}]"
-
-
-def _answer(row: "Row") -> str:
-    check = row.answer
-    if check is None:
-        return ""
-    return ("n/a" if check.max_abs is None else f"{check.max_abs:.1e}") + f", {check.top1:.1%}"
