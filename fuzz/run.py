@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("audio", "contract", "gallery", "onnx", "onnx_contract", "samples")
+NAMES = ("audio", "contract", "gallery", "gallery_member", "onnx", "onnx_contract", "samples")
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
 def fuzz(name: str, seconds: int) -> int:
     """Run libFuzzer; it ends the process where it finds something."""
     try:
-        import atheris
+        import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         sys.stderr.write("error: atheris is not installed; pip install atheris\n")
         return 1

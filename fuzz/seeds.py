@@ -4,6 +4,7 @@ import hashlib
 import io
 import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def galleries() -> list[bytes]:
     return found
 
 
+def gallery_members() -> list[bytes]:
+    """Each member of a gallery, behind the byte that chooses it."""
+    with zipfile.ZipFile(io.BytesIO(galleries()[1])) as archive:
+        return [bytes([i]) + archive.read(name) for i, name in enumerate(sorted(archive.namelist()))]
+
+
 def arrays() -> list[bytes]:
     """A tone in each type of number that has one, mono and stereo, at 8, 16 and 48 kHz."""
     tone = np.sin(np.arange(2000)) * 0.5
@@ -97,6 +104,7 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "audio": sound_files,
     "contract": contracts,
     "gallery": galleries,
+    "gallery_member": gallery_members,
     "onnx": model_files,
     "onnx_contract": contracts,
     "samples": arrays,

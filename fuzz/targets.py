@@ -4,10 +4,13 @@ Whatever else comes out is a bug. The atheris harness (`run.py`) and the test su
 """
 
 import contextlib
+import io
 import os
 import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,25 @@ def gallery(data: bytes) -> None:
         found.save(path)
 
 
+def gallery_member(data: bytes) -> None:
+    """A gallery in which one member is these bytes, under a checksum that is right."""
+    names = sorted(_gallery_members())
+    chosen = names[data[0] % len(names)] if data else names[0]
+    with _file(b"", ".gallery") as path:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in _gallery_members().items():
+                archive.writestr(zipfile.ZipInfo(name), data[1:] if name == chosen else content)
+        gallery(path.read_bytes())
+
+
+@cache
+def _gallery_members() -> Mapping[str, bytes]:
+    from fuzz.seeds import galleries
+
+    with zipfile.ZipFile(io.BytesIO(galleries()[1])) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
 def samples(data: bytes) -> None:
     """An array of any type, shape, order and step, through the checks, the resampler and the frontend."""
     with contextlib.suppress(VoxportError):
@@ -125,6 +147,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "audio": audio,
     "contract": contract,
     "gallery": gallery,
+    "gallery_member": gallery_member,
     "onnx": onnx,
     "onnx_contract": onnx_contract,
     "samples": samples,

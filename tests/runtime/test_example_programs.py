@@ -27,7 +27,7 @@ def sound(tmp_path: Path) -> Path:
 def test_the_command_line_program_names_speakers_and_goes_on_after_a_bad_file(either: TinyModel, sound: Path) -> None:
     missing = sound.with_name("missing.wav")
     command = [sys.executable, "-W", "error", EXAMPLES / "identify.py", either.path, missing, sound]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=120)
     best = SpeakerIdentifier.load(either.path).identify(sound).best
     assert result.stdout == f"{sound}: {best.speaker} ({best.probability:.0%})\n"
     assert result.stderr.startswith(f"error: {missing}: ")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.seeds import SEEDS, a_contract, model_file, sound_files
-from fuzz.targets import FRONTEND, TARGETS
-from voxport.runtime import VoxportError, read_contract
+from fuzz.run import NAMES
+from fuzz.seeds import SEEDS, a_contract, galleries, gallery_members, sound_files
+from fuzz.targets import FRONTEND, TARGETS, model_file
+from voxport.runtime import Gallery, VoxportError, read_contract
 from voxport.runtime.audio import read_audio
 
 EDITS = st.lists(
@@ -56,6 +57,10 @@ def test_the_seeds_are_what_they_seem(tmp_path: Path) -> None:
         assert len(read_audio(tmp_path / "sound", 16000)) >= 1600
     (tmp_path / "model").write_bytes(model_file(a_contract().to_json().encode()))
     assert read_contract(tmp_path / "model") == a_contract()
+    (tmp_path / "gallery").write_bytes(galleries()[1])
+    assert len(Gallery.load(tmp_path / "gallery", a_contract()).speakers) == 3
+    assert len(gallery_members()) == 6
+    assert sorted(NAMES) == sorted(TARGETS) == sorted(SEEDS)
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
