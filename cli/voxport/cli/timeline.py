@@ -52,10 +52,7 @@ def timeline(
     """
     from voxport.runtime import SpeakerIdentifier, Timeline, TimelineOptions
 
-    if plot is not None:
-        from voxport.cli.timeline_picture import draw_timeline, require_matplotlib
-
-        require_matplotlib()
+    _check_places(rttm, plot)
     settings = TimelineOptions(
         window_s=options["window"],
         hop_s=options["hop"],
@@ -70,11 +67,28 @@ def timeline(
     if rttm is not None:
         _write_rttm(segments, file, rttm)
     if plot is not None:
+        from voxport.cli.timeline_picture import draw_timeline
+
         draw_timeline(segments, seconds, f"Who speaks when in {os.path.basename(file)}", plot)
     if as_json:
         emit_json(_report(model, file, seconds, segments))
     else:
         _show(file, seconds, segments)
+
+
+def _check_places(rttm: Path | None, plot: Path | None) -> None:
+    """Say before the work, which may take long, where its result could not be written."""
+    from voxport.runtime import VoxportError
+
+    for path in (rttm, plot):
+        if path is not None and not path.parent.is_dir():
+            raise VoxportError(f"{path.parent}: there is no such folder; make it, or write to another")
+        if path is not None and path.is_dir():
+            raise VoxportError(f"{path}: is a folder; name a file")
+    if plot is not None:
+        from voxport.cli.timeline_picture import picture_kind
+
+        picture_kind(plot)
 
 
 class _Done:

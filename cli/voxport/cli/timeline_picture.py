@@ -10,6 +10,7 @@ from voxport.cli.common import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from voxport.runtime import Segment
 
@@ -24,9 +25,21 @@ _FONTS = ("DejaVu Sans", "Noto Sans CJK KR", "Noto Sans CJK JP", "NanumGothic", 
 
 
 @needs("bench")
-def require_matplotlib() -> None:
-    """Raise BackendError, naming the extra, where matplotlib is missing: before the work, not after it."""
-    import matplotlib.figure  # noqa: F401
+def picture_kind(path: Path) -> str:
+    """The format that the ending of `path` names; without one, png.
+
+    Raises:
+        BackendError: matplotlib is not installed. VoxportError: it does not know the format.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from voxport.runtime import VoxportError
+
+    kind = path.suffix.lower().lstrip(".") or "png"
+    kinds = FigureCanvasAgg.get_supported_filetypes()
+    if kind not in kinds:
+        raise VoxportError(f"{path}: pictures end in {', '.join(sorted(kinds))}; for example timeline.png")
+    return kind
 
 
 @needs("bench")
@@ -34,7 +47,7 @@ def draw_timeline(segments: Sequence["Segment"], seconds: float, title: str, pat
     """Write the picture of a recording of `seconds` to `path`, in the format that its ending names.
 
     Raises:
-        VoxportError: matplotlib does not know the format. OSError: the file cannot be written.
+        VoxportError: as `picture_kind`. OSError: the file cannot be written.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -112,19 +125,10 @@ def _fonts() -> list[str]:
     return [font for font in _FONTS if font in known] or ["sans-serif"]
 
 
-def _save(figure: object, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from voxport.runtime import VoxportError
-
-    assert isinstance(figure, Figure)
-    kinds = figure.canvas.get_supported_filetypes()
-    kind = path.suffix.lower().lstrip(".") or "png"
-    if kind not in kinds:
-        raise VoxportError(f"{path}: pictures end in {', '.join(sorted(kinds))}; for example timeline.png")
+def _save(figure: "Figure", path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(part, format=kind, dpi=150)
+        figure.savefig(part, format=picture_kind(path), dpi=150)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

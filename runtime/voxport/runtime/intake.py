@@ -1,6 +1,7 @@
 """Chunks of samples as they come → checked mono samples at the model's rate, whatever the chunks' sizes."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,15 @@ class Intake:
         Raises:
             AudioError: the chunk cannot be used; the intake is as it was before.
         """
-        array = self._checked(chunk)
+        name = f"the chunk at {self.seconds:.3f} s"
+        array = _array(chunk, name)
+        if array.ndim > 0 and 0 < len(array) <= _PIECE:
+            pieces: Iterable[Samples] = [check_samples(array, name)]
+        else:
+            _check_whole(array, name)
+            pieces = map(check_samples, _pieces(array))
         self._taken += len(array)
-        return self._convert(array)
+        return itertools.chain.from_iterable(map(self._resampled, pieces))
 
     def finish(self) -> Samples:
         """The samples (n,) that the resampler still holds. Call it once, at the end."""
@@ -60,29 +67,10 @@ class Intake:
             return np.zeros(0, np.float32)
         return np.asarray(self._resampler.resample_chunk(self._block[: self._filled], last=True), np.float32)
 
-    def _checked(self, chunk: npt.ArrayLike) -> npt.NDArray[Any]:
-        name = f"the chunk at {self.seconds:.3f} s"
-        try:
-            array = np.asarray(chunk)
-        except (ValueError, TypeError) as problem:  # ragged lists, objects that refuse
-            raise AudioError(f"{name}: expected an array of samples ({problem})") from problem
-        if array.shape[:1] == (0,):  # nothing came, but its type and channels are judged like any other
-            check_samples(np.zeros((1, *array.shape[1:]), array.dtype), name)
-        elif array.ndim == 0:
-            check_samples(array, name)
-        for piece in _pieces(array):
-            check_samples(piece, name)
-        return array
-
-    def _convert(self, array: npt.NDArray[Any]) -> Iterator[Samples]:
-        for piece in _pieces(array):
-            mono = check_samples(piece)
-            if self._resampler is None:
-                yield mono
-            else:
-                yield from self._resampled(mono)
-
     def _resampled(self, mono: Samples) -> Iterator[Samples]:
+        if self._resampler is None:
+            yield mono
+            return
         while len(mono):
             count = min(len(mono), len(self._block) - self._filled)
             self._block[self._filled : self._filled + count] = mono[:count]
@@ -93,6 +81,22 @@ class Intake:
                 yield self._resampler.resample_chunk(self._block)
 
 
+def _array(chunk: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(chunk)
+    except (ValueError, TypeError) as problem:  # ragged lists, objects that refuse
+        raise AudioError(f"{name}: expected an array of samples ({problem})") from problem
+
+
+def _check_whole(array: npt.NDArray[Any], name: str) -> None:
+    """What `check_samples` checks, without a copy of it all; no samples are no mistake."""
+    if array.ndim == 0:
+        check_samples(array, name)  # refuses it
+    elif len(array) == 0:  # its type and channels are judged like any other's
+        check_samples(np.zeros((1, *array.shape[1:]), array.dtype), name)
+    for piece in _pieces(array):
+        check_samples(piece, name)
+
+
 def _pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    if array.ndim:
-        yield from (array[start : start + _PIECE] for start in range(0, len(array), _PIECE))
+    return (array[start : start + _PIECE] for start in range(0, len(array), _PIECE))
