@@ -53,7 +53,7 @@ def embed(
 
     if output is not None and Path(output).suffix != ".npz":
         raise click.BadParameter(f"{output} does not end in .npz", param_hint="--output")
-    check_packages(files)
+    check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     answers, errors = each_file(files, "Embedding", lambda name: embed_file(identifier, name))
     show_errors(errors)

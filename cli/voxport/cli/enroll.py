@@ -115,7 +115,7 @@ def _listen(
     if model is None or name is None:
         return (None if model is None else read_contract(model)), None
     check_name(name)
-    check_packages(files)
+    check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     if os.path.lexists(gallery):
         Gallery.load(gallery, identifier.contract)  # another model's gallery is refused before the work

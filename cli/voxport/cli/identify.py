@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @device_option
 @threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@click.option("--explain", is_flag=True, help="Say on stderr what runs where, and why. --json always holds it.")
 @json_option
 @needs("cpu", "audio")
 def identify(
@@ -49,6 +50,7 @@ def identify(
     device: Any,
     threads: int | None,
     verify: bool,
+    explain: bool,
     as_json: bool,
 ) -> None:
     """Say who is speaking in each FILE: the most probable speakers of MODEL.
@@ -62,15 +64,17 @@ def identify(
 
     if threshold is not None and gallery is None:
         raise click.UsageError("--threshold needs --gallery: a model carries its own threshold")
-    check_packages(files)
+    check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    if explain:
+        click.echo(str(identifier.explain()), err=True)
     if gallery is not None:
         _among_enrolled(identifier, model, files, top, gallery, threshold, as_json)
         return
     answers, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top))
     show_errors(errors)
     if as_json:
-        emit_json(_report({"model": model}, answers, errors))
+        emit_json(_report({"model": model}, identifier, answers, errors))
     elif answers:
         _show(answers)
     fail_if_any(errors, files)
@@ -118,7 +122,7 @@ def _among_enrolled(
     answers, errors = each_file(files, "Identifying", answer)
     show_errors(errors)
     if as_json:
-        emit_json(_report({"model": model, "gallery": path}, answers, errors))
+        emit_json(_report({"model": model, "gallery": path}, identifier, answers, errors))
     elif answers:
         _show_matches(answers)
     fail_if_any(errors, files)
@@ -136,10 +140,12 @@ def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
 
 def _report(
     source: dict[str, str],
+    identifier: "SpeakerIdentifier",
     answers: "list[tuple[str, Identification]] | list[tuple[str, Matches]]",
     errors: list[tuple[str, str]],
 ) -> dict[str, Any]:
     from voxport.runtime.schema import encode
 
     results = [{"file": name} | encode(answer) for name, answer in answers]
-    return {**source, "results": results, "errors": report_errors(errors)}
+    runs_on = encode(identifier.explain())
+    return {**source, "runs_on": runs_on, "results": results, "errors": report_errors(errors)}

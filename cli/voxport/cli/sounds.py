@@ -15,16 +15,25 @@ R = TypeVar("R")
 
 _BAR_FROM = 5  # files; fewer are done before a bar could be read
 
-device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="What must run the model. auto takes the GPU where onnxruntime starts on it, else the CPU.",
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2."
 )
 
 
-def check_packages(files: Sequence[str]) -> None:
+def check_packages(files: Sequence[str], model: str | None = None) -> None:
     """Say all that is missing at once: installing one package would only show the next one."""
+    from voxport.runtime.plan_file import is_plan
+
+    runners = () if model is not None and is_plan(model) else ("onnxruntime",)
     decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()
-    for package in ("onnxruntime", *decoders):
+    for package in (*runners, *decoders):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 

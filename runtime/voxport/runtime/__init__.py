@@ -1,4 +1,4 @@
-"""voxport's runtime: a model file and a sound in, the speaker out. NumPy and onnxruntime, never torch.
+"""voxport's runtime: a model file and a sound in, the speaker out. NumPy and onnxruntime or TensorRT, never torch.
 
     from voxport.runtime import SpeakerIdentifier
 
@@ -25,8 +25,10 @@ from voxport.runtime.errors import (
     QueueFullError,
     VoxportError,
 )
+from voxport.runtime.explanation import Explanation
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
+from voxport.runtime.load import BackendOptions, load_backend
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import OnnxOptions
 from voxport.runtime.results import Candidate, Identification
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from voxport.runtime.gallery import Gallery
     from voxport.runtime.gallery_results import Enrolled, Match, Matches, Verification
     from voxport.runtime.gallery_state import Thresholds
+    from voxport.runtime.plan_model import PlanModel, PlanOptions
     from voxport.runtime.scoring import Scorer
     from voxport.runtime.segments import Segment
     from voxport.runtime.stream import Decision, Stream, StreamOptions
@@ -48,6 +51,7 @@ __all__ = [
     "AudioError",
     "Backend",
     "BackendError",
+    "BackendOptions",
     "Batcher",
     "BatcherClosedError",
     "BatcherOptions",
@@ -56,6 +60,7 @@ __all__ = [
     "ContractError",
     "Decision",
     "Enrolled",
+    "Explanation",
     "Frontend",
     "Gallery",
     "GalleryError",
@@ -65,6 +70,8 @@ __all__ = [
     "Matches",
     "OnnxModel",
     "OnnxOptions",
+    "PlanModel",
+    "PlanOptions",
     "QueueFullError",
     "Scorer",
     "Segment",
@@ -77,6 +84,7 @@ __all__ = [
     "Verification",
     "VoxportError",
     "WindowOptions",
+    "load_backend",
     "read_contract",
 ]
 
@@ -88,6 +96,8 @@ _LATER = {  # imported when first asked for: who only identifies does not pay fo
     "Gallery": "gallery",
     "Match": "gallery_results",
     "Matches": "gallery_results",
+    "PlanModel": "plan_model",
+    "PlanOptions": "plan_model",
     "Scorer": "scoring",
     "Segment": "segments",
     "Stream": "stream",

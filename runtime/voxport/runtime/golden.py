@@ -26,8 +26,8 @@ class GoldenCheck:
         """What to tell the user where the check has not passed."""
         return (
             f"the model no longer gives its recorded answer: max |Δscore| {self.max_abs_score:.3g}, "
-            f"tolerance {self.tolerance:.3g}. The file is damaged, or this onnxruntime computes it differently; "
-            "export it again, or install the onnxruntime it was exported with"
+            f"tolerance {self.tolerance:.3g}. The file is damaged, or it is computed differently here; "
+            "export it again, or run it with the version and on the device that it was exported for"
         )
 
 

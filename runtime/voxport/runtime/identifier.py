@@ -1,5 +1,6 @@
 """Who is speaking: the class that an application embeds."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -9,10 +10,10 @@ import numpy.typing as npt
 
 from voxport.runtime.backend import Answer, Backend, Float32
 from voxport.runtime.batching import group_by_length, pad
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.onnx_session import Device, OnnxOptions
+from voxport.runtime.explanation import Explanation
+from voxport.runtime.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
 from voxport.runtime.prepare import Prepared, Sound, prepare_features, prepare_sound
 from voxport.runtime.results import Identification, rank
 
@@ -27,31 +28,53 @@ class SpeakerIdentifier:
     kept between calls: any number of threads may share one identifier.
 
     Every method that takes sound raises AudioError where it cannot be used, LengthError where it is
-    shorter or longer than the model allows, and BackendError where onnxruntime fails.
+    shorter or longer than the model allows, and BackendError where onnxruntime or TensorRT fails.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        """Wrap a loaded model; most users call `SpeakerIdentifier.load`."""
+    def __init__(self, backend: Backend, why: str | None = None) -> None:
+        """Wrap a loaded model; most users call `SpeakerIdentifier.load`. `why` is told by `explain`."""
         self._backend = backend
+        self._why = why
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, device: Device = "cpu", threads: int | None = None, verify: bool = True
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: DeviceChoice = "auto",
+        threads: int | None = None,
+        precision: Precision | None = None,
+        verify: bool = True,
     ) -> "SpeakerIdentifier":
-        """Load a model file.
+        """Load a model file. For options beyond these: `SpeakerIdentifier(load_backend(path, BackendOptions(…)))`.
 
         Args:
-            path: an ONNX file that `voxport export onnx` wrote.
-            device: "cpu" or "cuda". What is asked for is what runs; nothing falls back.
+            path: an ONNX file that `voxport export onnx` wrote, or a TensorRT plan with its `<plan>.json`.
+            device: "cpu", "cuda" or "tensorrt": what is asked for is what runs, nothing falls back. "auto"
+                takes the GPU where onnxruntime can start on it, else the CPU; `explain` says which, and why.
             threads: threads of one run on the CPU; None takes one on one or two cores, else two.
+            precision: refuse a model that would be computed in another precision. With "tensorrt", "fp16"
+                has an fp32 ONNX model computed in half.
             verify: replay the golden vector, so that a file or a machine that no longer gives the
                 recorded answer is refused. Without it the start is one short run faster.
 
         Raises:
             ContractError: the file is missing, damaged, of another version, or no longer true.
-            BackendError: onnxruntime or the device is not there.
+            BackendError: onnxruntime, TensorRT, the device or the precision is not there.
         """
-        return cls(OnnxModel.load(path, OnnxOptions(device, threads), verify=verify))
+        loaded = load_explained(path, BackendOptions(device, threads, precision), verify=verify)
+        return cls(loaded.backend, loaded.why)
+
+    def explain(self) -> Explanation:
+        """What runs where, and why; `print` it.
+
+        Raises:
+            VoxportError: the identifier wraps a back end of the caller's own, which does not tell.
+        """
+        if not isinstance(self._backend, LoadedBackend):
+            raise VoxportError(f"{type(self._backend).__name__} does not say where it runs; it has no explain()")
+        found = self._backend.explain()
+        return found if self._why is None else dataclasses.replace(found, why=self._why)
 
     @property
     def contract(self) -> Contract:

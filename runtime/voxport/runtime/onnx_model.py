@@ -3,16 +3,20 @@
 import os
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.backend import Answer, check_batch, check_tensors
+from voxport.runtime.backend import Answer, Float32, Int64, check_batch, check_tensors
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_io import contract_of
+from voxport.runtime.cuda_memory import gpu_name
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.explanation import Explanation, cpu_name
 from voxport.runtime.golden import check_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import TensorSpec, read_onnx
-from voxport.runtime.onnx_session import OnnxOptions, start_session
+from voxport.runtime.onnx_session import OnnxOptions, start_session, versions
+from voxport.runtime.onnx_tensorrt import nodes_by_provider
 
 _OUTPUTS = ("scores", "embedding")
 
@@ -23,10 +27,13 @@ class OnnxModel:
     It keeps no state between calls, so any number of threads may share one.
     """
 
-    def __init__(self, contract: Contract, session: Any) -> None:
+    def __init__(self, contract: Contract, session: Any, options: OnnxOptions | None = None) -> None:
         """Use `OnnxModel.load`, which checks that contract and session belong together."""
         self._contract = contract
         self._session = session
+        self._options = options or OnnxOptions()
+        # TensorRT builds an engine anew for a shape beyond its profile; the other providers take any.
+        self._most_rows = self._options.max_batch if self._options.device == "tensorrt" else None
         self._source = contract.input_kind
         self._allowed = LengthRange.of_input(contract)
 
@@ -47,11 +54,13 @@ class OnnxModel:
         where = os.fspath(path)
         file = read_onnx(path, METADATA_KEY)
         contract = contract_of(file, path)
-        session = start_session(path, options or OnnxOptions())
+        chosen = options or OnnxOptions()
+        chosen.precision_for(contract)
+        session = start_session(path, chosen, contract)
         if session.get_modelmeta().custom_metadata_map.get(METADATA_KEY) != file.contract:
             raise ContractError(f"{where}: the file changed while it was being loaded; load it again")
         check_tensors(contract, _tensors(session.get_inputs()), _tensors(session.get_outputs()), where)
-        model = cls(contract, session)
+        model = cls(contract, session, chosen)
         if verify:
             check_golden(model, where)
         return model
@@ -75,6 +84,34 @@ class OnnxModel:
             BackendError: onnxruntime failed, for want of memory for example.
         """
         batch, counts = check_batch(self._contract, self._allowed, inputs, lengths)
+        if self._most_rows is None:
+            return self._run(batch, counts)
+        parts = []
+        for start in range(0, len(counts), self._most_rows):
+            rows = counts[start : start + self._most_rows]
+            parts.append(self._run(np.ascontiguousarray(batch[start : start + len(rows), : int(rows.max())]), rows))
+        return Answer(np.concatenate([a.scores for a in parts]), np.concatenate([a.embedding for a in parts]))
+
+    def explain(self) -> Explanation:
+        """What runs where, as ONNX Runtime says it."""
+        options, providers = self._options, tuple(self._session.get_providers())
+        on_cpu = options.device == "cpu"
+        threads = self._session.get_session_options().intra_op_num_threads
+        nodes = nodes_by_provider(self._session)
+        shared = ", ".join(f"{name} runs {count} nodes" for name, count in nodes.items())
+        return Explanation(
+            backend="ONNX Runtime",
+            device=options.device,
+            device_name=cpu_name() if on_cpu else gpu_name(),
+            why=f"device {options.device!r} was asked for",
+            precision=options.precision_for(self._contract),
+            providers=providers,
+            threads=threads,
+            versions=versions(options.device),
+            notes=(shared,) if shared else (),
+        )
+
+    def _run(self, batch: Float32, counts: Int64) -> Answer:
         try:
             scores, embedding = self._session.run(_OUTPUTS, {self._source: batch, "lengths": counts})
         except Exception as problem:  # its errors have no common base of their own

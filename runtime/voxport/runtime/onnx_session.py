@@ -7,12 +7,24 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from voxport.runtime.contract import Contract, Precision
+from voxport.runtime.cuda_memory import cuda_versions
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.onnx_tensorrt import (
+    INSTALL,
+    TENSORRT,
+    cache_folder,
+    check_tensorrt,
+    nodes_by_provider,
+    profile_shapes,
+    provider_options,
+)
 
-Device = Literal["cpu", "cuda"]
+Device = Literal["cpu", "cuda", "tensorrt"]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_INSTALL = {"cpu": 'pip install "voxport[cpu]"', "cuda": 'pip install "voxport[gpu]"'}
+_PROVIDER = {"cuda": _CUDA, "tensorrt": TENSORRT}
+_INSTALL = {"cpu": 'pip install "voxport[cpu]"', "cuda": 'pip install "voxport[gpu]"', "tensorrt": INSTALL}
 _UNINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu"
 _FILE_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # not the device's fault
 
@@ -21,18 +33,36 @@ _FILE_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # n
 class OnnxOptions:
     """How to run an ONNX model.
 
-    `device` is "cpu" or "cuda". `threads` is the number of threads inside one operator; None takes
-    `default_threads()`. Raises BackendError for any other device and for fewer than one thread.
+    `device` is "cpu", "cuda" or "tensorrt" (ONNX Runtime's TensorRT provider). `threads` is the number of
+    threads inside one operator; None takes `default_threads()`. The rest is for "tensorrt" alone:
+    `max_batch` rows run at once, a larger batch in several runs; `precision` "fp16" lets TensorRT compute
+    an fp32 model in half, None keeps the model's own; engines are cached below `cache`, else $VOXPORT_CACHE,
+    else ~/.cache/voxport. Raises BackendError for any other device and for numbers below one.
     """
 
     device: Device = "cpu"
     threads: int | None = None
+    max_batch: int = 8
+    precision: Precision | None = None
+    cache: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):
             raise BackendError(f"unknown device {self.device!r}; choose one of {', '.join(get_args(Device))}")
         if self.threads is not None and self.threads < 1:
             raise BackendError(f"threads must be at least 1, found {self.threads}")
+        if self.max_batch < 1:
+            raise BackendError(f"max_batch must be at least 1, found {self.max_batch}")
+
+    def precision_for(self, contract: Contract) -> Precision:
+        """What the model will be computed in. Raises BackendError where that is not what `precision` asks for."""
+        own, wanted = contract.precision, self.precision or contract.precision
+        if wanted != own and (own, wanted, self.device) != ("fp32", "fp16", "tensorrt"):
+            raise BackendError(
+                f"precision {wanted} was asked for, the model is {own}; export it in {wanted}"
+                + (", or ask for device 'tensorrt', which can compute it in half" if wanted == "fp16" else "")
+            )
+        return wanted
 
 
 def default_threads() -> int:
@@ -55,29 +85,38 @@ def available_cores(quota_file: str | os.PathLike[str] = "/sys/fs/cgroup/cpu.max
         return cores
 
 
-def start_session(path: str | os.PathLike[str], options: OnnxOptions) -> Any:
-    """An onnxruntime.InferenceSession of `path` that runs where `options` say.
+def start_session(path: str | os.PathLike[str], options: OnnxOptions, contract: Contract | None = None) -> Any:
+    """An onnxruntime.InferenceSession of `path` that runs where `options` say. "tensorrt" needs the contract.
 
     Raises:
         BackendError: onnxruntime is missing, or the device is.
         ContractError: onnxruntime cannot read the file.
     """
-    runtime = import_onnxruntime(options.device)
-    said = _prepare_cuda(runtime) if options.device == "cuda" else ""
+    device = options.device
+    runtime = import_onnxruntime(device)
+    said = _prepare_gpu(runtime, device) if device != "cpu" else ""
+    providers = _providers(options) if device != "tensorrt" else _tensorrt(runtime, path, options, contract)
     try:
         session = runtime.InferenceSession(
-            os.fspath(path),
-            sess_options=_session_options(runtime, options),
-            providers=_providers(options.device),
-            enable_fallback=0,
+            os.fspath(path), sess_options=_session_options(runtime, options), providers=providers, enable_fallback=0
         )
     except Exception as problem:  # its errors have no common base of their own
-        if options.device == "cuda" and type(problem).__name__ not in _FILE_ERRORS:
-            raise BackendError(_no_cuda(_first_line(problem))) from problem
+        if device != "cpu" and type(problem).__name__ not in _FILE_ERRORS:
+            raise BackendError(_no_gpu(device, _first_line(problem))) from problem
         raise ContractError(f"{os.fspath(path)}: onnxruntime cannot load it ({_first_line(problem)})") from problem
-    if options.device == "cuda" and session.get_providers()[0] != _CUDA:  # it leaves only a log line
-        raise BackendError(_no_cuda(said or f"it offers {', '.join(session.get_providers())}"))
+    if device != "cpu":
+        _check_gpu(session, device, said)
     return session
+
+
+def _check_gpu(session: Any, device: Device, said: str) -> None:
+    """Raise BackendError where the session runs elsewhere: onnxruntime leaves only a log line."""
+    provider, offered = _PROVIDER[device], session.get_providers()
+    if offered[0] != provider:
+        raise BackendError(_no_gpu(device, said or f"it offers {', '.join(offered)}"))
+    nodes = nodes_by_provider(session)
+    if nodes and provider not in nodes:
+        raise BackendError(_no_gpu(device, f"{provider} took no part of this model"))
 
 
 def import_onnxruntime(device: Device) -> Any:
@@ -90,6 +129,14 @@ def import_onnxruntime(device: Device) -> Any:
     if not hasattr(runtime, "InferenceSession"):  # what is left when one of two packages was uninstalled
         raise BackendError(f"onnxruntime is installed only in part; {_UNINSTALL}, then {_INSTALL[device]}")
     return runtime
+
+
+def versions(device: Device) -> tuple[tuple[str, str], ...]:
+    """Versions of what runs a session on `device`, as far as they can be asked."""
+    found = [("onnxruntime", str(getattr(import_onnxruntime(device), "__version__", "unknown")))]
+    if device == "tensorrt":
+        found.append(("tensorrt", check_tensorrt() or "of the system"))
+    return (*found, *(cuda_versions() if device != "cpu" else ()))
 
 
 def installed_packages() -> tuple[str, ...]:
@@ -113,12 +160,12 @@ def _way_out(device: Device) -> str:
             "both onnxruntime and onnxruntime-gpu are installed and overwrite each other; "
             f"run {_UNINSTALL}, then {_INSTALL[device]}"
         )
-    if device == "cuda" and packages == ("onnxruntime",):
+    if device != "cpu" and packages == ("onnxruntime",):
         return f"run {_UNINSTALL}, then {_INSTALL[device]}"
     return f"run {_INSTALL[device]}"
 
 
-def _prepare_cuda(runtime: Any) -> str:
+def _prepare_gpu(runtime: Any, device: Device) -> str:
     """Load the CUDA and cuDNN libraries that pip installed; returns what onnxruntime prints about them."""
     said = io.StringIO()
     preload = getattr(runtime, "preload_dlls", None)
@@ -126,18 +173,19 @@ def _prepare_cuda(runtime: Any) -> str:
         with contextlib.redirect_stdout(said):  # it prints, and stdout may be somebody's JSON
             preload()
     offered = runtime.get_available_providers()
-    if _CUDA not in offered:
+    if _PROVIDER[device] not in offered:
         raise BackendError(
-            f"device 'cuda' was asked for, but this onnxruntime has only {', '.join(offered)}; "
-            f"{_way_out('cuda')}. Or ask for device 'cpu'"
+            f"device {device!r} was asked for, but this onnxruntime has only {', '.join(offered)}; "
+            f"{_way_out(device)}. Or ask for device 'cpu'"
         )
     return " ".join(said.getvalue().split())[:300]
 
 
-def _no_cuda(why: str) -> str:
+def _no_gpu(device: Device, why: str) -> str:
+    libraries = "CUDA and cuDNN" if device == "cuda" else "CUDA, cuDNN and TensorRT 10"
     return (
-        f"device 'cuda' was asked for, but onnxruntime could not start it ({why}); check the driver with "
-        f"nvidia-smi, and the CUDA and cuDNN libraries with: {_INSTALL['cuda']}. Or ask for device 'cpu'"
+        f"device {device!r} was asked for, but onnxruntime could not start it ({why}); check the driver with "
+        f"nvidia-smi, and the {libraries} libraries with: {_INSTALL[device]}. Or ask for device 'cpu'"
     )
 
 
@@ -155,16 +203,33 @@ def _session_options(runtime: Any, options: OnnxOptions) -> Any:
     # keep what the longest took; without both, 200 lengths cost a process 114 MB, not 187, at equal speed.
     settings.enable_mem_pattern = False
     settings.enable_cpu_mem_arena = False
+    if options.device != "cpu":  # so that it can be told, and checked, which nodes run where
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return settings
 
 
-def _providers(device: Device) -> list[Any]:
-    if device == "cpu":
+def _providers(options: OnnxOptions) -> list[Any]:
+    if options.device == "cpu":
         return [_CPU]
     # The exhaustive search would tune again for every new length. TF32 would round fp32 products to
     # 10 bits. CPU stays in the list because onnxruntime puts shape arithmetic there on purpose:
     # session.disable_cpu_ep_fallback would refuse every graph with a dynamic time axis.
     return [(_CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}), _CPU]
+
+
+def _tensorrt(runtime: Any, path: str | os.PathLike[str], options: OnnxOptions, contract: Contract | None) -> list[Any]:
+    """TensorRT, and CUDA and the CPU for what TensorRT leaves."""
+    if contract is None:
+        raise BackendError("device 'tensorrt' needs the model's contract for its profile; use load_backend")
+    version = check_tensorrt()
+    precision = options.precision_for(contract)
+    shapes = profile_shapes(contract, options.max_batch)
+    facts = (getattr(runtime, "__version__", ""), version, precision, *shapes.values())
+    folder = cache_folder(path, options.cache, facts)
+    return [
+        (TENSORRT, provider_options(contract, precision, options.max_batch, folder)),
+        *_providers(options),
+    ]
 
 
 def _first_line(problem: Exception) -> str:
