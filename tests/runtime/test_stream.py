@@ -210,6 +210,14 @@ def test_the_contract_s_threshold_makes_strangers_unknown(model_path: Path, thre
     assert all(decision.best.score <= SCALE for decision in decisions)
 
 
+def test_a_newest_window_that_disagrees_is_not_firm(identifier: SpeakerIdentifier) -> None:
+    rows = [A, A, A, A, B, B, B, B, B]
+    options = StreamOptions(window_s=0.4, hop_s=0.4, average=3, firm_after=2, firm_margin=0.1)
+    decisions = whole(Stream(identifier, options=options, scorer=ScriptedScorer(rows)), tone(0.4 * len(rows)))
+    assert [decision.speaker for decision in decisions] == list("AAAAABBBB")
+    assert [decision.firm for decision in decisions] == [bool(each) for each in (0, 1, 1, 1, 0, 0, 1, 1, 1)]
+
+
 def test_a_single_speaker_is_firm_by_steadiness_alone(identifier: SpeakerIdentifier) -> None:
     options = StreamOptions(window_s=0.4, hop_s=0.4)
     decisions = whole(Stream(identifier, options=options, scorer=ScriptedScorer([[0.1]] * 4)), tone(1.6))

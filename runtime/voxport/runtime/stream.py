@@ -23,8 +23,9 @@ class StreamOptions(WindowOptions):
 
     A decision is the mean of the scores of the last `average` windows of speech. It is firm once the
     same speaker has led in `firm_after` decisions on end, now by at least `firm_margin` (a difference
-    of cosines) over the next speaker and, where there is a threshold, over the threshold. A window of
-    silence ends a turn: mean and count start anew. `top` is the number of speakers in a decision.
+    of cosines) over the next speaker and, where there is a threshold, over the threshold, and leads in
+    the newest window by itself too. A window of silence ends a turn: mean and count start anew. `top`
+    is the number of speakers in a decision.
 
     With windows of 2 s every 0.5 s, a mean of 4 hears 3.5 s, and is first firm after 3 s.
     """
@@ -173,7 +174,9 @@ class Stream:
         known, leader, margin = self._lead(mean)
         self._led = self._led + 1 if leader == self._leader else 1
         self._leader = leader
-        firm = self._led >= self._options.firm_after and margin >= self._options.firm_margin
+        # The mean lags behind a change of speaker: the newest window must not contradict it.
+        agreed = self._lead(row)[1] == leader
+        firm = agreed and self._led >= self._options.firm_after and margin >= self._options.firm_margin
         ranked = candidates(mean, self._scorer.speakers, self._options.top)
         return Decision(self._recent[0][0] / self._plan.rate, window.stop / self._plan.rate, ranked, known, bool(firm))
 
