@@ -12,22 +12,29 @@ from hypothesis.extra import numpy as hnp
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel
 from voxport.runtime import Identification, SpeakerIdentifier, VoxportError
 
-SHAPES = st.one_of(
+SHAPES = st.one_of(  # the first four are mostly of a length that the models take, which must not be rare
+    st.tuples(st.integers(3000, 9000)),
+    st.tuples(st.integers(3000, 9000), st.integers(1, 8)),
+    st.tuples(st.integers(15, 60), st.just(FRONTEND.n_mels)),
+    st.tuples(st.integers(1, 3), st.integers(5, 60), st.just(FRONTEND.n_mels)),
     st.tuples(st.integers(0, 12000)),
     st.tuples(st.integers(0, 9000), st.integers(0, 10)),
     st.tuples(st.integers(0, 70), st.just(FRONTEND.n_mels)),
     hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
 )
 DTYPES = st.one_of(
-    st.sampled_from(["<f4", "<f8", "<f2", ">f4", "<i2", ">i2", "<i4", "f4", "longdouble"]),
+    st.sampled_from(["<f4", "<f8"]),
+    st.sampled_from(["<f4", "<f8", "<f2", ">f4", "<i2", ">i2", "<i4", "longdouble"]),
     hnp.scalar_dtypes().map(lambda dtype: dtype.str),
 )
 VALUES = st.sampled_from([0, 1, -1, 0.5, 1e-45, 1e30, 1e300, 32767, -(2**31), math.nan, math.inf, -math.inf])
 RATES = st.one_of(
+    st.just(16000),
     st.sampled_from([16000, 8000, 44100, 4000, 192000, np.int32(16000)]),
     st.integers(-(10**20), 10**20),
     st.sampled_from([None, 16000.0, "16000", True, math.nan, [16000]]),
 )
+ODD = st.sampled_from([False, False, True])
 BUSY = settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
@@ -42,13 +49,13 @@ def arrays(draw: st.DrawFn) -> Any:
         array = array * draw(st.sampled_from([1, 100, 2.0**14]))
     with np.errstate(all="ignore"):
         array = np.asarray(array).astype(dtype) if dtype.kind not in "mMSU" else np.zeros(shape, dtype)
-        if array.size and draw(st.booleans()) and dtype.kind in "fiu":
+        if array.size and draw(ODD) and dtype.kind in "fiu":
             value = draw(VALUES)
             if dtype.kind == "f" or (math.isfinite(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
                 array.flat[draw(st.integers(0, array.size - 1))] = value
-    if array.ndim and draw(st.booleans()):
+    if array.ndim and draw(ODD):
         array = array[:: draw(st.sampled_from([-1, 2, 3, -2]))]
-    if draw(st.booleans()):
+    if draw(ODD):
         array = array.T
     if draw(st.booleans()):
         array.flags.writeable = False
@@ -91,11 +98,23 @@ def test_features(identifiers: list[SpeakerIdentifier], array: Any) -> None:
     assert array.tobytes() == before
 
 
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Any, Any]:
+    """Features and lengths that nearly fit each other, or anything."""
+    if draw(ODD):
+        return draw(arrays()), draw(arrays())
+    rows, frames = draw(st.integers(1, 3)), draw(st.integers(5, 60))
+    features = np.ones((rows, frames, FRONTEND.n_mels), draw(st.sampled_from(["<f4", "<f4", "<f8", ">f4", "<i4"])))
+    lengths = [draw(st.integers(4 if draw(ODD) else 5, frames + draw(ODD))) for _ in range(rows + draw(ODD))]
+    return features[:, :: draw(st.sampled_from([1, 1, -1]))], np.array(lengths)
+
+
 @BUSY
-@given(array=arrays(), lengths=arrays())
-def test_batches_of_a_backend(identifiers: list[SpeakerIdentifier], array: Any, lengths: Any) -> None:
+@given(batch=batches())
+def test_batches_of_a_backend(identifiers: list[SpeakerIdentifier], batch: tuple[Any, Any]) -> None:
     for identifier in identifiers:
-        answer_or_error(identifier.backend.run, array, lengths)
+        found = answer_or_error(identifier.backend.run, *batch)
+        assert found is None or found.scores.shape == (len(batch[0]), len(LABELS))
 
 
 @BUSY
