@@ -95,9 +95,9 @@ class Cuda:
         graph = self.call("cudaStreamEndCapture", self.stream)
         try:
             ready = self.call("cudaGraphInstantiate", graph, 0)
+            self._held.append(("cudaGraphExecDestroy", ready))
         finally:
             self.call("cudaGraphDestroy", graph)
-        self._held.append(("cudaGraphExecDestroy", ready))
         return ready
 
     def abandon_capture(self) -> None:
@@ -116,7 +116,9 @@ class Cuda:
         self.call("cudaGraphExecDestroy", graph)
 
     def close(self) -> None:
-        """Wait, then free all. Errors are not told: nobody can act on them."""
+        """Wait, then free all. Errors are not told: nobody can act on them. A second call does nothing."""
+        if not self._held:
+            return
         with contextlib.suppress(BackendError):
             self.use()
             self.wait()
