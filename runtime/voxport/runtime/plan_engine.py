@@ -109,10 +109,7 @@ class Engine:
     def context(self, profile: Profile, stream: int, memory: int, size: int) -> "Context":
         """A context for `profile` whose activations live in `memory`, `size` bytes on the device."""
         made: Any = self._try("creating an execution context", self._new_context)
-        if hasattr(made, "set_device_memory"):
-            made.set_device_memory(memory, size)
-        else:  # TensorRT 8.6
-            made.device_memory = memory
+        self._try("giving a context its memory", lambda: _give_memory(made, memory, size))
         context = Context(made, self._try)
         context.choose(profile.index, stream)
         return context
@@ -190,6 +187,14 @@ def tensorrt_major() -> int:
     """8, 10 or 11, for example."""
     first = tensorrt_version().partition(".")[0]
     return int(first) if first.isdigit() else 0
+
+
+def _give_memory(context: Any, memory: int, size: int) -> bool:
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(memory, size)
+    else:  # TensorRT 8.6
+        context.device_memory = memory
+    return True  # TensorRT answers neither of the two; a wrong memory shows in the run
 
 
 def _shape(dims: Any) -> Shape:

@@ -155,7 +155,8 @@ class PlanModel:
             if self._closed:
                 return
             self._closed = True
-            self._slots.clear()
+            self._slots.clear()  # first the contexts, then the engine with its weights, then what they used
+            del self._engine
             self._free()
 
     def __enter__(self) -> "PlanModel":
