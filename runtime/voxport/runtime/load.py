@@ -7,6 +7,7 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 
 from voxport.runtime.backend import Backend
 from voxport.runtime.contract import Precision
+from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.explanation import Explanation
 from voxport.runtime.onnx_model import OnnxModel
@@ -94,6 +95,7 @@ def load_explained(
 
 def _load_auto(path: str | os.PathLike[str], options: BackendOptions, verify: bool) -> Loaded:
     """On the GPU where that starts. A file that is wrong is refused there and not tried again on the CPU."""
+    read_contract(path)  # a wrong file is told before a missing package
     if "CUDAExecutionProvider" not in import_onnxruntime("cpu").get_available_providers():
         return Loaded(_onnx(path, options, "cpu", verify), "auto: this onnxruntime is built for the CPU alone")
     try:
