@@ -37,9 +37,9 @@ _LEAST_DISTANCE = 0.3
 class CorpusPlan:
     """How much speech: sentences per speaker in either part. Every sentence is spoken once in the corpus."""
 
-    train: int = 14
-    held_out: int = 4
-    seed: int = 87
+    train: int
+    held_out: int
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Speech from espeak-ng, for the demo's corpus; the library comes with the package `espeakng-loader`.
 
-espeak-ng is a C library with global state, so `speak_all` runs it in a process of its own.
+espeak-ng is a C library with global state, so `speak_all` runs it in one process of its own, in order.
 API: https://github.com/espeak-ng/espeak-ng/blob/1.52.0/src/include/espeak-ng/speak_lib.h
 """
 
@@ -23,6 +23,7 @@ _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples come through the callback 
 _DONT_EXIT = 0x8000  # espeakINITIALIZE_DONT_EXIT
 _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 _POS_CHARACTER, _CHARS_UTF8 = 1, 1
+_SEED = 1
 _LONGEST_DATA_PATH = 120  # espeak-ng keeps its data path in 160 bytes and appends file names to it
 
 
@@ -57,12 +58,15 @@ class Speech:
 def speak_all(speeches: Sequence[Speech], done: Callable[[], None] = lambda: None) -> None:
     """Write every speech to its file, calling `done` after each.
 
+    The same list gives the same samples. One sentence depends on those before it: the voice's small
+    wavering goes on from one to the next.
+
     Raises:
         VoxportError: a voice that espeak-ng does not have, or espeak-ng itself died.
     """
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's threads and locks
     try:
-        with concurrent.futures.ProcessPoolExecutor(max_workers=2, mp_context=context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
             for _ in pool.map(_speak, speeches, chunksize=8):
                 done()
     except BrokenProcessPool as problem:
@@ -119,6 +123,7 @@ class _Engine:
         self.sample_rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(data), _DONT_EXIT)
         if self.sample_rate <= 0:
             raise VoxportError(f"espeak-ng did not start with its data in {data}; reinstall espeakng-loader")
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # else from the clock: breath and flutter differ
         callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = callback(self._collect)  # kept, since the library holds only the bare pointer
         self._library.espeak_SetSynthCallback(self._callback)

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from voxport.train.fit import FitResult
 
 RECIPE = "demo"
-MAX_FRAMES = 1000  # 10 s: the export is proven up to there, and the model refuses longer sounds
 BENCH_FRAMES = (128, 400)  # 1.3 and 4 s
-BENCH_SECONDS = 0.5  # timed in each of the blocks
+BENCH_SECONDS = 0.5  # of warm-up at least, and timed, in each of the blocks
 
 _WITHOUT_TORCH = """
 import sys
@@ -32,11 +31,17 @@ main()
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """How the demo is carried out; `steps` are the optimiser's."""
+    """How the demo is carried out; `train_files` and `held_out_files` are per speaker.
+
+    The export is proven up to `max_frames`, and the model refuses longer sounds.
+    """
 
     seed: int
     steps: int
     progress: bool = True
+    train_files: int = 14
+    held_out_files: int = 4
+    max_frames: int = 1000
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def speak(folder: DemoFolder, options: DemoOptions) -> DemoCorpus:
     """Make the corpus of sound files."""
     from voxport.train.report import progress_bar
 
-    plan = CorpusPlan(seed=options.seed)
+    plan = CorpusPlan(options.train_files, options.held_out_files, options.seed)
     written = 0
     with progress_bar("Speaking", options.progress) as bar:
 
@@ -87,7 +92,7 @@ def export(folder: DemoFolder, checkpoint: Path, options: DemoOptions) -> "Parit
     from voxport.export.real import RealOptions
 
     real = RealOptions(cache=folder.features, progress=options.progress)
-    wanted = ExportOptions(input_kind="waveform", max_frames=MAX_FRAMES, real=real, progress=options.progress)
+    wanted = ExportOptions(input_kind="waveform", max_frames=options.max_frames, real=real, progress=options.progress)
     return export_onnx(checkpoint, folder.model, wanted)
 
 
@@ -100,7 +105,8 @@ def bench(folder: DemoFolder, checkpoint: Path, options: DemoOptions) -> "Latenc
     from voxport.benchmarks.timing import BlockRule
     from voxport.train.report import progress_bar
 
-    settings = LatencySettings(frames=BENCH_FRAMES, seed=options.seed, rule=BlockRule.lasting(BENCH_SECONDS, 0.5))
+    rule = BlockRule.lasting(BENCH_SECONDS, BENCH_SECONDS)
+    settings = LatencySettings(frames=BENCH_FRAMES, seed=options.seed, rule=rule)
     with progress_bar("Timing", options.progress) as bar:
         report = measure([folder.model], checkpoint, settings, lambda done, total, _: bar(done, total))
     write_report(report, folder.latency)

@@ -99,7 +99,7 @@ def summarize(
         parity_tolerance=parity.tolerance.score,
         parity_top1=agreement.top1,
         model_bytes=folder.model.stat().st_size,
-        speeds=tuple(_speeds(latency)),
+        speeds=tuple(speeds(latency)),
         held_out_files=len(answers),
         held_out_right=sum(answer.speaker == answer.answered for answer in answers),
         seconds=seconds,
@@ -118,7 +118,8 @@ def summarize(
     )
 
 
-def _speeds(latency: "LatencyReport") -> list[Speed]:
+def speeds(latency: "LatencyReport") -> list[Speed]:
+    """The rows of the benchmark that compare the model with eager PyTorch."""
     baselines = {item.spec.name for item in latency.backends if item.spec.role == "baseline"}
     candidates = {item.spec.name for item in latency.backends if item.spec.role == "candidate"}
     eager: dict[int, Row] = {row.cell.frames: row for row in latency.rows if row.backend in baselines}
