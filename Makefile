@@ -1,6 +1,7 @@
 # make demo    train, export, prove, measure and identify once, on speech made on the spot
 # make test    run the tests
 # make check   lint, format, types, import rules
+# make fuzz    a minute of coverage-guided fuzzing for every reader of foreign bytes
 #
 # Each sets up .venv by itself; a fresh machine needs Python 3.11 or newer with pip, and make.
 # Variables: PYTHON=python3.12          the interpreter to build .venv with
@@ -12,7 +13,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check fuzz format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +57,10 @@ check: $(STAMP)
 	if [ -z "$$files" ]; then echo "TensorRT API: no file imports tensorrt"; \
 	elif [ -x $(TRT_API_CHECK) ]; then PATH="$(CURDIR)/$(BIN):$$PATH" $(TRT_API_CHECK) $$files; \
 	else echo "TensorRT API: not checked, TRT_API_CHECK names no checker"; fi
+
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python -m fuzz.run all --seconds 60
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from voxport.cli.common import example, json_option, needs
+from voxport.cli.sounds import device_option, threads_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +40,8 @@ _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
 @click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
 @click.option("--hop", type=float, metavar="SECONDS", help="From window to window.  [default: a quarter window]")
 @click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Speakers in a decision.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2.")
+@device_option
+@threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
 @json_option
 @needs("cpu", "audio")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.sounds import device_option, threads_option
 
 if TYPE_CHECKING:
     from voxport.runtime import Segment
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 )
 @click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
 @click.option("--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Silence in a segment.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2.")
+@device_option
+@threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
 @json_option
 @needs("cpu", "audio")
