@@ -257,9 +257,17 @@ def test_unusable_output_names(exported: Exported, tmp_path: Path) -> None:
 
 
 def test_impossible_lengths() -> None:
-    for low, high in ((0, 10), (11, 10)):
+    for low, high in ((0, 10), (11, 10), (20, 50_000)):
         with pytest.raises(ExportError, match=f"min_frames {low} and max_frames {high}: 1 ≤ min_frames ≤ max_frames"):
             ExportOptions(min_frames=low, max_frames=high)
+
+
+def test_precision_without_a_tolerance(exported: Exported, tmp_path: Path) -> None:
+    path = tampered(
+        exported, tmp_path / "model.onnx", with_contract(lambda contract: contract.replace(precision="fp16"))
+    )
+    with pytest.raises(ExportError, match="no tolerance is known for precision fp16; this voxport proves fp32"):
+        check(path, exported.checkpoint_path)
 
 
 def test_missing_or_damaged_checkpoint(tmp_path: Path) -> None:

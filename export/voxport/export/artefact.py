@@ -47,10 +47,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         check_opset(self.opset)
-        if not 1 <= self.min_frames <= self.max_frames:
-            raise ExportError(
-                f"min_frames {self.min_frames} and max_frames {self.max_frames}: 1 ≤ min_frames ≤ max_frames must hold"
-            )
+        _ = self.limits  # refuses lengths that are impossible
 
     @property
     def limits(self) -> LengthLimits:

@@ -138,7 +138,7 @@ def _labels_check(found: Sequence[str], wanted: Sequence[str]) -> Check:
 
 
 def _equal_values(name: str, found: object, wanted: object) -> Check:
-    return _equal(name, str(found), found == wanted, str(wanted))
+    return _equal(name, str(found or "none"), found == wanted, str(wanted or "none"))
 
 
 def _equal(name: str, found: str, same: bool, wanted: str) -> Check:

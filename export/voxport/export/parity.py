@@ -59,7 +59,8 @@ class CaseResult:
     @property
     def address(self) -> str:
         """Which case of the grid it is, for a person."""
-        return f"case {self.case}: {self.kind}, batch {self.batch}, padded to {self.padded} with {self.garbage}"
+        padding = "" if self.garbage == "none" else f", padded to {self.padded} with {self.garbage}"
+        return f"case {self.case}: {self.kind}, batch {self.batch}{padding}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The right answers: eager PyTorch on each utterance alone, and how far float32 itself blurs them."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from voxport.export.errors import ExportError
 from voxport.export.parity_grid import Utterance
 from voxport.runtime.contract import Precision
 from voxport.runtime.frontend import compute_features
 from voxport.runtime.frontend_spec import Frontend
+from voxport.runtime.onnx_session import default_threads
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.frontend import TorchFrontend
 from voxport.train.model import SpeakerNet
@@ -53,6 +56,11 @@ def eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], tra
     Utterances that are samples go through the NumPy frontend, which defines the features. For the noise
     they also go through the torch frontend in float32: a frontend inside a graph is no better than that.
     """
+    with _few_threads():
+        return _eager_reference(checkpoint, utterances, track)
+
+
+def _eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> Reference:
     single, exact = checkpoint.network(), checkpoint.network().double()
     torch_frontend = TorchFrontend(checkpoint.frontend)
     scores, embeddings, score_noise, embedding_noise = [], [], 0.0, 0.0
@@ -72,6 +80,17 @@ def eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], tra
     return Reference(np.stack(scores), np.stack(embeddings), score_noise, embedding_noise)
 
 
+@contextmanager
+def _few_threads() -> Iterator[None]:
+    """As many as the runtime takes: on a busy machine PyTorch's many wait for each other more than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(default_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def eager_answer(network: SpeakerNet, frontend: Frontend, values: Floats) -> tuple[Tensor, Tensor]:
     """Scores (S,) and unit-length embedding (D,) of features (T, F) or samples (n,), alone."""
     features = compute_features(values, frontend) if values.ndim == 1 else values
@@ -83,18 +102,18 @@ def tolerance(precision: Precision, noise: Reference, score_scale: float) -> Tol
 
     fp32: another order of additions is another draw of the noise that float32 itself makes, so the bound
     is ten times what the eager network shows against float64 on the same inputs, and never below what
-    a score near its scale can resolve. Rounded up to 1, 2 or 5 times a power of ten, so that chance in
-    the last digits does not change an artefact's bytes.
+    a score near its scale can resolve. Rounded up to one digit, so that chance in the
+    last ones does not change an artefact's bytes.
     """
     if precision != "fp32":
-        raise NotImplementedError(f"no tolerance is known for precision {precision}")
+        raise ExportError(f"no tolerance is known for precision {precision}; this voxport proves fp32")
     floor = _FLOOR * score_scale
     score = _round_up(max(floor, _NOISE_FACTOR * noise.score_noise))
     embedding = _round_up(max(_FLOOR, _NOISE_FACTOR * noise.embedding_noise))
     reason = (
         f"{_NOISE_FACTOR} × the eager network's own rounding on these inputs (float32 against float64: max |Δscore| "
         f"{noise.score_noise:.2g}, max ‖Δembedding‖ {noise.embedding_noise:.2g}), at least {_FLOOR:.2g} of the "
-        f"score scale {score_scale:g}, rounded up to 1, 2 or 5 × a power of ten"
+        f"score scale {score_scale:g}, rounded up to one digit"
     )
     return Tolerance(score, embedding, reason)
 
@@ -107,7 +126,7 @@ def _answer(network: SpeakerNet, features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _round_up(value: float) -> float:
+    """The next number of one significant digit."""
     power = math.floor(math.log10(value))
-    mantissa = value / 10.0**power
-    step = next((s for s in (1, 2, 5) if mantissa <= s * (1 + 1e-9)), 10)
-    return float(f"{step}e{power}")
+    digit = math.ceil(value / 10.0**power * (1 - 1e-9))
+    return float(f"{digit}e{power}")
