@@ -81,7 +81,10 @@ def export_onnx(
         report = prove(OnnxModel.load(part, verify=False), evidence, str(output), options.progress)
         write_report(report, report_stem(output))
         if not report.passed:
-            raise ParityError(_refusal(report, output, part if options.keep_failed else None))
+            failed = output.with_suffix(".failed.onnx") if options.keep_failed else None
+            if failed is not None:
+                os.replace(part, failed)
+            raise ParityError(_refusal(report, output, failed))
         _write(part, graph, contract.replace(parity=report.summary()))
         OnnxModel.load(part, verify=True)  # the file as it will be, by the rules of whoever uses it
         os.replace(part, output)
@@ -190,12 +193,10 @@ def _write(path: Path, graph: ModelProto, contract: Contract) -> None:
     path.write_bytes(to_bytes(model))
 
 
-def _refusal(report: ParityReport, output: Path, keep: Path | None) -> str:
-    kept = "nothing was written; --keep-failed keeps the file for inspection"
-    if keep is not None:
-        failed = output.with_suffix(".failed.onnx")
-        os.replace(keep, failed)
-        kept = f"the file was kept as {failed}"
+def _refusal(report: ParityReport, output: Path, failed: Path | None) -> str:
+    kept = f"the file was kept as {failed}"
+    if failed is None:
+        kept = "nothing was written; --keep-failed keeps the file for inspection"
     more = f" (and {len(report.failures) - 1} more)" if len(report.failures) > 1 else ""
     page = report_stem(output).with_name(f"{report_stem(output).name}.md")
     return f"{output}: parity failed: {report.failures[0]}{more}; see {page}; {kept}"
