@@ -1,5 +1,6 @@
 """The base install, as a user meets it: numpy, click, and commands that say what they miss."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -71,3 +72,17 @@ def test_a_command_without_its_extra_prints_the_pip_command(folder: Path, typed:
     assert missing in brought
     left = {"new.onnx", "out.csv", "run", "demo-out"} & {path.name for path in folder.iterdir()}
     assert not left, "a command that could not run left something behind"
+
+
+def test_doctor_says_what_is_missing_without_any_extra(folder: Path) -> None:
+    result = voxport(folder, "doctor", "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    report = json.loads(result.stdout)
+    assert set(report["packages"]) == {"voxport", "numpy", "click"}
+    assert (report["started"], report["clashes"]) == ({}, [])
+    mends = {found["name"]: found["mend"] for found in report["abilities"] if not found["ready"]}
+    assert mends["run ONNX on cpu"] in ('pip install "voxport[cpu]"', 'pip install "voxport[gpu]"')
+    assert mends["train"] == 'pip install "voxport[train]"'
+    page = voxport(folder, "doctor")
+    assert (page.returncode, page.stderr) == (0, "")
+    assert mends["train"] in page.stdout

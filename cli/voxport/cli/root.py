@@ -30,6 +30,7 @@ COMMANDS = {
     "enroll": Entry("voxport.cli.enroll:enroll", "Add people to a gallery, without training."),
     "verify": Entry("voxport.cli.verify:verify", "Say whether it is the speaker who it should be."),
     "demo": Entry("voxport.cli.demo:demo", "Do the whole way once, on speech made on the spot."),
+    "doctor": Entry("voxport.cli.doctor:doctor", "Say what is installed, what clashes, and what mends it."),
 }
 
 

@@ -1,0 +1,135 @@
+"""What voxport can do in an environment, and what is missing for the rest."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from voxport.cli.doctor_clashes import TORCH, onnxruntime_extra
+from voxport.cli.doctor_facts import TENSORRTS, Environment
+from voxport.cli.doctor_probes import CPU, CUDA, TENSORRT
+from voxport.cli.doctor_requirements import needs_of
+from voxport.runtime.errors import VoxportError
+
+ORT_TENSORRT = 'pip install "voxport[gpu]" "tensorrt>=10,<11"'
+_NO_GPU = "an NVIDIA GPU (nvidia-smi shows none)"
+_NO_COMMAND = "use a machine with an NVIDIA GPU and its driver"
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Something that voxport does. It is `ready` where nothing is `missing`; `mend` is what to type."""
+
+    name: str
+    missing: tuple[str, ...] = ()
+    mend: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be done here."""
+        return not self.missing
+
+
+def find_abilities(environment: Environment) -> tuple[Ability, ...]:
+    """All of them, in the order of the way from training to answers.
+
+    Raises:
+        VoxportError: voxport is not installed as a package, so that its extras are not known.
+    """
+    if "voxport" not in environment.packages:
+        raise VoxportError(
+            "voxport's own metadata is not found, so its extras are not known; install it: pip install ."
+        )
+    cpu = _onnxruntime(environment)
+    return (
+        Ability("inspect a contract"),
+        _extras(environment, "read sound files", ("audio",), _starts(environment, "sound")),
+        _extras(environment, "train", ("train",), _torch(environment)),
+        _train_cuda(environment),
+        _extras(environment, "export onnx", ("export",), [*_torch(environment), *cpu]),
+        _extras(environment, "export check", ("export",), [*_torch(environment), *cpu]),
+        _extras(environment, "run ONNX on cpu", (), cpu),
+        _provider(environment, "run ONNX on cuda", CUDA, 'pip install "voxport[gpu]"'),
+        _provider(environment, "run ONNX on tensorrt", TENSORRT, ORT_TENSORRT),
+        _plans(environment),
+        _extras(environment, "bench", ("bench", "train"), [*_torch(environment), *cpu]),
+        _extras(environment, "demo", ("demo",), [*_torch(environment), *cpu]),
+    )
+
+
+def _extras(environment: Environment, name: str, extras: tuple[str, ...], more: Iterable[str]) -> Ability:
+    """An ability that needs `extras`, and for which `more` is missing."""
+    lacking = [need for extra in extras for need in needs_of(environment.packages["voxport"], extra, environment)]
+    missing = [
+        need.name if need.installed is None else f"{need.text} ({need.installed} is installed)"
+        for need in lacking
+        if not need.met
+    ]
+    missing += more
+    wanted = list(extras)
+    if "ONNX Runtime" in missing:
+        wanted.append(onnxruntime_extra(environment))
+    # What is there and does not start is a clash, with a command of its own.
+    broken = any("does not start" in text for text in more)
+    mend = "see the clashes" if broken else f'pip install "voxport[{",".join(wanted)}]"'
+    return Ability(name, tuple(dict.fromkeys(missing)), mend if missing else "")
+
+
+def _starts(environment: Environment, probe: str) -> list[str]:
+    found = environment.probes.get(probe)
+    return [f"{probe} does not start ({found.problem})"] if found is not None and not found.ok else []
+
+
+def _torch(environment: Environment) -> list[str]:
+    return _starts(environment, "torch") or _starts(environment, "torchaudio")
+
+
+def _onnxruntime(environment: Environment) -> list[str]:
+    found = environment.probes.get(CPU)
+    if found is None:
+        return ["ONNX Runtime"]
+    return [] if found.ok else [f"ONNX Runtime does not start ({found.problem})"]
+
+
+def _train_cuda(environment: Environment) -> Ability:
+    name = "train on cuda"
+    base = _extras(environment, name, ("train",), _torch(environment))
+    if not environment.gpus:
+        return Ability(name, (*base.missing, _NO_GPU), _NO_COMMAND)
+    if not base.ready:
+        return base
+    facts = environment.probes["torch"].facts if "torch" in environment.probes else {}
+    if facts.get("devices"):
+        return base
+    if not facts.get("cuda"):
+        index = "https://download.pytorch.org/whl/cu128"
+        return Ability(name, ("a torch that is built for CUDA",), f"{TORCH} --force-reinstall --index-url {index}")
+    return Ability(name, ("a driver that torch's CUDA can use",), "see the clashes, and nvidia-smi")
+
+
+def _provider(environment: Environment, name: str, provider: str, mend: str) -> Ability:
+    """A provider of ONNX Runtime: it is ready where a session on it has run."""
+    if not environment.gpus:
+        return Ability(name, (_NO_GPU,), _NO_COMMAND)
+    probe = environment.probes.get(provider)
+    if probe is not None:
+        missing = () if probe.ok else (f"{provider} does not start ({probe.problem})",)
+        return Ability(name, missing, "" if probe.ok else mend)
+    names = environment.onnxruntimes()
+    if not names:
+        return Ability(name, ("onnxruntime-gpu",), mend)
+    return Ability(name, (f"an ONNX Runtime with {provider}",), f"pip uninstall -y {' '.join(names)} && {mend}")
+
+
+def _plans(environment: Environment) -> Ability:
+    name, mend = "run TensorRT plans", 'pip install "voxport[tensorrt]"'
+    missing = [] if environment.version(*TENSORRTS) else ["tensorrt"]
+    if environment.version("cuda-python", "cuda-bindings") is None:
+        missing.append("cuda-python")
+    if not environment.gpus:
+        return Ability(name, (*missing, _NO_GPU), _NO_COMMAND)
+    if missing:
+        return Ability(name, tuple(missing), mend)
+    probe = environment.probes.get("plan")
+    if probe is None or not probe.ok:
+        why = probe.problem if probe is not None else "its module is not found"
+        return Ability(name, (f"TensorRT does not start ({why})",), mend)
+    return Ability(name)
