@@ -358,7 +358,6 @@ def test_the_session_runs_as_asked_and_never_spins(tiny: TinyModel) -> None:
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert not options.enable_mem_pattern
-    assert not options.enable_cpu_mem_arena
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 

@@ -15,10 +15,11 @@ from voxport.runtime.explanation import Explanation, cpu_name
 from voxport.runtime.golden import check_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import TensorSpec, read_onnx
-from voxport.runtime.onnx_session import OnnxOptions, start_session, versions
+from voxport.runtime.onnx_session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.onnx_tensorrt import nodes_by_provider
 
 _OUTPUTS = ("scores", "embedding")
+_KEPT_SECONDS = 12.0  # of sound in a batch, whose working memory is kept for the next run; see `_run`
 
 
 class OnnxModel:
@@ -36,6 +37,9 @@ class OnnxModel:
         self._most_rows = self._options.max_batch if self._options.device == "tensorrt" else None
         self._source = contract.input_kind
         self._allowed = LengthRange.of_input(contract)
+        step = contract.frontend.hop_length if contract.input_kind == "features" else 1
+        self._kept = int(_KEPT_SECONDS * contract.frontend.sample_rate / step)
+        self._give_back = give_back(import_onnxruntime("cpu")) if self._options.device == "cpu" else None
 
     @classmethod
     def load(
@@ -112,8 +116,11 @@ class OnnxModel:
         )
 
     def _run(self, batch: Float32, counts: Int64) -> Answer:
+        # Attention's memory grows with the square of the length: one sound of 30 s would leave the
+        # process with 500 MB for good. Such runs give theirs back, and pay for it with a tenth of their time.
+        options = self._give_back if batch.shape[0] * batch.shape[1] > self._kept else None
         try:
-            scores, embedding = self._session.run(_OUTPUTS, {self._source: batch, "lengths": counts})
+            scores, embedding = self._session.run(_OUTPUTS, {self._source: batch, "lengths": counts}, options)
         except Exception as problem:  # its errors have no common base of their own
             raise BackendError(f"onnxruntime failed on an input of shape {batch.shape}: {problem}") from problem
         return Answer(scores, embedding)
