@@ -98,6 +98,8 @@ def test_onnxruntimes_cuda_against_the_driver(driver: str, mend: str) -> None:
     clash = clashes["onnxruntime-gpu", "NVIDIA driver"]
     assert clash.mend == mend
     assert "CUDA 13, which needs driver 580" in clash.problem
+    other = clashes["torch", "NVIDIA driver"].mend
+    assert ("--force-reinstall" in other and "whl/cu128" in other) or other == mend, "pip keeps a torch of one version"
     assert driver in clash.problem
 
 
@@ -225,6 +227,13 @@ def test_a_provider_that_does_not_start_says_why() -> None:
     found = ability(dataclasses.replace(environment, probes=probes), "run ONNX on cuda")
     assert "libcudnn.so.9" in found.missing[0]
     assert found.mend == 'pip install "voxport[gpu]"'
+
+
+def test_an_onnxruntime_that_does_not_start_is_not_taken_for_one_without_a_gpu() -> None:
+    environment = made(probes={CPU: Probe(False, problem="no libstdc++")}, driver="580.65.06")
+    found = ability(environment, "run ONNX on cuda")
+    assert "no libstdc++" in found.missing[0]
+    assert found.mend == "see the clashes"
 
 
 def test_without_its_own_metadata_it_says_so() -> None:

@@ -109,6 +109,8 @@ def _provider(environment: Environment, name: str, provider: str, mend: str) -> 
     """A provider of ONNX Runtime: it is ready where a session on it has run."""
     if not environment.gpus:
         return Ability(name, (_NO_GPU,), _NO_COMMAND)
+    if broken := _starts(environment, CPU):
+        return Ability(name, tuple(broken), "see the clashes")
     probe = environment.probes.get(provider)
     if probe is not None:
         missing = () if probe.ok else (f"{provider} does not start ({probe.problem})",)

@@ -160,7 +160,8 @@ def _mend_driver(name: str, oldest: int, older: int | None) -> str:
     if older == 12 and name == "onnxruntime-gpu":  # 1.26 is built for CUDA 12, later ones for CUDA 13
         return 'pip install "onnxruntime-gpu[cuda,cudnn]<1.27"'
     if older == 12 and name == "torch":
-        return f"{TORCH} --index-url https://download.pytorch.org/whl/cu128"
+        # without --force-reinstall the CUDA 13 build of the same version would do for pip
+        return f"{TORCH} --force-reinstall --index-url https://download.pytorch.org/whl/cu128"
     if older == 12 and name.startswith("tensorrt"):
         return f'{UNINSTALL} {name} && pip install "tensorrt-cu12>=10,<12"'
     return f"install NVIDIA driver {oldest} or newer from https://www.nvidia.com/drivers"
