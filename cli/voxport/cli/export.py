@@ -1,37 +1,13 @@
 """`voxport export …`: artefacts, and the proof that they give the original's answers."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
-
-if TYPE_CHECKING:
-    from voxport.export.parity_report import ParityReport
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_REAL = 40
-
-
-def _gate_options(command: F) -> F:
-    """The options of everything that runs the parity gate."""
-    for option in (
-        click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal."),
-        click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features, as in training."),
-        click.option(
-            "--real",
-            type=click.IntRange(0),
-            default=_REAL,
-            show_default=True,
-            help="Real utterances to compare, at most, where the checkpoint's data is still there.",
-        ),
-    ):
-        command = option(command)
-    return command
+from voxport.cli.common import example, json_option, needs
+from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.export_sherpa import sherpa, sherpa_check
 
 
 @click.group()
@@ -62,7 +38,7 @@ def export() -> None:
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.onnx.")
-@_gate_options
+@gate_options
 @json_option
 @needs("export", "cpu")
 def onnx(
@@ -77,13 +53,13 @@ def onnx(
     from voxport.export.artefact import ExportOptions, export_onnx, report_stem
     from voxport.export.real import RealOptions
 
-    shown = _shown(progress)
+    shown = is_shown(progress)
     options = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
     report = export_onnx(checkpoint, output, options)
     if as_json:
-        _emit(report)
+        emit_report(report)
         return
-    _page(report)
+    show_report(report)
     click.echo(f"report: {report_stem(output)}.json, .md, .png")
 
 
@@ -98,7 +74,7 @@ def onnx(
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--report", "folder", type=click.Path(path_type=Path), help="Folder for the report (JSON, page, plot).")
-@_gate_options
+@gate_options
 @json_option
 @needs("export", "cpu")
 def check(
@@ -121,33 +97,18 @@ def check(
     from voxport.export.parity_report import write_report
     from voxport.export.real import RealOptions
 
-    shown = _shown(progress)
+    shown = is_shown(progress)
     report = run_check(model, checkpoint, RealOptions(real, cache, shown), shown)
     if folder is not None:
         write_report(report, folder / report_stem(model).name)
     if as_json:
-        _emit(report)
+        emit_report(report)
     else:
-        _page(report)
+        show_report(report)
     if not report.passed:
         more = f" (and {len(report.failures) - 1} more)" if len(report.failures) > 1 else ""
         raise ParityError(f"{model}: parity failed: {report.failures[0]}{more}")
 
 
-def _shown(progress: bool | None) -> bool:
-    return sys.stderr.isatty() if progress is None else progress
-
-
-def _emit(report: "ParityReport") -> None:
-    from voxport.export.parity_report import plain
-
-    emit_json(plain(report))
-
-
-def _page(report: "ParityReport") -> None:
-    from voxport.export.parity_report import facts
-
-    show_table(f"Parity: {'passed' if report.passed else 'FAILED'}", ("", ""), facts(report))
-    click.echo()
-    rows = [(check.name, "equal" if check.passed else "FAILED", check.detail) for check in report.checks]
-    show_table("Besides the answers", ("", "", ""), rows)
+export.add_command(sherpa)
+export.add_command(sherpa_check)
