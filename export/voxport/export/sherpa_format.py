@@ -39,7 +39,7 @@ def framework_of(frontend: Frontend) -> Framework:
     raise ExportError(
         f"frontend {frontend.name}: sherpa-onnx computes features itself, and these it cannot compute: "
         f"{', '.join(_differences(frontend, near))}. It would load the model and give wrong embeddings. "
-        "Train the same recipe with features that it does compute, with --frontend nemo_mel40 (40 mels) "
+        "Train the same recipe with features that it does compute: voxport train fit --frontend nemo_mel40 (40 mels) "
         "or --frontend kaldi_fbank80 (80 mels), or deploy this model with: voxport export onnx"
     )
 
