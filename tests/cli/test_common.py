@@ -5,6 +5,7 @@ import importlib.machinery
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from voxport.cli.common import emit_json, example, needs, show_table
+from voxport.cli.common import emit_json, example, let_threads_sleep, needs, show_table
 from voxport.runtime.errors import BackendError
 
 
@@ -115,3 +116,12 @@ def test_examples_survive_clicks_wrapping() -> None:
 
     lines = CliRunner().invoke(command, ["--help"], terminal_width=60).output.splitlines()
     assert [line.strip() for line in lines[-3:]] == ["Example:", long, "voxport inspect m.onnx"]
+
+
+def test_a_users_own_wait_policy_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    let_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    let_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

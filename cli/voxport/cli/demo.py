@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.cli.demo_steps import DemoOptions
@@ -35,6 +35,7 @@ def demo(out: Path, seed: int, steps: int, progress: bool | None, as_json: bool)
     from voxport.cli.demo_steps import DemoOptions, check_packages
 
     check_packages()
+    let_threads_sleep()
     shown = sys.stderr.isatty() if progress is None else progress
     summary = run_demo(out, DemoOptions(seed, steps, shown))
     if as_json:

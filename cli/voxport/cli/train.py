@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
 from voxport.cli.train_ablate import ablate
 from voxport.cli.train_evaluate import evaluate
 from voxport.cli.train_options import (
@@ -53,6 +53,7 @@ def train() -> None:
 @needs("train")
 def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bool, **choices: Any) -> None:
     """Train a recipe on a corpus; writes OUT/model.pt, logs and curves."""
+    let_threads_sleep()
     from voxport.train.fit import FitOptions, with_steps
     from voxport.train.fit import fit as run_fit
     from voxport.train.plots import plot_run
