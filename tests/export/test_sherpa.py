@@ -95,9 +95,8 @@ def synthetic() -> list[Float32]:
 
 
 @pytest.mark.parametrize("sounds", [recorded, synthetic])
-def test_sherpa_gives_our_embeddings(made: Made, sounds: object, tmp_path: Path) -> None:
+def test_sherpa_gives_our_embeddings(made: Made, sounds: Callable[[], list[Float32]], tmp_path: Path) -> None:
     """Ours: the NumPy frontend and the eager network of the checkpoint, without any exported file."""
-    assert callable(sounds)
     samples = sounds()
     checkpoint = load_checkpoint(made.checkpoint)
     network = checkpoint.network()
