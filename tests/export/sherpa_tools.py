@@ -115,5 +115,8 @@ def wespeaker_model(path: Path, metadata: dict[str, str] | None = None, frames: 
 
 
 def nemo_model(path: Path, metadata: dict[str, str] | None = None, outputs: int = 2, mels: int = 40) -> Path:
-    inputs = [("audio_signal", int(TensorProto.FLOAT), [1, mels, "frames"]), ("length", int(TensorProto.INT64), [1])]
+    inputs: list[tuple[str, int, list[Any]]] = [
+        ("audio_signal", int(TensorProto.FLOAT), [1, mels, "frames"]),
+        ("length", int(TensorProto.INT64), [1]),
+    ]
     return write_model(path, NEMO if metadata is None else metadata, inputs, [[1, 6]] * outputs)
