@@ -67,13 +67,13 @@ def export_onnx(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or ExportOptions(), Path(output)
-    _check_output(output, options.force)
-    source = _named(checkpoint_path)
+    check_output(output, options.force)
+    source = named(checkpoint_path)
     network = deployable_net(source.checkpoint).float()
-    with _status("Capturing the graph", options.progress):
+    with status("Capturing the graph", options.progress):
         graph = capture(network, source.checkpoint, options)
     evidence = gather(source, options.input_kind, options.limits, "fp32", options.real)
-    contract = _contract(evidence, options.input_kind)
+    contract = contract_for(evidence, options.input_kind)
     part = part_of(output)
     try:
         _write(part, graph, contract)
@@ -84,7 +84,7 @@ def export_onnx(
             failed = output.with_suffix(".failed.onnx") if options.keep_failed else None
             if failed is not None:
                 os.replace(part, failed)
-            raise ParityError(_refusal(report, output, failed))
+            raise ParityError(refusal(report, output, failed))
         _write(part, graph, contract.replace(parity=report.summary()))
         OnnxModel.load(part, verify=True)  # the file as it will be, by the rules of whoever uses it
         os.replace(part, output)
@@ -110,7 +110,7 @@ def check(
     model = OnnxModel.load(model_path, verify=False)
     contract = model.contract
     limits = LengthLimits(contract.min_frames, contract.max_frames)
-    evidence = gather(_named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
+    evidence = gather(named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
     return prove(model, evidence, os.fspath(model_path), progress)
 
 
@@ -149,7 +149,8 @@ def capture(network: DeployableNet, checkpoint: Checkpoint, options: ExportOptio
     return to_onnx(module, {source[0]: source[1], "lengths": lengths}, ("scores", "embedding"), options.opset)
 
 
-def _contract(evidence: Evidence, kind: InputKind) -> Contract:
+def contract_for(evidence: Evidence, kind: InputKind) -> Contract:
+    """The contract of an artefact of `kind`, its golden vector taken from the evidence; parity is not in it yet."""
     checkpoint, golden = evidence.checkpoint, evidence.golden
     return Contract(
         labels=checkpoint.labels,
@@ -171,11 +172,13 @@ def _contract(evidence: Evidence, kind: InputKind) -> Contract:
     )
 
 
-def _named(path: str | os.PathLike[str]) -> Named:
+def named(path: str | os.PathLike[str]) -> Named:
+    """Load the checkpoint at `path`, with the names that reports and artefacts use."""
     return Named(load_checkpoint(path), os.fspath(path), checkpoint_sha256(path))
 
 
-def _check_output(output: Path, force: bool) -> None:
+def check_output(output: Path, force: bool) -> None:
+    """Raise ExportError unless an artefact may be written to `output`; makes its folder."""
     if output.is_dir():
         raise ExportError(f"{output}: is a folder; name a file in it, such as {output / 'model.onnx'}")
     if output.exists() and not force:
@@ -193,7 +196,8 @@ def _write(path: Path, graph: ModelProto, contract: Contract) -> None:
     path.write_bytes(to_bytes(model))
 
 
-def _refusal(report: ParityReport, output: Path, failed: Path | None) -> str:
+def refusal(report: ParityReport, output: Path, failed: Path | None) -> str:
+    """Why no artefact was written, for a person; `failed` is the file that was kept, if one was."""
     kept = f"the file was kept as {failed}"
     if failed is None:
         kept = "nothing was written; --keep-failed keeps the file for inspection"
@@ -203,7 +207,8 @@ def _refusal(report: ParityReport, output: Path, failed: Path | None) -> str:
 
 
 @contextmanager
-def _status(text: str, shown: bool) -> Iterator[None]:
+def status(text: str, shown: bool) -> Iterator[None]:
+    """A spinner on stderr while the block runs, if `shown`."""
     if not shown:
         yield
         return

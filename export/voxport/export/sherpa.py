@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from voxport.export.artefact import _check_output, _contract, _named, _refusal, _status, report_stem
+from voxport.export.artefact import check_output, contract_for, named, refusal, report_stem, status
 from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError, ParityError
 from voxport.export.files import cannot_write, part_of
@@ -61,16 +61,16 @@ def export_sherpa(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or SherpaOptions(), Path(output)
-    _check_output(output, options.force)
-    source = _named(checkpoint_path)
+    check_output(output, options.force)
+    source = named(checkpoint_path)
     checkpoint = source.checkpoint
     network = deployable_net(checkpoint).float()
     comment = f"written by voxport export sherpa; recipe {checkpoint.recipe.name}, {len(checkpoint.labels)} speakers"
     metadata = sherpa_metadata(checkpoint.frontend, network.class_weight_ES.shape[0], options.language, comment)
-    with _status("Capturing the graph", options.progress):
+    with status("Capturing the graph", options.progress):
         graph = capture_sherpa(network, framework_of(checkpoint.frontend), checkpoint.frontend.n_mels)
     evidence = _one_by_one(gather(source, "features", options.limits, "fp32", options.real))
-    contract = _contract(evidence, "features")
+    contract = contract_for(evidence, "features")
     part = part_of(output)
     try:
         _write(part, graph, metadata, contract)
@@ -78,7 +78,7 @@ def export_sherpa(
         report = prove(SherpaModel.load(part), evidence, str(output), options.progress)
         write_report(report, report_stem(output))
         if not report.passed:
-            raise ParityError(_refusal(report, output, part if options.keep_failed else None))
+            raise ParityError(refusal(report, output, part if options.keep_failed else None))
         _write(part, graph, metadata, contract.replace(parity=report.summary()))
         found = check_sherpa(part)  # the file as it will be, by the rules of whoever loads it
         if not found.passed:
