@@ -34,6 +34,7 @@ class FakeOnnxRuntime(types.ModuleType):
         self.real = onnxruntime
         self.__version__ = "1.31.1"
         self.SessionOptions, self.ExecutionMode = onnxruntime.SessionOptions, onnxruntime.ExecutionMode
+        self.RunOptions = onnxruntime.RunOptions
         self.offered, self.starts, self.failure = offered, offered if starts is None else starts, failure
         self.asked: list[list[Any]] = []
         self.shapes: list[tuple[int, ...]] = []
@@ -67,9 +68,9 @@ class FakeSession:
             for name, count in self._runtime.nodes.items()
         ]
 
-    def run(self, outputs: Any, inputs: dict[str, Any]) -> Any:
+    def run(self, outputs: Any, inputs: dict[str, Any], options: Any = None) -> Any:
         self._runtime.shapes.append(next(iter(inputs.values())).shape)
-        return self._session.run(outputs, inputs)
+        return self._session.run(outputs, inputs, options)
 
 
 def install(patch: pytest.MonkeyPatch, fake: FakeOnnxRuntime, tensorrt: str | None = "10.16.1.11") -> FakeOnnxRuntime:

@@ -361,6 +361,32 @@ def test_the_session_runs_as_asked_and_never_spins(tiny: TinyModel) -> None:
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
+def test_only_long_runs_give_their_memory_back(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path / "long.onnx", max_frames=2000)
+    session = RecordingSession(start_session(tiny.path, OnnxOptions()))
+    model = OnnxModel(tiny.contract, session)
+    kept = 1200  # frames of 10 ms in 12 s, all rows of a batch together
+    for rows, frames, gives_back in (
+        (1, kept, False),
+        (1, kept + 1, True),
+        (2, kept // 2, False),
+        (3, kept // 2, True),
+    ):
+        model.run(np.zeros((rows, frames, tiny.contract.frontend.n_mels), np.float32), [frames] * rows)
+        options = session.options[-1]
+        asked = options and options.get_run_config_entry("memory.enable_memory_arena_shrinkage")
+        assert (asked == "cpu:0") is gives_back
+
+
+class RecordingSession:
+    def __init__(self, session: Any) -> None:
+        self.session, self.options = session, list[Any]()
+
+    def run(self, outputs: Any, inputs: dict[str, Any], options: Any = None) -> Any:
+        self.options.append(options)
+        return self.session.run(outputs, inputs, options)
+
+
 def test_threads_may_share_a_model(tiny: TinyModel) -> None:
     model = OnnxModel.load(tiny.path)
     inputs = features([5, 11, 23, 47])
