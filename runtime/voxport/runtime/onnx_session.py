@@ -207,8 +207,8 @@ def _session_options(runtime: Any, options: OnnxOptions) -> Any:
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file is called
     # Every length is a new shape, and a pattern would be kept for each that was ever seen. The arena stays:
-    # without it every run asks the system for its memory page by page, which took up to twice as long
-    # as the arithmetic. `give_back` keeps what it holds bounded.
+    # without it every run asks the system for its memory page by page, which took up to as long
+    # again as the arithmetic. `give_back` keeps what it holds bounded.
     settings.enable_mem_pattern = False
     if options.device != "cpu":  # so that it can be told, and checked, which nodes run where
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
