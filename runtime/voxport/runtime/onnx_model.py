@@ -117,7 +117,7 @@ class OnnxModel:
 
     def _run(self, batch: Float32, counts: Int64) -> Answer:
         # Attention's memory grows with the square of the length: one sound of 30 s would leave the
-        # process with 500 MB for good. Such runs give theirs back, and pay for it with a tenth to a sixth of their time.
+        # process with 500 MB for good. Such runs give theirs back, for a tenth to a sixth of their time.
         options = self._give_back if batch.shape[0] * batch.shape[1] > self._kept else None
         try:
             scores, embedding = self._session.run(_OUTPUTS, {self._source: batch, "lengths": counts}, options)
