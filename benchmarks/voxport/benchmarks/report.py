@@ -6,6 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from voxport.benchmarks.evidence import (
+    Accuracy,
+    Build,
+    ColdStart,
+    Energy,
+    GpuState,
+    Limits,
+    Memory,
+    Profile,
+    Served,
+)
 from voxport.benchmarks.machine import Machine
 from voxport.benchmarks.plan import BackendSpec, Cell, LatencySettings
 from voxport.benchmarks.protocol import Opened
@@ -18,7 +29,7 @@ from voxport.runtime.schema import decode, encode
 REPORT_KIND = "voxport.latency"
 REPORT_VERSION = 1
 
-RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline", "answers differ"]
+RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline", "answers differ", "less accurate"]
 
 
 class ReportError(VoxportError):
@@ -35,6 +46,7 @@ class BackendReport:
     precision: str
     checkpoint_sha256: str  # of the checkpoint that the file comes from, or is
     opened: Opened | None  # None where it never opened
+    build: Build | None = None  # of what was made of the checkpoint for this run; `size_bytes` is then its size
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,9 @@ class Block:
     """The calls of one backend at one cell in one round. Times in nanoseconds, in order.
 
     `started` is in seconds since the measurement began. `peak_memory` is the process's, in bytes.
+    A call answers `utterances`, where that is not `cell.batch`: offline, the whole set; as a server, one.
+    As a server, `wall_ns` are the latencies, queueing included, at the highest rate that was held, and
+    `cpu_ns` are the processor times of the calls. `device_ns` are times between CUDA events, of other calls.
     """
 
     round: int
@@ -72,6 +87,12 @@ class Block:
     warmup: Warmup
     wall_ns: tuple[int, ...]
     cpu_ns: tuple[int, ...]
+    utterances: int | None = None
+    device_ns: tuple[int, ...] = ()
+    served: Served | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    gpus: tuple[GpuState, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,7 @@ class Failure:
     """Something that a backend could not do, and why. `round` is None before timing."""
 
     backend: str
-    stage: Literal["open", "answer", "time"]
+    stage: Literal["build", "open", "answer", "time", "cold", "accuracy", "limits", "profile"]
     round: int | None
     cell: Cell | None
     reason: str
@@ -91,7 +112,10 @@ class Row:
 
     Times are milliseconds of a call; `real_time_factor` is median time over the sound's duration.
     `speed_up` is baseline time over this one's, `cpu_speed_up` the same in processor time.
-    `spread` is interquartile range over median.
+    `spread` is interquartile range over median. `rank` is 1 for the best of those whose answers and accuracy
+    pass. `share` is the floor's part of the median time. Bytes and joules: medians over rounds.
+    In the Server scenario `queries_per_second` is the highest rate (geometric mean over rounds), 0 where
+    some round held none, and `speed_up` is the ratio of rates.
     """
 
     backend: str
@@ -111,6 +135,16 @@ class Row:
     answer: AnswerCheck | None
     spread: float
     unstable_rounds: int
+    rank: int | None = None
+    accuracy: float | None = None
+    size_bytes: int | None = None
+    resident_bytes: int | None = None
+    proportional_bytes: int | None = None
+    device_bytes: int | None = None
+    device_p50_ms: float | None = None
+    joules_per_utterance: float | None = None
+    share: float | None = None
+    queries_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +167,11 @@ class LatencyReport:
     blocks: tuple[Block, ...]
     kind: str = REPORT_KIND
     version: int = REPORT_VERSION
+    trace: tuple[int, ...] = ()  # lengths in frames that trace cells followed
+    cold_starts: tuple[ColdStart, ...] = ()
+    accuracy: tuple[Accuracy, ...] = ()
+    limits: Limits | None = None
+    profiles: tuple[Profile, ...] = ()
 
     def without_samples(self) -> dict[str, Any]:
         """The document without its blocks, for a screen or a pipe."""
@@ -143,7 +182,7 @@ class LatencyReport:
     def compared(self, backend: str) -> bool:
         """Whether this backend got a speed-up against eager in at least one cell, with equal answers."""
         rows = [row for row in self.rows if row.backend == backend]
-        return any(row.speed_up is not None and row.verdict != "answers differ" for row in rows)
+        return any(row.speed_up is not None and row.verdict not in ("answers differ", "less accurate") for row in rows)
 
     def sound_seconds(self, cell: Cell) -> float:
         """Seconds of sound in each utterance of `cell`, which must have been timed."""
