@@ -13,7 +13,8 @@ import errno
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +41,9 @@ Samples = npt.NDArray[np.float32]
 PathName = str | os.PathLike[str]
 
 
-def read_audio(path: PathName, sample_rate: int, *, max_seconds: float | None = MAX_SECONDS) -> Samples:
+def read_audio(
+    path: PathName, sample_rate: int, *, max_seconds: float | None = MAX_SECONDS, enough: int | None = None
+) -> Samples:
     """The sound of a file, shape (n,), float32, mono, in [-1, 1] at `sample_rate`.
 
     The file may have 1 to 8 channels, which are averaged, and a rate of 4 to 192 kHz. It is decoded in
@@ -48,17 +51,29 @@ def read_audio(path: PathName, sample_rate: int, *, max_seconds: float | None = 
     refused where its format tells: wav, flac, ogg, and mp3 with a Xing header, as all encoders write it.
     (libsndfile guesses the length of an mp3 of variable bit rate without that header.)
 
+    With `enough`, decoding stops at the block in which there come to be more samples than that: what lies
+    behind is neither decoded nor checked.
+
     Raises:
         AudioError: missing, empty, damaged, truncated, too long, not a sound file, or not finite numbers.
         BackendError: soundfile or soxr is not installed.
     """
-    blocks = list(audio_blocks(path, sample_rate, max_seconds=max_seconds))
+    blocks: list[Samples] = []
+    count = 0
+    with closing(audio_blocks(path, sample_rate, max_seconds=max_seconds)) as found:
+        for block in found:
+            blocks.append(block)
+            count += len(block)
+            if enough is not None and count > enough:
+                break
     if not blocks:
         raise AudioError(f"{os.fspath(path)}: holds no samples; a sound file with at least one frame is needed")
     return np.concatenate(blocks)
 
 
-def audio_blocks(path: PathName, sample_rate: int, *, max_seconds: float | None = None) -> Iterator[Samples]:
+def audio_blocks(
+    path: PathName, sample_rate: int, *, max_seconds: float | None = None
+) -> Generator[Samples, None, None]:
     """The sound of `read_audio` block by block, none of them empty: in constant memory, however long it is.
 
     Raises as `read_audio` does, but where the fault is reached; a file without samples gives no block.
@@ -104,15 +119,7 @@ def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
     Raises:
         AudioError: another type or shape, no samples, NaN or infinity, or floats far beyond [-1, 1].
     """
-    array = np.asarray(samples)
-    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
-        raise AudioError(f"{name}: expected floats in [-1, 1], or int16 or int32 samples, found {array.dtype}")
-    if array.size == 0:
-        raise AudioError(f"{name}: holds no samples (shape {array.shape}); at least one is needed")
-    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] > MAX_CHANNELS):
-        hint = "; pass the transpose" if array.ndim == 2 and array.shape[0] <= MAX_CHANNELS else ""
-        expected = f"(n,) or (n, channels) with at most {MAX_CHANNELS} channels"
-        raise AudioError(f"{name}: expected shape {expected}, found {array.shape}{hint}")
+    array = check_layout(samples, name)
     if array.dtype.kind == "i":
         array = array / float(-np.iinfo(array.dtype).min)
     if not np.isfinite(array).all():
@@ -122,6 +129,20 @@ def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
         raise AudioError(f"{name}: samples reach {peak:.6g}, expected [-1, 1]; divide 16-bit values by 32768")
     mono = array if array.ndim == 1 else array.mean(axis=1, dtype=np.float64)
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def check_layout(samples: npt.ArrayLike, name: str = "samples") -> npt.NDArray[Any]:
+    """The part of `check_samples` that looks at no sample: type and shape, at no cost. Raises as it does."""
+    array = np.asarray(samples)
+    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
+        raise AudioError(f"{name}: expected floats in [-1, 1], or int16 or int32 samples, found {array.dtype}")
+    if array.size == 0:
+        raise AudioError(f"{name}: holds no samples (shape {array.shape}); at least one is needed")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] > MAX_CHANNELS):
+        hint = "; pass the transpose" if array.ndim == 2 and array.shape[0] <= MAX_CHANNELS else ""
+        expected = f"(n,) or (n, channels) with at most {MAX_CHANNELS} channels"
+        raise AudioError(f"{name}: expected shape {expected}, found {array.shape}{hint}")
+    return array
 
 
 def check_rate(rate: int, name: str) -> None:

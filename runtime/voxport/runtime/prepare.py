@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.audio import check_samples, read_audio, resample
+from voxport.runtime.audio import audio_seconds, check_layout, check_rate, check_samples, read_audio, resample
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import AudioError, VoxportError
 from voxport.runtime.frontend import compute_features
@@ -27,23 +27,46 @@ class Prepared:
 def prepare_sound(contract: Contract, sound: Sound, sample_rate: int | None, name: str = "the sound") -> Prepared:
     """Decode or check a sound, bring it to the frontend's rate, check its length, compute features.
 
+    A sound that is too long is refused as soon as that is known: a file is decoded no further than the
+    model can hear, an array is neither checked nor resampled.
+
     Raises:
         AudioError: it cannot be decoded or holds no usable samples.
         LengthError: it gives too few or too many frames; said before any feature is computed.
     """
-    rate = contract.frontend.sample_rate
+    rate, allowed = contract.frontend.sample_rate, LengthRange.of_sound(contract)
     if isinstance(sound, (str, os.PathLike)):
         name = os.fspath(sound)
-        samples = read_audio(sound, rate)
+        samples = _decoded(sound, rate, allowed)
     else:
         given_rate = _whole_rate(sample_rate, name)
-        samples = check_samples(_array(sound, name), name)
-        if given_rate != rate:
-            samples = resample(samples, given_rate, rate)
-    LengthRange.of_sound(contract).check(np.array([samples.size]), (name,))
+        samples = _checked(_array(sound, name), given_rate, rate, allowed, name)
+    allowed.check(np.array([samples.size]), (name,))
     if contract.input_kind == "features":
         return Prepared(compute_features(samples, contract.frontend), samples.size / rate)
     return Prepared(samples, samples.size / rate)
+
+
+def _decoded(sound: str | os.PathLike[str], rate: int, allowed: LengthRange) -> npt.NDArray[np.float32]:
+    samples = read_audio(sound, rate, enough=allowed.longest)
+    if samples.size > allowed.longest:
+        # The header says how long it is in all; where it says nothing, or less, what was decoded is true.
+        claimed = round((audio_seconds(sound) or 0.0) * rate)
+        allowed.check(np.array([max(samples.size, claimed)]), (os.fspath(sound),))
+    return samples
+
+
+def _checked(
+    array: npt.NDArray[Any], given_rate: int, rate: int, allowed: LengthRange, name: str
+) -> npt.NDArray[np.float32]:
+    layout = check_layout(array, name)
+    if given_rate != rate:
+        check_rate(given_rate, "sample_rate")
+    coming = round(len(layout) * rate / given_rate)
+    if coming > allowed.longest + 1:  # the resampler may round by one sample
+        allowed.check(np.array([coming]), (name,))
+    samples = check_samples(layout, name)
+    return samples if given_rate == rate else resample(samples, given_rate, rate)
 
 
 def prepare_features(contract: Contract, features: npt.ArrayLike, name: str = "the features") -> Prepared:
