@@ -23,6 +23,8 @@ KINDS = {
     "no batch norm": dataclasses.replace(OPTIONS, batch_norm=False),
     "attention and maximum": dataclasses.replace(OPTIONS, pooling="self_attention_max"),
     "mean": dataclasses.replace(OPTIONS, pooling="mean"),
+    "attentive statistics": dataclasses.replace(OPTIONS, pooling="attentive_statistics"),
+    "stacked frames": dataclasses.replace(OPTIONS, stack_frames=4, pooling="attentive_statistics"),
     "maximum, no batch norm": dataclasses.replace(OPTIONS, pooling="self_attention_max", batch_norm=False),
     "transformer": dataclasses.replace(OPTIONS, encoder="transformer"),
     "transformer, maximum": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),

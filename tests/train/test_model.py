@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from voxport.train.encoder import ConformerEncoder, TransformerEncoder
 from voxport.train.head import AmSoftmaxHead, MlpHead
-from voxport.train.model import SpeakerNet, build_network, count_parameters
-from voxport.train.pooling import MeanPooling, SelfAttentionMaxPooling, SelfAttentionPooling
+from voxport.train.model import SpeakerNet, build_network, count_parameters, stack_frames
+from voxport.train.pooling import AttentiveStatisticsPooling, MeanPooling, SelfAttentionMaxPooling, SelfAttentionPooling
 from voxport.train.recipe import ModelOptions, load_recipe, recipe_names
 
 OPTIONS = ModelOptions(num_layers=2, d_model=16, num_heads=2, ffn_dim=24, kernel_size=7, dropout=0.3)
@@ -20,6 +21,8 @@ KINDS = {
     "self_attention_max": dataclasses.replace(OPTIONS, pooling="self_attention_max"),
     "conformer_mean": dataclasses.replace(OPTIONS, pooling="mean", batch_norm=False),
     "transformer": dataclasses.replace(OPTIONS, encoder="transformer", pooling="mean", batch_norm=False, head="mlp"),
+    "attentive_statistics": dataclasses.replace(OPTIONS, pooling="attentive_statistics"),
+    "stacked": dataclasses.replace(OPTIONS, stack_frames=4, kernel_size=3),
     "transformer_max": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),
 }
 
@@ -72,6 +75,35 @@ def test_mask_does_not_outlive_a_call(network: SpeakerNet) -> None:
     before = network(features)
     network(features, torch.tensor([30, 4]))
     assert torch.equal(network(features), before)
+
+
+@torch.inference_mode()
+def test_stacked_frames_are_the_neighbours_in_order_filled_up_with_zeros() -> None:
+    features = torch.arange(1.0, 11.0).reshape(1, 5, 2)
+    padding = torch.tensor([[False, False, False, True, True]])
+    stacked, mask = stack_frames(features, padding, 3)
+    assert stacked.tolist() == [[[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 0, 0]]]
+    assert mask is not None
+    assert mask.tolist() == [[False, True]]
+
+
+@torch.inference_mode()
+def test_attentive_statistics_are_numpys_weighted_mean_and_deviation() -> None:
+    torch.manual_seed(1)
+    pooling, frames = AttentiveStatisticsPooling(8), torch.randn(1, 6, 8)
+    hidden = np.tanh(frames[0].numpy() @ pooling.hidden.weight.numpy().T + pooling.hidden.bias.numpy())
+    score = (hidden @ pooling.score.weight.numpy().T + pooling.score.bias.numpy())[:, 0]
+    weights = np.exp(score) / np.exp(score).sum()
+    mean = np.average(frames[0].numpy(), axis=0, weights=weights)
+    deviation = np.sqrt(np.average((frames[0].numpy() - mean) ** 2, axis=0, weights=weights))
+    np.testing.assert_allclose(pooling(frames)[0].numpy(), np.concatenate([mean, deviation]), atol=1e-5)
+
+
+def test_a_single_frame_has_a_slope_everywhere() -> None:
+    frames = torch.randn(2, 1, 8, requires_grad=True)
+    AttentiveStatisticsPooling(8)(frames).sum().backward()
+    assert frames.grad is not None
+    assert torch.isfinite(frames.grad).all()
 
 
 def test_self_attention_pooling_is_a_softmax_weighted_mean() -> None:

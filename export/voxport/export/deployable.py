@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from voxport.export.errors import ExportError
 from voxport.export.folding import double, linear
 from voxport.export.layers import DeployableConformerLayer, DeployableTransformerLayer, Mask
-from voxport.export.pooling import Pooling, folds
+from voxport.export.pooling import build_pooling, folds
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.encoder import ConformerEncoder, TransformerEncoder
 from voxport.train.head import AmSoftmaxHead
@@ -28,9 +28,9 @@ from voxport.train.model import SpeakerNet
 # that ignored it would fail only later, in the parity gate.
 _KNOWN: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys("num_layers d_model num_heads ffn_dim kernel_size dropout head_dropout".split()),
-    **dict.fromkeys("batch_norm am_scale am_margin".split()),
+    **dict.fromkeys("batch_norm am_scale am_margin stack_frames".split()),
     "encoder": ("conformer", "transformer"),
-    "pooling": ("self_attention", "self_attention_max", "mean"),
+    "pooling": ("self_attention", "self_attention_max", "attentive_statistics", "mean"),
     "head": ("am_softmax",),
 }
 _SMALLEST_NORM = 1e-12  # as in torch.nn.functional.normalize, which training uses
@@ -46,10 +46,11 @@ class DeployableNet(nn.Module):
 
     def __init__(self, network: SpeakerNet) -> None:
         super().__init__()
+        self.stack_frames = network.stack_frames
         self.project = linear(network.project)
         layers, last_norm = _layers(network.encoder, affine=not folds(network.pooling))
         self.layers = nn.ModuleList(layers)
-        self.pooling = Pooling(network.pooling, network.norm, last_norm)
+        self.pooling = build_pooling(network.pooling, network.norm, last_norm)
         head = network.head
         if not isinstance(head, AmSoftmaxHead):
             raise TypeError(f"no scores are known for {type(head).__name__}")
@@ -62,7 +63,9 @@ class DeployableNet(nn.Module):
         valid_BT = torch.arange(T, device=lengths_B.device) < lengths_B[:, None]
         # Padding may hold NaN, which no product can mask: replaced once here, all that follows is finite.
         clean_BTF = torch.where(valid_BT[:, :, None], features_BTF, 0.0)
-        x_ND = self.project(clean_BTF.reshape(B * T, num_mels))
+        if self.stack_frames > 1:
+            clean_BTF, valid_BT = self._stacked(clean_BTF, valid_BT)
+        x_ND = self.project(clean_BTF.reshape(-1, clean_BTF.shape[2]))
         mask = Mask(valid_BT, x_ND.dtype)
         for layer in self.layers:
             x_ND = layer(x_ND, mask)
@@ -70,6 +73,14 @@ class DeployableNet(nn.Module):
         norm_B1 = torch.linalg.vector_norm(pooled_BE, dim=-1, keepdim=True)
         embedding_BE = pooled_BE / norm_B1.clamp_min(_SMALLEST_NORM)
         return embedding_BE @ self.class_weight_ES, embedding_BE
+
+    def _stacked(self, features_BTF: Tensor, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """As `train.model.stack_frames`, with as many groups as fit after filling up; none of them is cut."""
+        B, T, num_mels = features_BTF.shape
+        count = self.stack_frames
+        groups = (T + count - 1) // count
+        filled_BTF = F.pad(features_BTF, (0, 0, 0, count - 1))[:, : groups * count]
+        return filled_BTF.reshape(B, groups, count * num_mels), valid_BT[:, ::count]
 
 
 def deployable_net(checkpoint: Checkpoint) -> DeployableNet:

@@ -10,16 +10,27 @@ Letters in shapes: B utterances, T frames each, N = B·T, D model width, E embed
 import torch
 from torch import Tensor, nn
 
-from voxport.export.folding import batch_norm, double
+from voxport.export.folding import batch_norm, double, linear
 from voxport.export.layers import Mask
-from voxport.train.pooling import MeanPooling, SelfAttentionMaxPooling, SelfAttentionPooling
+from voxport.train.pooling import (
+    AnyPooling,
+    AttentiveStatisticsPooling,
+    MeanPooling,
+    SelfAttentionMaxPooling,
+    SelfAttentionPooling,
+)
 
-TrainedPooling = SelfAttentionPooling | MeanPooling
 
-
-def folds(pooling: TrainedPooling) -> bool:
+def folds(pooling: AnyPooling) -> bool:
     """Whether the affine part of the frames may move behind the pooling."""
-    return not isinstance(pooling, SelfAttentionMaxPooling)
+    return not isinstance(pooling, SelfAttentionMaxPooling | AttentiveStatisticsPooling)
+
+
+def build_pooling(pooling: AnyPooling, norm: nn.Module, frame_norm: nn.LayerNorm) -> "Pooling | StatisticsPooling":
+    """The deployable form of a trained pooling and the normalisation after it."""
+    if isinstance(pooling, AttentiveStatisticsPooling):
+        return StatisticsPooling(pooling, norm)
+    return Pooling(pooling, norm, frame_norm)
 
 
 class Pooling(nn.Module):
@@ -29,7 +40,7 @@ class Pooling(nn.Module):
     offset_E: Tensor
     score_D1: Tensor | None
 
-    def __init__(self, pooling: TrainedPooling, norm: nn.Module, frame_norm: nn.LayerNorm) -> None:
+    def __init__(self, pooling: SelfAttentionPooling | MeanPooling, norm: nn.Module, frame_norm: nn.LayerNorm) -> None:
         super().__init__()
         gain_E, offset_E = batch_norm(norm, pooling.width)
         gain_D, offset_D = torch.ones_like(gain_E), torch.zeros_like(offset_E)
@@ -60,3 +71,35 @@ class Pooling(nn.Module):
             return torch.softmax(mask.bias_BT, dim=-1)
         score_BT = (x_ND @ self.score_D1).reshape(mask.batch, mask.frames)
         return torch.softmax(score_BT + mask.bias_BT, dim=-1)
+
+
+class StatisticsPooling(nn.Module):
+    """(N, D) → (B, E): weighted mean and standard deviation, then the trained normalisation.
+
+    The frames come with their affine part: the smallest variance is one of the frames as they were trained.
+    """
+
+    gain_E: Tensor
+    offset_E: Tensor
+    score_H1: Tensor
+
+    def __init__(self, pooling: AttentiveStatisticsPooling, norm: nn.Module) -> None:
+        super().__init__()
+        gain_E, offset_E = batch_norm(norm, pooling.width)
+        self.register_buffer("gain_E", gain_E)
+        self.register_buffer("offset_E", offset_E)
+        self.hidden = linear(pooling.hidden)
+        # The score's own bias shifts all frames alike, and falls out of the softmax.
+        self.register_buffer("score_H1", double(pooling.score.weight).T.contiguous())
+        self.smallest_variance = pooling.smallest_variance
+
+    def forward(self, x_ND: Tensor, mask: Mask) -> Tensor:
+        """(N, D) → (B, E)."""
+        x_BTD = x_ND.reshape(mask.batch, mask.frames, x_ND.shape[1])
+        score_BT = (torch.tanh(self.hidden(x_ND)) @ self.score_H1).reshape(mask.batch, mask.frames)
+        weight_B1T = torch.softmax(score_BT + mask.bias_BT, dim=-1)[:, None, :]
+        mean_B1D = weight_B1T @ x_BTD
+        centred_BTD = x_BTD - mean_B1D
+        variance_BD = (weight_B1T @ (centred_BTD * centred_BTD))[:, 0]
+        deviation_BD = variance_BD.clamp_min(self.smallest_variance).sqrt()
+        return torch.cat([mean_B1D[:, 0], deviation_BD], dim=1) * self.gain_E + self.offset_E

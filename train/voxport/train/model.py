@@ -1,9 +1,10 @@
-"""The speaker network: log-mel → encoder → pooling → batch norm → dropout → head.
+"""The speaker network: log-mel → (frames stacked) → encoder → pooling → batch norm → dropout → head.
 
 Letters in shapes: B utterances, T frames, F mel bands, D embedding width, S speakers.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxport.train.encoder import build_encoder
@@ -18,7 +19,8 @@ class SpeakerNet(nn.Module):
     def __init__(self, options: ModelOptions, n_mels: int, speakers: int) -> None:
         super().__init__()
         self.speakers = speakers
-        self.project = nn.Linear(n_mels, options.d_model)
+        self.stack_frames = options.stack_frames
+        self.project = nn.Linear(n_mels * options.stack_frames, options.d_model)
         self.encoder = build_encoder(options)
         self.pooling = build_pooling(options)
         self.embedding_size = self.pooling.width
@@ -34,6 +36,8 @@ class SpeakerNet(nn.Module):
             padding = torch.arange(features.shape[1], device=lengths.device) >= lengths.unsqueeze(1)
             # The garbage that a caller leaves in the padding may be NaN, which no later mask removes.
             features = features.masked_fill(padding.unsqueeze(2), 0.0)
+        if self.stack_frames > 1:
+            features, padding = stack_frames(features, padding, self.stack_frames)
         frames = self.encoder(self.project(features), padding)
         embedding: Tensor = self.norm(self.pooling(frames, padding))
         return embedding
@@ -46,6 +50,16 @@ class SpeakerNet(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features (B, T, F) → scores (B, S)."""
         return self.scores(self.embed(features, lengths))
+
+
+def stack_frames(features: Tensor, padding: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
+    """Each `count` neighbouring frames as one: (B, T, F) → (B, ⌈T / count⌉, count · F), and the padding likewise.
+
+    The last group is filled up with zeros; a group counts where any of its frames does.
+    """
+    batch, frames, n_mels = features.shape
+    features = F.pad(features, (0, 0, 0, -frames % count)).reshape(batch, -1, count * n_mels)
+    return features, None if padding is None else padding[:, ::count]
 
 
 def build_network(options: ModelOptions, n_mels: int, speakers: int) -> SpeakerNet:

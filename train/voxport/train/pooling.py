@@ -60,8 +60,40 @@ class MeanPooling(nn.Module):
         return total / (~padding).sum(dim=1, keepdim=True)
 
 
-def build_pooling(options: ModelOptions) -> SelfAttentionPooling | MeanPooling:
+class AttentiveStatisticsPooling(nn.Module):
+    """A weighted mean over time, and beside it the weighted standard deviation, of each dimension.
+
+    The weights are a softmax over a score that a small network gives each frame.
+    Okabe, Koshinaka, Shinoda: "Attentive Statistics Pooling for Deep Speaker Embedding", 2018, eq. 4 to 8.
+    """
+
+    smallest_variance = 1e-5  # a root has no slope at 0, where a single frame would put it
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(d_model, max(1, d_model // 4))
+        self.score = nn.Linear(self.hidden.out_features, 1)
+        self.width = 2 * d_model
+
+    def forward(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
+        """(B, T, D) → (B, 2 D)."""
+        score = self.score(torch.tanh(self.hidden(frames))).squeeze(-1)
+        if padding is not None:
+            score = score.masked_fill(padding, float("-inf"))
+        weights = score.softmax(dim=-1)
+        mean = torch.einsum("bt,btd->bd", weights, frames)
+        # Not E[x²] - E[x]²: that loses all digits where the frames are nearly alike.
+        variance = torch.einsum("bt,btd->bd", weights, (frames - mean.unsqueeze(1)).square())
+        return torch.cat([mean, variance.clamp_min(self.smallest_variance).sqrt()], dim=1)
+
+
+AnyPooling = SelfAttentionPooling | AttentiveStatisticsPooling | MeanPooling
+
+
+def build_pooling(options: ModelOptions) -> AnyPooling:
     """A freshly initialised pooling of the kind that `options.pooling` names; its `width` is that of its output."""
+    if options.pooling == "attentive_statistics":
+        return AttentiveStatisticsPooling(options.d_model)
     if options.pooling == "mean":
         return MeanPooling(options.d_model)
     if options.pooling == "self_attention_max":

@@ -24,8 +24,9 @@ class ModelOptions:
     """The network's shape.
 
     `dropout` is the encoder's; `head_dropout`, between pooling and head, is the same where it is None.
-    `kernel_size` is the Conformer's, in frames. `am_scale` and `am_margin` are s and m of AM-Softmax
-    (Wang et al. 2018); the MLP head has neither.
+    `stack_frames` neighbouring frames enter the encoder as one, so that it sees that many times fewer.
+    `kernel_size` is the Conformer's, in frames as the encoder sees them. `am_scale` and `am_margin` are
+    s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
     """
 
     num_layers: int
@@ -34,17 +35,18 @@ class ModelOptions:
     ffn_dim: int = 512
     kernel_size: int = 31
     dropout: float = 0.3
-    pooling: Literal["self_attention", "self_attention_max", "mean"] = "self_attention"
+    pooling: Literal["self_attention", "self_attention_max", "attentive_statistics", "mean"] = "self_attention"
     batch_norm: bool = True
     am_scale: float = 30.0
     am_margin: float = 0.35
     encoder: Literal["conformer", "transformer"] = "conformer"
     head: Literal["am_softmax", "mlp"] = "am_softmax"
     head_dropout: float | None = None
+    stack_frames: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim) < 1:
-            raise ValueError("num_layers, d_model, num_heads and ffn_dim must be positive")
+        if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim, self.stack_frames) < 1:
+            raise ValueError("num_layers, d_model, num_heads, ffn_dim and stack_frames must be positive")
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model {self.d_model} must be a multiple of num_heads {self.num_heads}")
         if self.kernel_size % 2 == 0 or self.kernel_size < 1:
