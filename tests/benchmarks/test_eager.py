@@ -10,7 +10,7 @@ import pytest
 
 from tests.benchmarks.conftest import QUICK
 from tests.runtime.tiny_models import FRONTEND, make_tiny
-from voxport.benchmarks.backends import EagerBackend, open_backend
+from voxport.benchmarks.backends import open_backend
 from voxport.benchmarks.inputs import make_inputs
 from voxport.benchmarks.latency import measure
 from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec, LatencySettings
@@ -72,7 +72,7 @@ def test_an_exported_model_agrees_and_a_foreign_one_does_not(real_checkpoint: Pa
     from voxport.export.artefact import ExportOptions, export_onnx
 
     own, foreign = tmp_path / "own.onnx", tmp_path / "foreign.onnx"
-    export_onnx(real_checkpoint, own, ExportOptions("features", 20, 40))
+    export_onnx(real_checkpoint, own, ExportOptions(min_frames=20, max_frames=40))
     make_tiny(foreign)
     report = measure(
         [own, foreign], real_checkpoint, LatencySettings(frames=(20,), rounds=1, rule=QUICK, control=False)

@@ -44,7 +44,7 @@ def exported_sound(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 def _export(folder: Path, checkpoint: Checkpoint, kind: InputKind) -> Exported:
     path = write_checkpoint(folder / "model.pt", checkpoint)
-    options = ExportOptions(kind, LIMITS.min_frames, LIMITS.max_frames)
+    options = ExportOptions(input_kind=kind, min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames)
     report = export_onnx(path, folder / "model.onnx", options)
     return Exported(checkpoint, path, folder / "model.onnx", report)
 

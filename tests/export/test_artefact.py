@@ -16,7 +16,7 @@ import torch
 
 from tests.export.conftest import LIMITS, Exported
 from tests.export.tiny import LABELS, OPTIONS, make_checkpoint, write_checkpoint
-from voxport.export import artefact
+from voxport.export import artefact, proven
 from voxport.export.artefact import ExportOptions, check, export_onnx
 from voxport.export.errors import ExportError, ParityError
 from voxport.export.parity_grid import LengthLimits
@@ -233,7 +233,7 @@ def test_interruption_leaves_nothing(
         assert [each.name[:12] for each in tmp_path.iterdir()] == [".model.onnx."]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(artefact, "prove", interrupted)
+    monkeypatch.setattr(proven, "prove", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_onnx(exported.checkpoint_path, tmp_path / "model.onnx", OPTIONS_HERE)
     assert list(tmp_path.iterdir()) == []

@@ -50,7 +50,8 @@ def onnx(
     a longer range takes longer to prove. Its report is written beside the file, as NAME.parity.json,
     .md and .png. A file that does not pass is not left under its name, and the exit code is 1.
     """
-    from voxport.export.artefact import ExportOptions, export_onnx, report_stem
+    from voxport.export.artefact import ExportOptions, export_onnx
+    from voxport.export.proven import report_stem
     from voxport.export.real import RealOptions
 
     shown = is_shown(progress)
@@ -92,9 +93,9 @@ def check(
     padded batches, over the whole range of lengths that it promises to take.
     """
     from voxport.export.artefact import check as run_check
-    from voxport.export.artefact import report_stem
     from voxport.export.errors import ParityError
     from voxport.export.parity_report import write_report
+    from voxport.export.proven import report_stem
     from voxport.export.real import RealOptions
 
     shown = is_shown(progress)

@@ -36,7 +36,7 @@ def sherpa(
     those of `--frontend nemo_mel40` or `--frontend kaldi_fbank80`. Others are refused. The file also
     carries voxport's own contract. Its parity report is written beside it.
     """
-    from voxport.export.artefact import report_stem
+    from voxport.export.proven import report_stem
     from voxport.export.real import RealOptions
     from voxport.export.sherpa import SherpaOptions, export_sherpa
 

@@ -1,8 +1,9 @@
 """The gate around an artefact: gather the evidence from the checkpoint, hold the artefact against it."""
 
+import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -16,12 +17,36 @@ from voxport.runtime.backend import Backend
 from voxport.runtime.contract import Contract, InputKind, Precision
 from voxport.runtime.errors import ContractError
 from voxport.runtime.golden import replay_golden
-from voxport.train.checkpoint import Checkpoint
+from voxport.train.checkpoint import Checkpoint, checkpoint_sha256, load_checkpoint
 from voxport.train.data.progress import track
 
 T = TypeVar("T")
 
 _GOLDEN_FRAMES = 31
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOptions:
+    """What every export that ends in the gate lets its user choose.
+
+    Lengths are in frames, both included; the gate proves the artefact over the whole range. `real` says how
+    many real utterances it uses. An existing output is replaced only with `force`. With `keep_failed` an
+    artefact that does not pass stays as NAME.failed.SUFFIX. Raises ExportError for lengths that are impossible.
+    """
+
+    min_frames: int = 20
+    max_frames: int = 3000
+    force: bool = False
+    keep_failed: bool = False
+    real: RealOptions = field(default_factory=RealOptions)
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.limits  # refuses lengths that are impossible
+
+    @property
+    def limits(self) -> LengthLimits:
+        return LengthLimits(self.min_frames, self.max_frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +80,15 @@ class Named:
     checkpoint: Checkpoint
     path: str
     sha256: str
+
+
+def named(path: str | os.PathLike[str]) -> Named:
+    """Load the checkpoint at `path`, with the names that reports and artefacts use.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    return Named(load_checkpoint(path), os.fspath(path), checkpoint_sha256(path))
 
 
 def gather(source: Named, kind: InputKind, limits: LengthLimits, precision: Precision, real: RealOptions) -> Evidence:

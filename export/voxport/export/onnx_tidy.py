@@ -7,6 +7,7 @@ values as it happened to create them. Here nodes and values are named after the 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -59,6 +60,15 @@ def check_graph(model: ModelProto, opset: int, where: str) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as problem:
         raise ExportError(f"{where}: not valid ONNX ({problem})") from problem
+
+
+def write_onnx(path: Path, graph: ModelProto, metadata: Mapping[str, str]) -> None:
+    """Write `graph` with `metadata` to `path`; equal graphs and metadata give equal bytes."""
+    model = ModelProto()
+    model.CopyFrom(graph)
+    for key, value in sorted(metadata.items()):
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(to_bytes(model))
 
 
 def to_bytes(model: ModelProto) -> bytes:

@@ -1,0 +1,94 @@
+"""A hidden folder beside an artefact's destination, in which it stands until it has earned its name.
+
+Inside it the artefact has its final name already: loaders that go by suffixes, and formats of several
+files that refer to each other, see what users will see.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+from voxport.export.errors import ExportError
+from voxport.export.files import cannot_write, part_of
+
+
+def check_output(output: Path, force: bool, folder: bool = False) -> None:
+    """Raise ExportError unless an artefact may be written to `output`; makes the folder that it goes into.
+
+    `folder` says that the artefact is a folder itself.
+    """
+    if output.is_dir() and not folder:
+        raise ExportError(f"{output}: is a folder; name a file in it, such as {output / 'model.onnx'}")
+    if os.path.lexists(output) and folder and not output.is_dir():
+        raise ExportError(f"{output}: is a file, and a folder is to be written; give another name")
+    if os.path.lexists(output) and not force:
+        raise ExportError(f"{output}: exists; give another name, or --force to replace it")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise cannot_write(output, problem) from problem
+
+
+class Staging:
+    """Use it in a `with` block: at its end the hidden folder is gone, whatever happened.
+
+    `beside` are suffixes of files that belong to the artefact; see `proven.Target`.
+    """
+
+    def __init__(self, output: Path, beside: tuple[str, ...] = (), folder: bool = False) -> None:
+        self._output, self._beside, self._is_folder = output, beside, folder
+        self._home = part_of(output)
+        self.artefact = self._home / output.name
+
+    def __enter__(self) -> "Staging":
+        self.clear()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Start anew with an empty folder."""
+        shutil.rmtree(self._home, ignore_errors=True)
+        self._home.mkdir(parents=True)
+
+    def name(self) -> None:
+        """Move the artefact to its name.
+
+        Raises:
+            ExportError: it would replace a folder that holds more than an export writes.
+        """
+        self._move(self._output)
+
+    def keep_failed(self) -> Path:
+        """Move the artefact to NAME.failed.SUFFIX, and return that path."""
+        failed = self._output.with_name(f"{self._output.stem}.failed{self._output.suffix}")
+        self._move(failed)
+        return failed
+
+    def _move(self, to: Path) -> None:
+        # The artefact goes last: where it stands under its name, what belongs to it is there.
+        for suffix in self._beside:
+            os.replace(f"{self.artefact}{suffix}", f"{to}{suffix}")
+        if self._is_folder and to.is_dir():
+            self._replace_folder(to)
+        else:
+            os.replace(self.artefact, to)
+
+    def _replace_folder(self, to: Path) -> None:
+        """A full folder cannot be replaced in one step; the old one is put aside and comes back on failure."""
+        strange = sorted({each.name for each in to.iterdir()} - {each.name for each in self.artefact.iterdir()})
+        if strange:
+            raise ExportError(
+                f"{to}: holds {', '.join(strange[:5])}, which no export wrote there; move that, or give another name"
+            )
+        aside = self._home / f"{to.name}.old"
+        os.replace(to, aside)
+        try:
+            os.replace(self.artefact, to)
+        except OSError:
+            os.replace(aside, to)
+            raise
