@@ -44,7 +44,7 @@ class Strategy(enum.Enum):
 
 
 def make_plan(kind: str, project: Any, classes: Any, profiles: list[tuple[Shape, Shape]], **changes: Any) -> bytes:
-    """A plan; `changes` are `dtypes` (name → dtype), `extra` (a further output) and `on_host` (an input)."""
+    """A plan; `changes`: `dtypes` (name → dtype), `extra` (a further output), `on_host` (an input), `host_code`."""
     content = io.BytesIO()
     np.savez(
         content, project=project, classes=classes, kind=np.array(kind), profiles=np.array(profiles),
@@ -87,9 +87,16 @@ class FakeTensorRT(types.ModuleType):
 class Runtime:
     def __init__(self, trt: FakeTensorRT) -> None:
         self._trt = trt
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, plan: bytes) -> "Engine | None":
-        return None if self._trt.failing("deserialize_cuda_engine") else Engine(self._trt, plan)
+        if self._trt.failing("deserialize_cuda_engine"):
+            return None
+        engine = Engine(self._trt, plan)
+        if engine.changes.get("host_code") and not self.engine_host_code_allowed:
+            self._trt.logger.log(Severity.ERROR, "the plan carries host code, which is not allowed")
+            return None
+        return engine
 
 
 class Engine:

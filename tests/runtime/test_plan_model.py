@@ -20,7 +20,7 @@ from voxport.runtime import SpeakerIdentifier, VoxportError, cuda_memory, plan_e
 from voxport.runtime.contract import Array, Golden, InputKind
 from voxport.runtime.errors import BackendError, ContractError, LengthError
 from voxport.runtime.load import DeviceChoice, load_backend
-from voxport.runtime.plan_file import sidecar_path, write_sidecar
+from voxport.runtime.plan_file import VERSION_COMPATIBLE, sidecar_path, write_sidecar
 from voxport.runtime.plan_model import PlanModel, PlanOptions
 
 N = FRONTEND.n_mels
@@ -52,7 +52,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     trt = FakeTensorRT(cuda, request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    caches = (cuda_memory.cuda_module, plan_engine._logger)
+    caches = (cuda_memory.cuda_module, plan_engine.error_log)
     for cached in caches:
         cached.cache_clear()
     yield World(cuda, trt, tmp_path)
@@ -352,6 +352,24 @@ def test_a_length_out_of_range_is_refused_before_anything_runs(world: World, tin
     with pytest.raises(VoxportError):
         model.run(np.zeros((1, 20, N + 1), np.float32), [20])
     assert world.cuda.calls == []
+
+
+@every_version
+def test_a_version_compatible_plan_runs_its_native_code_only_where_that_is_allowed(
+    world: World, tiny: TinyModel
+) -> None:
+    path = world.plan(tiny, host_code=True)
+    with pytest.raises(BackendError, match="the plan carries host code, which is not allowed"):
+        load_backend(path)
+    write_sidecar(path, tiny.contract, {VERSION_COMPATIBLE: "yes"}, {"profiles": []})
+    world.trt.calls.clear()
+    with pytest.raises(BackendError, match=r"carries native code .* BackendOptions\(host_code=True\)"):
+        load_backend(path)
+    assert world.trt.calls == []
+    rows = features([20])
+    answer = PlanModel.load(path, PlanOptions(host_code=True)).run(rows[0][None], [20])
+    np.testing.assert_allclose(answer.scores[0], tiny.scores(rows[0]), atol=1e-4)
+    assert json.loads(sidecar_path(path).read_text())["profiles"] == []
 
 
 # --- the files ----------------------------------------------------------------------------------------

@@ -55,16 +55,20 @@ class Profile:
 class Engine:
     """A deserialized plan. The caller serialises all calls: contexts share their activation memory."""
 
-    def __init__(self, plan: bytes, where: str) -> None:
-        """Deserialize `plan`. Raises BackendError where TensorRT is missing or refuses it."""
+    def __init__(self, plan: bytes, where: str, host_code: bool = False) -> None:
+        """Deserialize `plan`; `host_code` lets it bring native code of its own, as version-compatible plans do.
+
+        Raises BackendError where TensorRT is missing or refuses it.
+        """
         import_tensorrt()
         import tensorrt as trt
 
-        self._log = _logger()
-        self._log.take()
-        runtime: trt.Runtime = self._try("starting its runtime", lambda: trt.Runtime(self._log))
+        error_log().take()
+        runtime: trt.Runtime = attempt("starting its runtime", lambda: trt.Runtime(error_log()))
+        if host_code:
+            runtime.engine_host_code_allowed = True
         self._runtime = runtime  # must outlive the engine
-        engine: trt.ICudaEngine = self._try(f"loading {where}", lambda: runtime.deserialize_cuda_engine(plan))
+        engine: trt.ICudaEngine = attempt(f"loading {where}", lambda: runtime.deserialize_cuda_engine(plan))
         self._engine = engine
 
     def tensors(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -108,9 +112,9 @@ class Engine:
 
     def context(self, profile: Profile, stream: int, memory: int, size: int) -> "Context":
         """A context for `profile` whose activations live in `memory`, `size` bytes on the device."""
-        made: Any = self._try("creating an execution context", self._new_context)
-        self._try("giving a context its memory", lambda: _give_memory(made, memory, size))
-        context = Context(made, self._try)
+        made: Any = attempt("creating an execution context", self._new_context)
+        attempt("giving a context its memory", lambda: _give_memory(made, memory, size))
+        context = Context(made)
         context.choose(profile.index, stream)
         return context
 
@@ -123,38 +127,27 @@ class Engine:
             return engine.create_execution_context_without_device_memory()
         return engine.create_execution_context(strategy.USER_MANAGED)
 
-    def _try(self, what: str, call: Callable[[], Any]) -> Any:
-        """`call()`, where None, False and exceptions become a BackendError with TensorRT's own messages."""
-        try:
-            result = call()
-        except Exception as problem:  # the bindings raise TypeError for a null pointer, and others
-            raise BackendError(f"TensorRT: {what} failed ({self._log.take() or problem})") from problem
-        if result is None or result is False:
-            raise BackendError(f"TensorRT: {what} failed ({self._log.take() or 'TensorRT does not say why'})")
-        return result
-
 
 class Context:
     """An execution context with its own shapes."""
 
-    def __init__(self, context: "trt.IExecutionContext", attempt: Callable[[str, Callable[[], Any]], Any]) -> None:
+    def __init__(self, context: "trt.IExecutionContext") -> None:
         self._context = context
-        self._try = attempt
 
     def choose(self, profile: int, stream: int) -> None:
         """Use an optimization profile, before any shape is set."""
-        self._try(f"choosing profile {profile}", lambda: self._context.set_optimization_profile_async(profile, stream))
+        attempt(f"choosing profile {profile}", lambda: self._context.set_optimization_profile_async(profile, stream))
 
     def place(self, addresses: Iterable[tuple[str, int]]) -> None:
         """Tell where each tensor lies on the device."""
         for name, address in addresses:
-            self._try(f"placing {name}", partial(self._context.set_tensor_address, name, address))
+            attempt(f"placing {name}", partial(self._context.set_tensor_address, name, address))
 
     def reshape(self, inputs: Iterable[tuple[str, Shape]], outputs: Iterable[tuple[str, Shape]]) -> None:
         """Set the shapes of all inputs, and check that the outputs take the shapes that are expected."""
         for name, shape in inputs:
-            self._try(f"setting {name} to {shape}", partial(self._context.set_input_shape, name, shape))
-        missing = self._try("inferring shapes", self._context.infer_shapes)
+            attempt(f"setting {name} to {shape}", partial(self._context.set_input_shape, name, shape))
+        missing = attempt("inferring shapes", self._context.infer_shapes)
         if missing:
             raise BackendError(f"TensorRT: the plan also wants {', '.join(missing)}; {_AGAIN}")
         for name, shape in outputs:
@@ -164,7 +157,18 @@ class Context:
 
     def enqueue(self, stream: int) -> None:
         """Queue one run on `stream`."""
-        self._try("a run", lambda: self._context.execute_async_v3(stream))
+        attempt("a run", lambda: self._context.execute_async_v3(stream))
+
+
+def attempt(what: str, call: Callable[[], Any]) -> Any:
+    """`call()`, where None, False and exceptions become a BackendError with TensorRT's own messages."""
+    try:
+        result = call()
+    except Exception as problem:  # the bindings raise TypeError for a null pointer, and others
+        raise BackendError(f"TensorRT: {what} failed ({error_log().take() or problem})") from problem
+    if result is None or result is False:
+        raise BackendError(f"TensorRT: {what} failed ({error_log().take() or 'TensorRT does not say why'})")
+    return result
 
 
 def import_tensorrt() -> Any:
@@ -208,8 +212,11 @@ def _dtype_name(dtype: Any) -> str:
 
 
 @cache
-def _logger() -> Any:
-    """The one logger of this process, since TensorRT keeps the first that it is given."""
+def error_log() -> Any:
+    """The one logger of this process, since TensorRT keeps the first that it is given.
+
+    `take()` returns the errors since the last call.
+    """
     import tensorrt as trt
 
     class ErrorLog(trt.ILogger):  # type: ignore[misc,unused-ignore]

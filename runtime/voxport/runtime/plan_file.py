@@ -19,6 +19,7 @@ from voxport.runtime.contract_limits import check_contract, printable
 from voxport.runtime.errors import ContractError
 
 PLAN_SUFFIXES = (".plan", ".engine")
+VERSION_COMPATIBLE = "version compatible"  # the fact in `built_with` that is "yes" for a plan with native code in it
 _MAGIC = (b"ptrt", b"ftrt")  # the first bytes of plans, older and newer
 _MAX_SIDECAR = 16 << 20
 _EXPORT = "build the plan again, it writes both files"
@@ -56,12 +57,19 @@ def sidecar_path(path: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(path)}.json")
 
 
-def write_sidecar(path: str | os.PathLike[str], contract: Contract, built_with: Mapping[str, str]) -> Path:
+def write_sidecar(
+    path: str | os.PathLike[str],
+    contract: Contract,
+    built_with: Mapping[str, str],
+    more: Mapping[str, object] | None = None,
+) -> Path:
     """Write the sidecar of the finished plan `path`, atomically, and return where.
 
-    `built_with` are facts for a person who meets a plan that does not load: tensorrt, gpu, cuda.
+    `built_with` are facts for a person who meets a plan that does not load: tensorrt, gpu, cuda. `more` are
+    further keys, which `read_sidecar` leaves alone: profiles, reports.
     """
     content = {
+        **(more or {}),
         METADATA_KEY: json.loads(contract.to_json()),
         "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "built_with": dict(built_with),

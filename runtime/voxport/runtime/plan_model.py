@@ -19,7 +19,7 @@ from voxport.runtime.explanation import Explanation
 from voxport.runtime.golden import check_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.plan_engine import Context, Engine, Profile, Shape, Tensor, tensorrt_version
-from voxport.runtime.plan_file import PlanFile, read_plan, read_sidecar
+from voxport.runtime.plan_file import VERSION_COMPATIBLE, PlanFile, read_plan, read_sidecar
 from voxport.runtime.plan_shapes import bucket, choose_profile
 
 _OUTPUTS = ("scores", "embedding")
@@ -31,11 +31,13 @@ class PlanOptions:
 
     `graphs` is the number of shapes whose CUDA graph is kept, the least recently used going first. Inputs
     are then padded to a few shapes, so that most runs find theirs. 0 runs every shape as it comes.
+    `host_code` lets a version-compatible plan run the native code that it carries.
     Raises BackendError for negative numbers.
     """
 
     gpu: int = 0
     graphs: int = 16
+    host_code: bool = False
 
     def __post_init__(self) -> None:
         if self.gpu < 0 or self.graphs < 0:
@@ -96,7 +98,7 @@ class PlanModel:
         plan = read_plan(path, file)
         cuda = Cuda(cuda_module(), chosen.gpu)
         try:
-            model = cls(file.contract, _engine(plan, where, file, chosen.gpu), cuda, chosen)
+            model = cls(file.contract, _engine(plan, where, file, chosen), cuda, chosen)
             for _ in range((2 if model._graphs else 1) if verify else 0):
                 check_golden(model, where)
         except ContractError as problem:
@@ -265,16 +267,22 @@ class PlanModel:
             )
 
 
-def _engine(plan: bytes, where: str, file: PlanFile, gpu: int) -> Engine:
+def _engine(plan: bytes, where: str, file: PlanFile, options: PlanOptions) -> Engine:
     """The engine. Where TensorRT refuses the plan, the message says what it was built for and what is here."""
+    if (VERSION_COMPATIBLE, "yes") in file.built_with and not options.host_code:
+        raise BackendError(
+            f"{where}: a version-compatible plan carries native code that runs on the host; if you trust it, allow "
+            "that with BackendOptions(host_code=True)"
+        )
     try:
-        return Engine(plan, where)
+        return Engine(plan, where, options.host_code)
     except BackendError as problem:
         if not file.built_with or not str(problem).startswith("TensorRT: loading"):
             raise
         built = ", ".join(f"{name} {value}" for name, value in file.built_with)
+        here = f"tensorrt {tensorrt_version()} and {gpu_name(options.gpu)}"
         raise BackendError(
-            f"{problem}. The plan was built with {built}; here are tensorrt {tensorrt_version()} and {gpu_name(gpu)}. "
+            f"{problem}. The plan was built with {built}; here are {here}. "
             "A plan runs only on what it was built for: build it here from the ONNX model"
         ) from problem
 
