@@ -425,3 +425,15 @@ def test_what_was_enrolled_does_not_follow_the_callers_array(gallery: Gallery) -
     gallery.enroll("Ada", rows)
     rows[:] = 7
     assert gallery.verify("Ada", unit(kept).mean(axis=0)).cosine == pytest.approx(1, abs=1e-6)
+
+
+def test_many_voices_at_once_get_the_answers_that_each_gets_alone(gallery: Gallery) -> None:
+    fill(gallery, people(9, 2))
+    gallery.set_thresholds(identify=0.5)
+    probes = people(4, 1, seed=3)[:, 0]
+    together = gallery.identify_many(probes, top=3)
+    for matches, probe in zip(together, probes, strict=True):
+        alone = gallery.identify(probe, top=3)
+        assert [match.speaker for match in matches.ranked] == [match.speaker for match in alone.ranked]
+        assert matches.best.cosine == pytest.approx(alone.best.cosine, abs=1e-6)
+        assert (matches.threshold, matches.known) == (alone.threshold, alone.known)

@@ -16,6 +16,7 @@ from voxport.runtime.gallery_calibration import calibrate
 from voxport.runtime.gallery_file import read_gallery, write_gallery
 from voxport.runtime.gallery_lock import locked
 from voxport.runtime.gallery_results import Enrolled, Match, Matches, Verification
+from voxport.runtime.gallery_search import Float32, Int64, MatrixSearch
 from voxport.runtime.gallery_state import MAX_EMBEDDING_SIZE, State, Thresholds, check_name, unit_rows
 
 PathLike = str | os.PathLike[str]
@@ -128,6 +129,11 @@ class Gallery:
         return tuple(map(Enrolled, state.names, state.counts.tolist()))
 
     @property
+    def state(self) -> State:
+        """Names, voices and thresholds as they are at this moment; a later change makes another state."""
+        return self._state
+
+    @property
     def thresholds(self) -> Thresholds:
         """The thresholds that are used where the caller gives none."""
         return self._state.thresholds
@@ -209,17 +215,27 @@ class Gallery:
         Raises:
             GalleryError: the embedding cannot be used, nobody is enrolled, or `top` is below 1.
         """
+        return self.identify_many(self._one(embedding), top=top, threshold=threshold)[0]
+
+    def identify_many(
+        self, embeddings: npt.ArrayLike, *, top: int = 5, threshold: float | None = None
+    ) -> tuple[Matches, ...]:
+        """What `identify` says of each row of `embeddings` (utterances, embedding_size), as one matrix product.
+
+        Much faster than one by one: all voices are read once for all utterances.
+
+        Raises:
+            GalleryError: an embedding cannot be used, nobody is enrolled, or `top` is below 1.
+        """
         state = self._state
         if top < 1:
             raise GalleryError(f"top must be at least 1, found {top}")
         if not state.names:
             raise GalleryError("the gallery is empty; enroll a speaker first")
-        cosines = np.clip(state.voices @ self._one(embedding), -1, 1)
-        ranked = tuple(
-            Match(state.names[row], float(cosines[row])) for row in np.argsort(-cosines, kind="stable")[:top]
-        )
+        questions = unit_rows(embeddings, self.embedding_size, "the voices").astype(np.float32)
         used = _threshold(threshold, state.thresholds.identify)
-        return Matches(ranked, used, None if used is None else ranked[0].cosine >= used)
+        found = zip(*MatrixSearch(state.voices)(questions, top), strict=True)
+        return tuple(_matches(state, rows, cosines, used) for rows, cosines in found)
 
     def verify(self, name: str, embedding: npt.ArrayLike, *, threshold: float | None = None) -> Verification:
         """Compare the voice `embedding` (embedding_size,) with one speaker.
@@ -240,6 +256,11 @@ class Gallery:
         if len(rows) != 1:
             raise GalleryError(f"the voice: expected one embedding, found {len(rows)}; ask once for each")
         return np.asarray(rows[0], dtype=np.float32)
+
+
+def _matches(state: State, rows: Int64, cosines: Float32, threshold: float | None) -> Matches:
+    ranked = tuple(Match(state.names[row], float(cosine)) for row, cosine in zip(rows, cosines, strict=True))
+    return Matches(ranked, threshold, None if threshold is None else ranked[0].cosine >= threshold)
 
 
 def _row(state: State, name: str) -> int:

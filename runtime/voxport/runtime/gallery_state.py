@@ -12,7 +12,7 @@ import numpy.typing as npt
 from voxport.runtime.errors import GalleryError
 
 MAX_NAME = 200  # characters
-MAX_SPEAKERS = 250_000
+MAX_SPEAKERS = 1_000_000
 MAX_EMBEDDING_SIZE = 1 << 13
 KEPT_PER_SPEAKER, KEPT = 5, 4096  # utterances that are kept to calibrate with; means need none
 
