@@ -1,5 +1,7 @@
 """Training batches: random crops, made so that any step's batch can be made again."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,18 @@ from voxport.train.data.problems import CorpusError
 
 # Streams of random numbers that one seed gives; a step and an epoch of the same number must differ.
 _EPOCHS, _STEPS = 0, 1
+_ALL = slice(None)
+
+
+class CropPlan(NamedTuple):
+    """Where one batch's crops lie in the pack: first rows, frames that are speech, speakers; each (batch,) int64.
+
+    A crop whose utterance is shorter has fewer frames than the crop length; the rest is padding.
+    """
+
+    starts: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.int64]
+    speakers: npt.NDArray[np.int64]
 
 
 class CropBatches:
@@ -16,7 +30,7 @@ class CropBatches:
 
     `batch(step)` depends on the seed and the step alone, never on what was asked before, so that a
     resumed run sees exactly the batches that it would have seen. Each epoch is a fresh permutation of
-    the utterances; the last, incomplete batch of an epoch is dropped.
+    the utterances; the last, incomplete batch of an epoch is dropped. `pad` is the frontend's pad value.
     """
 
     def __init__(self, corpus: Corpus, indices: npt.ArrayLike, batch_size: int, crop_frames: int, seed: int) -> None:
@@ -33,9 +47,10 @@ class CropBatches:
                 f"{corpus.path}: {len(self._indices)} training utterances do not fill one batch of {batch_size}; "
                 f"use a batch size of at most {len(self._indices)}, or more utterances"
             )
-        self._pack = corpus.pack
+        self.pack = corpus.pack
+        self.crop_frames = crop_frames
         self._speakers = corpus.speakers
-        self._pad = np.float32(pad_value(corpus.frontend))
+        self.pad = np.float32(pad_value(corpus.frontend))
         self._window = np.arange(crop_frames)
         self._batch_size = batch_size
         self._seed = seed
@@ -45,21 +60,32 @@ class CropBatches:
     def batches_per_epoch(self) -> int:
         return len(self._indices) // self._batch_size
 
-    def batch(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    @property
+    def last_row(self) -> int:
+        """One past the last row of the pack that a crop may hold."""
+        return int((self.pack.offsets[self._indices] + self.pack.frames[self._indices]).max())
+
+    def plan(self, step: int) -> CropPlan:
+        """Which frames make the batch of `step`. Steps count from 0."""
+        chosen = self._chosen(step)
+        frames = self.pack.frames[chosen]
+        generator = np.random.default_rng([self._seed, _STEPS, step])
+        room = np.maximum(frames - self.crop_frames, 0)
+        starts = self.pack.offsets[chosen] + generator.integers(0, room + 1)
+        return CropPlan(starts, np.minimum(frames, self.crop_frames), self._speakers[chosen])
+
+    def batch(self, step: int, rows: slice = _ALL) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Features (batch, crop_frames, n_mels) float32 and speaker indices (batch,) int64 of `step`.
 
-        Steps count from 0. An utterance shorter than the crop is followed by the frontend's pad value.
+        An utterance shorter than the crop is followed by the frontend's pad value. `rows` takes a part
+        of the batch: the same crops that the whole batch has there.
         """
-        chosen = self._chosen(step)
-        frames = self._pack.frames[chosen]
-        generator = np.random.default_rng([self._seed, _STEPS, step])
-        room = np.maximum(frames - len(self._window), 0)
-        starts = self._pack.offsets[chosen] + generator.integers(0, room + 1)
+        starts, frames, speakers = (values[rows] for values in self.plan(step))
         inside = self._window < frames[:, None]
         # Frames past an utterance's end read its first frame, and are overwritten by the pad value.
-        features = self._pack.rows[starts[:, None] + np.where(inside, self._window, 0)]
-        features[~inside] = self._pad
-        return features, self._speakers[chosen]
+        features = self.pack.rows[starts[:, None] + np.where(inside, self._window, 0)]
+        features[~inside] = self.pad
+        return features, speakers
 
     def _chosen(self, step: int) -> npt.NDArray[np.int64]:
         """Positions in the corpus of the utterances of `step`."""
