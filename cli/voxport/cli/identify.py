@@ -7,14 +7,17 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
     check_packages,
+    check_threshold,
     device_option,
     each_file,
     embed_file,
     fail_if_any,
+    gallery_option,
     holds_features,
     report_errors,
     show_errors,
     threads_option,
+    threshold_option,
 )
 
 if TYPE_CHECKING:
@@ -33,8 +36,8 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Speakers to show for each file.")
-@click.option("--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own.")
-@click.option("--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known.")
+@gallery_option
+@threshold_option
 @device_option
 @threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
@@ -62,8 +65,7 @@ def identify(
     """
     from voxport.runtime import SpeakerIdentifier
 
-    if threshold is not None and gallery is None:
-        raise click.UsageError("--threshold needs --gallery: a model carries its own threshold")
+    check_threshold(gallery, threshold)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
     if explain:

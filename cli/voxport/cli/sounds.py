@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from voxport.runtime import SpeakerIdentifier
+    from voxport.runtime import GalleryScorer, SpeakerIdentifier
 
 R = TypeVar("R")
 
@@ -25,6 +25,40 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2."
 )
+
+gallery_option = click.option(
+    "--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own."
+)
+threshold_option = click.option(
+    "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."
+)
+
+
+def gallery_scorer(
+    identifier: "SpeakerIdentifier", gallery: str | None, threshold: float | None
+) -> "GalleryScorer | None":
+    """What `Stream` and `Timeline` compare with: the enrolled of the file `gallery`; None: the model's own speakers.
+
+    Says on stderr where strangers will not be told apart, for want of a threshold.
+    """
+    if gallery is None:
+        return None
+    from voxport.runtime import Gallery, GalleryScorer
+
+    scorer = GalleryScorer(identifier, Gallery.load(gallery, identifier.contract), threshold=threshold)
+    if scorer.threshold is None:
+        click.echo(
+            f"note: {gallery} has no threshold, so a stranger is given the name of whoever is most alike; "
+            f"set one with --threshold, or calibrate it: voxport enroll {gallery} --calibrate 0.01",
+            err=True,
+        )
+    return scorer
+
+
+def check_threshold(gallery: str | None, threshold: float | None) -> None:
+    """Refuse a threshold that nothing would use."""
+    if threshold is not None and gallery is None:
+        raise click.UsageError("--threshold needs --gallery: a model carries its own threshold")
 
 
 def check_packages(files: Sequence[str], model: str | None = None) -> None:

@@ -3,12 +3,20 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from voxport.cli.common import example, json_option, needs
-from voxport.cli.sounds import device_option, threads_option
+from voxport.cli.sounds import (
+    check_threshold,
+    device_option,
+    gallery_option,
+    gallery_scorer,
+    threads_option,
+    threshold_option,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +35,7 @@ _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
         arecord -q -f S16_LE -r 16000 -c 1 -t raw | voxport stream model.onnx
         ffmpeg -v error -i talk.mp4 -ac 1 -ar 16000 -f f32le - | voxport stream model.onnx --format f32 --json
         voxport stream model.onnx talk.wav --firm
+        voxport stream model.onnx talk.wav --gallery people.gallery --threshold 0.5
         """
     )
 )
@@ -40,6 +49,8 @@ _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
 @click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
 @click.option("--hop", type=float, metavar="SECONDS", help="From window to window.  [default: a quarter window]")
 @click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Speakers in a decision.")
+@gallery_option
+@threshold_option
 @device_option
 @threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
@@ -53,6 +64,8 @@ def stream(
     device: Any,
     threads: int | None,
     verify: bool,
+    gallery: str | None,
+    threshold: float | None,
     **options: Any,
 ) -> None:
     """Say who is speaking, while the sound comes: raw PCM on standard input, or FILE played through.
@@ -62,14 +75,17 @@ def stream(
     """
     from voxport.runtime import SpeakerIdentifier, Stream, StreamOptions
 
+    check_threshold(gallery, threshold)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
     settings = StreamOptions(window_s=options["window"], hop_s=options["hop"], top=options["top"])
     rate = options["rate"] if file == "-" else identifier.contract.frontend.sample_rate
-    live = Stream(identifier, rate, settings)
+    scorer = gallery_scorer(identifier, gallery, threshold)
+    live = Stream(identifier, rate, settings, scorer=scorer)
+    line = _json_line if as_json else _line if scorer is None else partial(_cosine_line, scorer.scale)
     # What is decided before a fault in the sound is printed before the fault is told.
     for chunk in _chunks(file, rate, options["kind"], options["channels"]):
-        _print(live.push(chunk), only_firm, as_json)
-    _print(live.close(), only_firm, as_json)
+        _print(live.push(chunk), only_firm, line)
+    _print(live.close(), only_firm, line)
 
 
 def _chunks(file: str, rate: int, kind: str, channels: int) -> Iterator["npt.NDArray[np.generic]"]:
@@ -118,10 +134,10 @@ def _raw_chunks(source: BinaryIO, kind: str, channels: int) -> Iterator["npt.NDA
         )
 
 
-def _print(decisions: tuple["Decision", ...], only_firm: bool, as_json: bool) -> None:
+def _print(decisions: tuple["Decision", ...], only_firm: bool, line: Callable[["Decision"], str]) -> None:
     for decision in decisions:
         if decision.firm or not only_firm:
-            click.echo(_json_line(decision) if as_json else _line(decision))  # echo flushes: a pipe sees it now
+            click.echo(line(decision))  # echo flushes: a pipe sees it now
 
 
 def _json_line(decision: "Decision") -> str:
@@ -132,7 +148,16 @@ def _json_line(decision: "Decision") -> str:
 
 
 def _line(decision: "Decision") -> str:
+    return _worded(decision, f"{decision.best.probability:6.1%}")
+
+
+def _cosine_line(scale: float, decision: "Decision") -> str:
+    """Of an enrolled voice a person wants the cosine, which thresholds are set in."""
+    return _worded(decision, f"{decision.best.score / scale:6.3f}")
+
+
+def _worded(decision: "Decision", likeness: str) -> str:
     best = decision.best
     who = best.speaker if decision.speaker is not None else f"(unknown; most like {best.speaker})"
     mark = "firm" if decision.firm else "    "
-    return f"{decision.start_s:9.2f} – {decision.end_s:8.2f} s  {mark}  {best.probability:6.1%}  {who}"
+    return f"{decision.start_s:9.2f} – {decision.end_s:8.2f} s  {mark}  {likeness}  {who}"

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.sounds import device_option, threads_option
+from voxport.cli.sounds import (
+    check_threshold,
+    device_option,
+    gallery_option,
+    gallery_scorer,
+    threads_option,
+    threshold_option,
+)
 
 if TYPE_CHECKING:
     from voxport.runtime import Segment
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
         voxport timeline model.onnx meeting.flac
         voxport timeline model.onnx meeting.flac --rttm meeting.rttm --plot meeting.png
         voxport timeline model.onnx meeting.flac --window 3 --hop 1 --json
+        voxport timeline model.onnx meeting.flac --gallery people.gallery --threshold 0.5
         """
     )
 )
@@ -36,6 +44,8 @@ if TYPE_CHECKING:
 )
 @click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
 @click.option("--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Silence in a segment.")
+@gallery_option
+@threshold_option
 @device_option
 @threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
@@ -43,16 +53,17 @@ if TYPE_CHECKING:
 @needs("cpu", "audio")
 def timeline(
     model: str, file: str, rttm: Path | None, plot: Path | None, device: Any, threads: int | None, verify: bool,
-    as_json: bool, **options: Any,
+    as_json: bool, gallery: str | None, threshold: float | None, **options: Any,
 ) -> None:  # fmt: skip
     """Say who speaks when in FILE, a sound file of any length.
 
     The recording is cut into windows; each is compared with MODEL's speakers, and the most plausible
-    sequence of speakers is taken. Silence is left out. A voice below the model's threshold, where it has
-    one, is unknown. Memory does not grow with the recording.
+    sequence of speakers is taken. Silence is left out. A voice below the threshold, where the model or the
+    gallery has one, is unknown. Memory does not grow with the recording.
     """
     from voxport.runtime import SpeakerIdentifier, Timeline, TimelineOptions
 
+    check_threshold(gallery, threshold)
     _check_places(rttm, plot)
     settings = TimelineOptions(
         window_s=options["window"],
@@ -61,7 +72,9 @@ def timeline(
         min_segment_s=options["min_segment"],
         max_gap_s=options["max_gap"],
     )
-    engine = Timeline(SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify), settings)
+    identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    scorer = gallery_scorer(identifier, gallery, threshold)
+    engine = Timeline(identifier, settings, scorer=scorer)
     with _progress(file) as done:
         segments = engine.segments(file, progress=done)
     seconds = done.seconds
@@ -72,9 +85,10 @@ def timeline(
 
         draw_timeline(segments, seconds, f"Who speaks when in {os.path.basename(file)}", plot)
     if as_json:
-        emit_json(_report(model, file, seconds, segments))
+        among = {} if scorer is None else {"gallery": gallery, "threshold": scorer.threshold}
+        emit_json({"model": model, **among, "file": file, "duration_s": seconds, "segments": _encoded(segments)})
     else:
-        _show(file, seconds, segments)
+        _show(file, seconds, segments, None if scorer is None else scorer.scale)
 
 
 def _check_places(rttm: Path | None, plot: Path | None) -> None:
@@ -133,7 +147,8 @@ def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _show(file: str, seconds: float, segments: tuple["Segment", ...]) -> None:
+def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: float | None) -> None:
+    """`scale` turns the scores of enrolled speakers into cosines; None for the model's own speakers."""
     if not segments:
         click.echo(f"{file}: nobody speaks in its {seconds:.1f} s")
         return
@@ -143,12 +158,16 @@ def _show(file: str, seconds: float, segments: tuple["Segment", ...]) -> None:
             clock(segment.end_s),
             f"{segment.duration_s:.2f} s",
             "(unknown)" if segment.speaker is None else segment.speaker,
-            f"{segment.probability:.1%}",
-            f"{segment.score:.2f}",
+            *(
+                [f"{segment.probability:.1%}", f"{segment.score:.2f}"]
+                if scale is None
+                else [f"{segment.score / scale:.3f}"]
+            ),
         )
         for segment in segments
     ]
-    show_table(f"Who speaks when in {file}", ("from", "to", "length", "speaker", "probability", "score"), rows)
+    likeness = ("probability", "score") if scale is None else ("cosine",)
+    show_table(f"Who speaks when in {file}", ("from", "to", "length", "speaker", *likeness), rows)
 
 
 def clock(seconds: float) -> str:
@@ -158,7 +177,7 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}.{rest % 100:02d}"
 
 
-def _report(model: str, file: str, seconds: float, segments: tuple["Segment", ...]) -> dict[str, Any]:
+def _encoded(segments: tuple["Segment", ...]) -> Any:
     from voxport.runtime.schema import encode
 
-    return {"model": model, "file": file, "duration_s": seconds, "segments": encode(segments)}
+    return encode(segments)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from voxport.runtime.gallery_results import Enrolled, Match, Matches, Verification
     from voxport.runtime.gallery_state import Thresholds
     from voxport.runtime.plan_model import PlanModel, PlanOptions
-    from voxport.runtime.scoring import Scorer
+    from voxport.runtime.scoring import GalleryScorer, ModelScorer, Scorer
     from voxport.runtime.segments import Segment
     from voxport.runtime.stream import Decision, Stream, StreamOptions
     from voxport.runtime.timeline import Timeline, TimelineOptions
@@ -64,10 +64,12 @@ __all__ = [
     "Frontend",
     "Gallery",
     "GalleryError",
+    "GalleryScorer",
     "Identification",
     "LengthError",
     "Match",
     "Matches",
+    "ModelScorer",
     "OnnxModel",
     "OnnxOptions",
     "PlanModel",
@@ -94,8 +96,10 @@ _LATER = {  # imported when first asked for: who only identifies does not pay fo
     "Decision": "stream",
     "Enrolled": "gallery_results",
     "Gallery": "gallery",
+    "GalleryScorer": "scoring",
     "Match": "gallery_results",
     "Matches": "gallery_results",
+    "ModelScorer": "scoring",
     "PlanModel": "plan_model",
     "PlanOptions": "plan_model",
     "Scorer": "scoring",
