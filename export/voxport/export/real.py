@@ -50,8 +50,9 @@ def real_utterances(
             checkpoint.data,
             CorpusOptions(checkpoint.frontend, skip_bad=True, cache=options.cache, progress=options.progress),
         )
-        chosen = _choose(corpus, checkpoint.split.valid, limits, options.count)
-        found = tuple(_utterance(corpus, i, kind, limits) for i in chosen)
+        candidates = corpus.indices(checkpoint.split.valid).tolist() if checkpoint.split.valid else None
+        chosen = spread_over_lengths(corpus, candidates, limits, options.count)
+        found = tuple(corpus_utterance(corpus, i, kind, limits) for i in chosen)
     except VoxportError as problem:
         return RealUtterances((), f"none, because {problem}")
     if not found:
@@ -61,16 +62,21 @@ def real_utterances(
     return RealUtterances(found, f"{note}, {cut} of them cut to {limits.max_frames} frames" if cut else note)
 
 
-def _choose(corpus: Corpus, valid: Sequence[str], limits: LengthLimits, count: int) -> list[int]:
-    """Positions of at most `count` utterances, evenly spread over their lengths."""
-    candidates = corpus.indices(valid).tolist() if valid else list(range(len(corpus.utterances)))
-    candidates = [i for i in candidates if corpus.utterances[i].frames >= limits.min_frames]
+def spread_over_lengths(corpus: Corpus, among: Sequence[int] | None, limits: LengthLimits, count: int) -> list[int]:
+    """Positions of at most `count` utterances (`among` these, else of all), evenly spread over their lengths."""
+    every = range(len(corpus.utterances)) if among is None else among
+    candidates = [i for i in every if corpus.utterances[i].frames >= limits.min_frames]
     candidates.sort(key=lambda i: (corpus.utterances[i].frames, corpus.utterances[i].key))
     spread = np.linspace(0, len(candidates) - 1, min(count, len(candidates)))
     return [candidates[round(float(position))] for position in spread]
 
 
-def _utterance(corpus: Corpus, i: int, kind: InputKind, limits: LengthLimits) -> Utterance:
+def corpus_utterance(corpus: Corpus, i: int, kind: InputKind, limits: LengthLimits) -> Utterance:
+    """Utterance `i` as a model of `kind` takes it, cut to its longest length.
+
+    Raises:
+        VoxportError: the model takes sound and the corpus holds features, or the sound cannot be read.
+    """
     key, frontend = corpus.utterances[i].key, corpus.frontend
     values: Any
     if kind == "features":

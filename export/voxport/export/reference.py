@@ -11,9 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from voxport.export.errors import ExportError
 from voxport.export.parity_grid import Utterance
-from voxport.runtime.contract import Precision
 from voxport.runtime.frontend import compute_features
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.onnx_session import default_threads
@@ -56,7 +54,7 @@ def eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], tra
     Utterances that are samples go through the NumPy frontend, which defines the features. For the noise
     they also go through the torch frontend in float32: a frontend inside a graph is no better than that.
     """
-    with _few_threads():
+    with few_threads():
         return _eager_reference(checkpoint, utterances, track)
 
 
@@ -81,7 +79,7 @@ def _eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], tr
 
 
 @contextmanager
-def _few_threads() -> Iterator[None]:
+def few_threads() -> Iterator[None]:
     """As many as the runtime takes: on a busy machine PyTorch's many wait for each other more than they work."""
     before = torch.get_num_threads()
     torch.set_num_threads(default_threads())
@@ -97,19 +95,17 @@ def eager_answer(network: SpeakerNet, frontend: Frontend, values: Floats) -> tup
     return _answer(network, torch.from_numpy(features.astype(np.float32)))
 
 
-def tolerance(precision: Precision, noise: Reference, score_scale: float) -> Tolerance:
-    """How far an artefact's answers may be from the reference.
+def tolerance(noise: Reference, score_scale: float) -> Tolerance:
+    """How far an artefact's answers in float32 may be from the reference.
 
-    fp32: another order of additions is another draw of the noise that float32 itself makes, so the bound
+    Another order of additions is another draw of the noise that float32 itself makes, so the bound
     is ten times what the eager network shows against float64 on the same inputs, and never below what
     a score near its scale can resolve. Rounded up to one digit, so that chance in the
     last ones does not change an artefact's bytes.
     """
-    if precision != "fp32":
-        raise ExportError(f"no tolerance is known for precision {precision}; this voxport proves fp32")
     floor = _FLOOR * score_scale
-    score = _round_up(max(floor, _NOISE_FACTOR * noise.score_noise))
-    embedding = _round_up(max(_FLOOR, _NOISE_FACTOR * noise.embedding_noise))
+    score = round_up(max(floor, _NOISE_FACTOR * noise.score_noise))
+    embedding = round_up(max(_FLOOR, _NOISE_FACTOR * noise.embedding_noise))
     reason = (
         f"{_NOISE_FACTOR} × the eager network's own rounding on these inputs (float32 against float64: max |Δscore| "
         f"{noise.score_noise:.2g}, max ‖Δembedding‖ {noise.embedding_noise:.2g}), at least {_FLOOR:.2g} of the "
@@ -125,8 +121,7 @@ def _answer(network: SpeakerNet, features: Tensor) -> tuple[Tensor, Tensor]:
     return network.scores(embedding)[0], torch.nn.functional.normalize(embedding, dim=-1)[0]
 
 
-def _round_up(value: float) -> float:
-    """The next number of one significant digit."""
-    power = math.floor(math.log10(value))
-    digit = math.ceil(value / 10.0**power * (1 - 1e-9))
-    return float(f"{digit}e{power}")
+def round_up(value: float, digits: int = 1) -> float:
+    """The next number of so many significant digits."""
+    step = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return float(f"{math.ceil(value / step * (1 - 1e-9)) * step:.{digits}g}")

@@ -1,0 +1,80 @@
+"""How far int8 itself moves the answers: the network in PyTorch with its products rounded as int8 rounds them.
+
+This is to int8 what float32 against float64 is to float32: a measure, on the gate's own inputs, of what an
+artefact without any mistake may be off by. It is computed without ONNX.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voxport.export.deployable import deployable_net
+from voxport.export.folding import Product
+from voxport.export.parity_grid import Utterance
+from voxport.export.quantize import ACTIVATION_LEVELS, quantize_weight
+from voxport.export.reference import Reference, Tolerance, Track, few_threads, round_up
+from voxport.runtime.frontend import compute_features
+from voxport.train.checkpoint import Checkpoint
+
+LEAST_COSINE = 0.98
+_FACTOR = 3
+
+
+def int8_tolerance(
+    checkpoint: Checkpoint, utterances: Sequence[Utterance], reference: Reference, track: Track
+) -> Tolerance:
+    """Three times the noise of int8, and never more than a cosine of 0.98 allows.
+
+    Another int8 artefact draws another rounding: it may have finer scales (one per frame) or coarser ones (one
+    for all utterances) than the simulation, which takes one per product and utterance.
+    """
+    score_noise, embedding_noise = int8_noise(checkpoint, utterances, reference, track)
+    scale = checkpoint.recipe.model.am_scale
+    furthest = math.sqrt(2 * (1 - LEAST_COSINE))
+    embedding = round_up(min(_FACTOR * embedding_noise, furthest))
+    # A score is scale × cosine with a unit vector, so it moves by no more than scale × the embedding.
+    score = round_up(min(_FACTOR * score_noise, scale * furthest))
+    reason = (
+        f"{_FACTOR} × what rounding to int8 does on these inputs, simulated in PyTorch (max |Δscore| "
+        f"{score_noise:.2g}, max ‖Δembedding‖ {embedding_noise:.2g}), at most what a cosine of {LEAST_COSINE} "
+        "allows, rounded up to one digit; whether answers stay right is for the accuracy gate to judge"
+    )
+    return Tolerance(score, embedding, reason)
+
+
+def int8_noise(
+    checkpoint: Checkpoint, utterances: Sequence[Utterance], reference: Reference, track: Track
+) -> tuple[float, float]:
+    """The largest |Δscore| and ‖Δembedding‖ between the simulated int8 network and `reference`."""
+    network = deployable_net(checkpoint).float()
+    for module in network.modules():
+        if isinstance(module, Product):
+            _round_product(module)
+    score_noise = embedding_noise = 0.0
+    with few_threads(), torch.inference_mode():
+        for i, utterance in enumerate(track(utterances, "Simulated int8")):
+            values: Any = utterance.input
+            if values.ndim == 1:
+                values = compute_features(values, checkpoint.frontend)
+            features = torch.from_numpy(np.asarray(values, np.float32))[None]
+            scores, embedding = network(features, torch.tensor([features.shape[1]]))
+            score_noise = max(score_noise, float(np.abs(scores[0].numpy() - reference.scores[i]).max()))
+            distance = np.linalg.norm(embedding[0].numpy() - reference.embeddings[i])
+            embedding_noise = max(embedding_noise, float(distance))
+    return score_noise, embedding_noise
+
+
+def _round_product(product: Product) -> None:
+    integers, scale = quantize_weight(product.weight.numpy())
+    product.weight = torch.from_numpy(integers.astype(np.float32) * scale)
+
+    def round_input(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        x = inputs[0]
+        step = x.abs().max().clamp_min(1e-12) / ACTIVATION_LEVELS
+        return (torch.round(x / step) * step,)
+
+    product.register_forward_pre_hook(round_input)
