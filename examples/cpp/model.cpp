@@ -1,0 +1,146 @@
+#include "model.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+namespace voxport {
+namespace {
+
+using nlohmann::json;
+
+// The fewest samples that give so many frames, for each way of framing that a contract may name.
+int64_t min_samples(const json& frontend, int64_t frames) {
+  const std::string framing = frontend.at("framing");
+  const int64_t window = frontend.at("win_length"), hop = frontend.at("hop_length"), n_fft = frontend.at("n_fft");
+  if (framing == "center_reflect") {
+    const int64_t half = n_fft / 2;
+    return std::max(half + 1, (frames - 1) * hop + n_fft - 2 * half);
+  }
+  if (framing == "mirror_edges") return frames * hop - hop / 2;
+  if (framing == "pad_end") return frames == 1 ? 1 : window + (frames - 2) * hop + 1;
+  if (framing == "snip_edges") return window + (frames - 1) * hop;
+  throw std::runtime_error("the contract names a framing that this program does not know: " + framing);
+}
+
+// An array of the contract: little-endian float32 in base64.
+std::vector<float> floats(const json& array) {
+  static const std::string alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::vector<uint8_t> bytes;
+  uint32_t bits = 0;
+  int held = 0;
+  for (const char letter : array.at("base64").get_ref<const std::string&>()) {
+    if (letter == '=') break;
+    const size_t value = alphabet.find(letter);
+    if (value == std::string::npos) throw std::runtime_error("the golden vector is not base64");
+    bits = (bits << 6 | static_cast<uint32_t>(value)) & 0xFFFFFF;
+    if ((held += 6) >= 8) bytes.push_back(static_cast<uint8_t>(bits >> (held -= 8)));
+  }
+  std::vector<float> values(bytes.size() / sizeof(float));
+  for (size_t i = 0; i < values.size(); ++i) {  // by shifts, so that the machine's byte order does not matter
+    const uint8_t* b = &bytes[i * 4];
+    const uint32_t word = b[0] | b[1] << 8 | b[2] << 16 | static_cast<uint32_t>(b[3]) << 24;
+    std::memcpy(&values[i], &word, sizeof word);
+  }
+  return values;
+}
+
+Contract parse(const std::string& text) {
+  const json data = json::parse(text);
+  if (data.at("version") != 1) throw std::runtime_error("contract version " + data.at("version").dump() + ", not 1");
+  if (data.at("input_kind") != "waveform") {
+    throw std::runtime_error("the model takes features; export it with: voxport export onnx … --input waveform");
+  }
+  const json& frontend = data.at("frontend");
+  Contract contract;
+  contract.labels = data.at("labels").get<std::vector<std::string>>();
+  contract.sample_rate = frontend.at("sample_rate");
+  contract.shortest = min_samples(frontend, data.at("min_frames"));
+  contract.longest = min_samples(frontend, data.at("max_frames").get<int64_t>() + 1) - 1;
+  contract.score_scale = data.at("score_scale");
+  if (const json& rejection = data.at("rejection"); !rejection.is_null()) contract.threshold = rejection.at("threshold");
+  contract.golden_input = floats(data.at("golden").at("input"));
+  contract.golden_scores = floats(data.at("golden").at("scores"));
+  contract.golden_tolerance = data.at("golden").at("tolerance");
+  return contract;
+}
+
+std::string seconds(int64_t samples, const Contract& contract) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f s", static_cast<double>(samples) / static_cast<double>(contract.sample_rate));
+  return text;
+}
+
+std::vector<float> copied(const Ort::Value& tensor) {
+  const float* data = tensor.GetTensorData<float>();
+  return {data, data + tensor.GetTensorTypeAndShapeInfo().GetElementCount()};
+}
+
+}  // namespace
+
+Model::Model(const std::string& path, int threads) : path_(path), env_(ORT_LOGGING_LEVEL_ERROR, "voxport") {
+  Ort::SessionOptions options;
+  options.SetIntraOpNumThreads(threads);
+  options.AddConfigEntry("session.intra_op.allow_spinning", "0");  // a waiting thread leaves the core to others
+  options.DisableMemPattern();  // every length is a new shape, and a pattern would be kept for each
+  session_ = Ort::Session(env_, std::filesystem::path(path).c_str(), options);
+  Ort::AllocatorWithDefaultOptions allocator;
+  const auto text = session_.GetModelMetadata().LookupCustomMetadataMapAllocated("voxport.contract", allocator);
+  if (!text) throw std::runtime_error(path + ": has no voxport contract; write it with voxport export onnx");
+  try {
+    contract_ = parse(text.get());
+  } catch (const std::exception& problem) {
+    throw std::runtime_error(path + ": " + problem.what());
+  }
+  check_golden();
+}
+
+Answer Model::run(const std::vector<float>& samples) const {
+  const auto count = static_cast<int64_t>(samples.size());
+  if (count < contract_.shortest || count > contract_.longest) {
+    throw std::runtime_error(seconds(count, contract_) + " is too " + (count < contract_.shortest ? "short" : "long") +
+                             " for this model, which takes " + seconds(contract_.shortest, contract_) + " to " +
+                             seconds(contract_.longest, contract_));
+  }
+  if (!std::all_of(samples.begin(), samples.end(), [](float value) { return std::isfinite(value); })) {
+    throw std::runtime_error("the sound holds NaN or infinite samples");
+  }
+  const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  const std::array<int64_t, 2> shape{1, count};
+  const std::array<int64_t, 1> rows{1};
+  int64_t length = count;
+  const std::array<Ort::Value, 2> inputs{
+      // ONNX Runtime does not write to its inputs; its interface only does not say so.
+      Ort::Value::CreateTensor<float>(memory, const_cast<float*>(samples.data()), samples.size(), shape.data(), 2),
+      Ort::Value::CreateTensor<int64_t>(memory, &length, 1, rows.data(), 1)};
+  const std::array<const char*, 2> input_names{"waveform", "lengths"};
+  const std::array<const char*, 2> output_names{"scores", "embedding"};
+  const auto outputs =
+      session_.Run(Ort::RunOptions{nullptr}, input_names.data(), inputs.data(), 2, output_names.data(), 2);
+  return {copied(outputs[0]), copied(outputs[1])};
+}
+
+// Does this file, on this machine, still give the answer that PyTorch gave?
+void Model::check_golden() const {
+  const std::vector<float> scores = run(contract_.golden_input).scores;
+  bool equal = scores.size() == contract_.golden_scores.size() && scores.size() == contract_.labels.size();
+  for (size_t i = 0; equal && i < scores.size(); ++i) {
+    equal = std::abs(scores[i] - contract_.golden_scores[i]) <= contract_.golden_tolerance;  // false for NaN too
+  }
+  if (!equal) throw std::runtime_error(path_ + ": the model no longer gives its recorded answer; export it again");
+}
+
+std::vector<double> probabilities(const std::vector<float>& scores) {
+  const double most = *std::max_element(scores.begin(), scores.end());
+  std::vector<double> shares;
+  double sum = 0;
+  for (const float score : scores) sum += shares.emplace_back(std::exp(score - most));
+  for (double& share : shares) share /= sum;
+  return shares;
+}
+
+}  // namespace voxport

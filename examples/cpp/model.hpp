@@ -1,0 +1,53 @@
+// A voxport model in C++: the ONNX file and the contract that it carries, run with ONNX Runtime.
+#pragma once
+
+#include <onnxruntime_cxx_api.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace voxport {
+
+// What a program must know of the contract; docs/contract.md has all of it.
+struct Contract {
+  std::vector<std::string> labels;  // of the scores, in order
+  int64_t sample_rate = 0;          // Hz
+  int64_t shortest = 0, longest = 0;  // samples, both allowed
+  double score_scale = 0;             // a score is score_scale × cosine
+  std::optional<double> threshold;    // the cosine below which the speaker is unknown
+  std::vector<float> golden_input, golden_scores;
+  double golden_tolerance = 0;
+};
+
+struct Answer {
+  std::vector<float> scores;     // one for each label
+  std::vector<float> embedding;  // of unit length: compare two voices by their dot product
+};
+
+// Throws std::runtime_error where the file is not a waveform-input model of this contract version, or no longer
+// gives the answer that was recorded when it was written, and Ort::Exception where ONNX Runtime fails.
+class Model {
+ public:
+  explicit Model(const std::string& path, int threads = 1);
+
+  const Contract& contract() const { return contract_; }
+
+  // Mono samples in [-1, 1] at the contract's rate. Throws where they are too few, too many, or not finite.
+  // Any number of threads may call this at once.
+  Answer run(const std::vector<float>& samples) const;
+
+ private:
+  void check_golden() const;
+
+  std::string path_;
+  Ort::Env env_;
+  mutable Ort::Session session_{nullptr};  // Run is safe from many threads, but not const
+  Contract contract_;
+};
+
+// The softmax of all scores.
+std::vector<double> probabilities(const std::vector<float>& scores);
+
+}  // namespace voxport

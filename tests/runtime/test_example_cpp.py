@@ -1,0 +1,170 @@
+"""The C++ example, built with this machine's compiler against ONNX Runtime's wheel, answers as Python does.
+
+It needs cmake, a C++ compiler, nlohmann/json, and ONNX Runtime's headers: the system's (Debian's libonnxruntime-dev),
+or those of a release that the environment variable ONNXRUNTIME_ROOT names. Any version up to the wheel's will do.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
+from voxport.runtime import SpeakerIdentifier
+from voxport.runtime.contract import Rejection
+from voxport.runtime.lengths import LengthRange
+
+SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def missing() -> str | None:
+    """Why the example cannot be built here."""
+    for program, package in (("cmake", "cmake"), ("c++", "g++"), ("make", "make")):
+        if shutil.which(program) is None:
+            return f"{program} is not installed (Debian: {package})"
+    system = [Path("/usr/include"), Path("/usr/local/include")]
+    if not any((folder / "nlohmann" / "json.hpp").exists() for folder in system):
+        return "nlohmann/json is not installed (Debian: nlohmann-json3-dev)"
+    named = [Path(os.environ["ONNXRUNTIME_ROOT"])] if "ONNXRUNTIME_ROOT" in os.environ else []
+    places = [
+        root / part for root in (*named, *system) for part in ("", "include", "onnxruntime", "include/onnxruntime")
+    ]
+    if not any((place / "onnxruntime_cxx_api.h").exists() for place in places):
+        return "ONNX Runtime's C++ headers are not installed; set ONNXRUNTIME_ROOT to an unpacked release"
+    return None
+
+
+def wheel_library() -> Path:
+    """libonnxruntime of the wheel that Python uses, so that both run the same kernels."""
+    found = importlib.util.find_spec("onnxruntime")
+    assert found is not None
+    assert found.origin is not None
+    libraries = sorted(Path(found.origin).parent.glob("capi/libonnxruntime.so.1.*"))
+    if not libraries:
+        pytest.skip("onnxruntime's wheel has no shared library of its own before version 1.20, and not on this system")
+    return libraries[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Build the example once; a function that runs it."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("cpp")
+    root, build = folder / "onnxruntime", folder / "build"
+    (root / "lib").mkdir(parents=True)
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):  # the second is its soname, which wheels leave out
+        (root / "lib" / name).symlink_to(wheel_library())
+    headers = os.environ.get("ONNXRUNTIME_ROOT", "")
+    command(["cmake", "-S", SOURCE, "-B", build, f"-DONNXRUNTIME_ROOT={root};{headers}", "-DCMAKE_BUILD_TYPE=Debug"])
+    made = command(["cmake", "--build", build])
+    assert "warning" not in made.stdout.lower() + made.stderr.lower(), made.stdout + made.stderr
+
+    def program(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(build / "voxport_identify"), *map(str, arguments)],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    return program
+
+
+def command(words: list[object]) -> "subprocess.CompletedProcess[str]":
+    result = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, timeout=900)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def write(path: Path, samples: np.ndarray, rate: int = 16000) -> Path:
+    soundfile.write(path, samples, rate, "PCM_16")
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_it_ranks_as_python_does(run: Run, tiny_waveform: TinyModel, tmp_path: Path, channels: int) -> None:
+    sound = np.stack([tone(0.45), tone(0.45, hertz=1234.5)][:channels], axis=1)
+    path = write(tmp_path / "who.wav", sound)
+    expected = SpeakerIdentifier.load(tiny_waveform.path).identify(path)
+    result = run(tiny_waveform.path, path)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[2] for row in rows] == [each.speaker for each in expected.ranked]
+    assert {row[2] for row in rows} == set(LABELS)  # Chén, Дмитрий, 에리: UTF-8 all the way
+    assert [float(row[1]) for row in rows] == pytest.approx([each.score for each in expected.ranked], abs=1e-4)
+    assert [float(row[0]) for row in rows] == pytest.approx([each.probability for each in expected.ranked], abs=1e-5)
+    assert run(tiny_waveform.path, path, 2).stdout.splitlines() == result.stdout.splitlines()[:2]
+
+
+def test_its_lengths_are_the_contract_s_to_the_sample(run: Run, tiny_waveform: TinyModel, tmp_path: Path) -> None:
+    allowed = LengthRange.of_sound(tiny_waveform.contract)
+    edges = [
+        (allowed.shortest - 1, "short"),
+        (allowed.shortest, ""),
+        (allowed.longest, ""),
+        (allowed.longest + 1, "long"),
+    ]
+    for count, word in edges:
+        result = run(tiny_waveform.path, write(tmp_path / "edge.wav", tone(2)[:count]))
+        assert result.returncode == (1 if word else 0)
+        assert (f"is too {word} for this model, which takes 0.04 s to 0.60 s" in result.stderr) == bool(word)
+
+
+@pytest.mark.parametrize(("threshold", "known"), [(-1.0, True), (1.0, False)])
+def test_a_stranger_is_told_from_the_contract_s_threshold(
+    run: Run, tmp_path: Path, threshold: float, known: bool
+) -> None:
+    model = make_tiny(tmp_path / "m.onnx", "waveform", rejection=Rejection(threshold, 0.01))
+    result = run(model.path, write(tmp_path / "who.wav", tone(0.3)))
+    assert result.stdout.startswith("nobody whom the model knows") == (not known)
+
+
+def test_what_it_cannot_use_is_refused_in_words(
+    run: Run, tiny: TinyModel, tiny_waveform: TinyModel, tmp_path: Path
+) -> None:
+    good = write(tmp_path / "good.wav", tone(0.3))
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(good.read_bytes()[:-100])
+    soundfile.write(tmp_path / "float.wav", tone(0.3), 16000, "FLOAT")
+    (tmp_path / "text.wav").write_text("RIFF of the sea")
+    graph = tiny_graph("waveform", tiny_waveform.project, -tiny_waveform.classes)  # answers other than recorded
+    save(tmp_path / "changed.onnx", graph, tiny_waveform.contract.to_json())
+    save(tmp_path / "bare.onnx", graph)
+    save(tmp_path / "broken.onnx", graph, "{}")
+    cases = [
+        (tiny_waveform.path, write(tmp_path / "8k.wav", tone(0.3, 8000), 8000), "8000 Hz, the model takes 16000 Hz"),
+        (tiny_waveform.path, cut, "is cut short"),
+        (tiny_waveform.path, tmp_path / "float.wav", "is not 16-bit PCM"),
+        (tiny_waveform.path, tmp_path / "text.wav", "is no WAV file"),
+        (tiny_waveform.path, tmp_path / "none.wav", "cannot be read"),
+        (tiny.path, good, "the model takes features"),
+        (tmp_path / "changed.onnx", good, "no longer gives its recorded answer"),
+        (tmp_path / "bare.onnx", good, "has no voxport contract"),
+        (tmp_path / "broken.onnx", good, "broken.onnx: "),
+        (tmp_path / "none.onnx", good, "none.onnx"),
+    ]
+    for model, sound, words in cases:
+        result = run(model, sound)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("error: ")
+        assert words in result.stderr
+    assert run().returncode == 2
+
+
+def test_the_lengths_of_every_framing(run: Run, tmp_path: Path) -> None:
+    """Its count of samples is Python's, whichever way a frontend frames."""
+    from dataclasses import replace
+
+    for framing in ("center_reflect", "snip_edges", "mirror_edges", "pad_end"):
+        model = make_tiny(tmp_path / "m.onnx", "waveform", frontend=replace(FRONTEND, framing=framing))
+        allowed = LengthRange.of_sound(model.contract)
+        sounds = [write(tmp_path / f"{count}.wav", tone(2)[:count]) for count in (allowed.longest, allowed.longest + 1)]
+        assert [run(model.path, sound).returncode for sound in sounds] == [0, 1]
