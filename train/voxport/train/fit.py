@@ -2,42 +2,53 @@
 
 import contextlib
 import dataclasses
-import itertools
-import logging
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from voxport.runtime.frontend import pad_value
-from voxport.train.batches import FixedCrops, WholeUtterances
 from voxport.train.checkpoint import Checkpoint
+from voxport.train.compiling import compiled_scores
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
-from voxport.train.model import build_network
-from voxport.train.module import LOG_EVERY, SpeakerModule, TrainingError
-from voxport.train.recipe import Recipe, TrainOptions
+from voxport.train.dropout import use_host_dropout
+from voxport.train.launch import check_devices, here, one_at_a_time, train_together
+from voxport.train.loaders import Share, TrainingSteps, training_loader, validation_loaders
+from voxport.train.model import build_network, count_parameters
+from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.recipe import Recipe
+from voxport.train.resident import ResidentCrops, goes_on_device
 from voxport.train.run import RunFacts, RunFolder
-from voxport.train.saving import RunSaver
+from voxport.train.saving import RunSaver, best_validation
+from voxport.train.trainer import Hardware, StepBar, build_trainer, choose_device, choose_precision, quiet
+
+__all__ = ["FitOptions", "FitResult", "choose_device", "fit", "steps_done", "with_steps"]
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Where a run goes and how it is carried out; none of this changes what is learnt."""
+    """Where a run goes and how it is carried out. Only `accumulate` changes what is learnt, a little.
+
+    `devices` processes share every batch, each on a device of its own. `accumulate` pieces of a batch go
+    through the network one after another, with one optimiser step at the end; batch normalisation then sees
+    a piece at a time. `compiled` runs the network through torch.compile. `resident` keeps the corpus in the
+    device's memory; auto does so on a GPU with room for it.
+    """
 
     out: Path
     corpus: CorpusOptions
     device: str = "auto"  # auto, cpu or cuda
     resume: bool = False
     progress: bool = True
+    devices: int = 1
+    accumulate: int = 1
+    compiled: bool = False
+    resident: Literal["auto", "yes", "no"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -75,22 +86,31 @@ def with_steps(recipe: Recipe, steps: int | None, seed: int | None = None) -> Re
 def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
     """Train `recipe` on the corpus at `data` into the folder `options.out`.
 
+    Under torchrun every process calls this; the first one writes, and all return the same.
+
     Raises:
-        TrainingError: the folder is taken, the device is missing, or the loss is lost.
+        TrainingError: the folder is taken, a device is missing, the loss is lost, or a process died.
         CorpusError: the corpus cannot be used.
     """
     began = time.perf_counter()
+    device, place = choose_device(options.device), here()
+    _check(recipe, options, device)
     folder = RunFolder(options.out)
-    facts = RunFacts(recipe, options.corpus.frontend, str(data.resolve()), options.corpus.skip_bad)
-    with folder.lock():
-        if options.resume or folder.facts.exists():
+    facts = RunFacts(recipe, options.corpus.frontend, str(data.resolve()), options.corpus.skip_bad, options.accumulate)
+    with folder.lock() if place.first else contextlib.nullcontext():
+        if place.first and (options.resume or folder.facts.exists()):
             folder.start(facts, options.resume)
-        corpus = open_corpus(data, options.corpus)
+        with one_at_a_time(folder.path / ".opening", place):
+            corpus = open_corpus(data, options.corpus)
         split = split_utterances(corpus, recipe.train.valid_fraction, recipe.train.seed)
-        if not folder.facts.exists():  # a corpus that cannot be opened leaves no run behind
+        if place.first and not options.resume:  # a corpus that cannot be opened leaves no run behind
             folder.start(facts, resume=False)
-        saver, parameters = _train(corpus, split, facts, folder, options)
-    best = saver.best
+        job = _Job(corpus, split, facts, folder, options, device)
+        if options.devices > 1 and not place.launched:
+            history = train_together(_train, (job,), options.devices, device)
+        else:
+            history = _train(job)
+    best = best_validation(history)
     assert best is not None
     return FitResult(
         folder.model,
@@ -99,118 +119,89 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
         best["valid/accuracy_whole"],
         best["valid/accuracy_crop"],
         time.perf_counter() - began,
-        parameters,
+        count_parameters(recipe.model, facts.frontend.n_mels, len(corpus.labels)),
     )
 
 
-def _train(
-    corpus: Corpus, split: Split, facts: RunFacts, folder: RunFolder, options: FitOptions
-) -> tuple[RunSaver, int]:
-    recipe = facts.recipe
-    train, valid = corpus.indices(split.train), corpus.indices(split.valid).tolist()
+def _check(recipe: Recipe, options: FitOptions, device: str) -> None:
+    """Refuse what cannot be carried out, before anything is written."""
+    place = here()
+    check_devices(options.devices, device, place)
+    world = max(options.devices, place.world)
+    Share(0, world, options.accumulate).check(recipe.train.batch_size)
+    choose_precision(recipe.train.precision, device)
+    if options.compiled and world > 1:
+        raise TrainingError("--compile works on one device only: batch statistics are gathered between the layers")
 
-    def checkpoint(state: Mapping[str, Tensor], step: int, metrics: dict[str, float]) -> Checkpoint:
-        return Checkpoint(recipe, facts.frontend, corpus.labels, state, split, step, metrics, facts.data)
 
-    torch.manual_seed(recipe.train.seed)
-    network = build_network(recipe.model, facts.frontend.n_mels, len(corpus.labels))
-    module = SpeakerModule(network, recipe.train, torch.from_numpy(corpus.speakers[valid]))
-    saver = RunSaver(folder, checkpoint)
-    done = steps_done(folder) if options.resume else 0
-    batches = CropBatches(corpus, train, recipe.train.batch_size, recipe.train.crop_frames, recipe.train.seed)
-    with _quiet():
-        trainer = _trainer(recipe.train, folder, saver, options)
-        pinned = isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
+@dataclass(frozen=True)
+class _Job:
+    """What one of the training processes needs to know."""
+
+    corpus: Corpus
+    split: Split
+    facts: RunFacts
+    folder: RunFolder
+    options: FitOptions
+    device: str
+
+    def checkpoint(self, state: Mapping[str, Tensor], step: int, metrics: dict[str, float]) -> Checkpoint:
+        facts = self.facts
+        return Checkpoint(
+            facts.recipe, facts.frontend, self.corpus.labels, state, self.split, step, metrics, facts.data
+        )
+
+
+def _train(job: _Job) -> list[dict[str, float]]:
+    """Train in this process, alone or as one of several; returns the validations so far."""
+    options, train, place = job.options, job.facts.recipe.train, here()
+    valid = job.corpus.indices(job.split.valid).tolist()
+    saver = RunSaver(job.folder, job.checkpoint)
+    done = steps_done(job.folder) if options.resume else 0
+    callbacks: list[Callback] = [saver, StepBar()] if options.progress and place.first else [saver]
+    module = _module(job, torch.from_numpy(job.corpus.speakers[valid]))
+    with quiet():
+        trainer = build_trainer(
+            train,
+            Hardware(job.device, place, options.accumulate),
+            callbacks=callbacks,
+            logger=[
+                CSVLogger(job.folder.logs, name="csv", flush_logs_every_n_steps=50),
+                TensorBoardLogger(job.folder.logs, name="tensorboard"),
+            ],
+        )
+        source = _source(job, trainer.strategy.root_device)
+        steps = TrainingSteps(source, train, done, Share(place.rank, place.world, options.accumulate))
         trainer.fit(
             module,
-            DataLoader(_Steps(batches, done, recipe.train.steps), batch_size=None, pin_memory=pinned),
-            _validation(corpus, valid, recipe.train),
-            ckpt_path=folder.last if done else None,
+            training_loader(steps, pinned=job.device == "cuda" and isinstance(source, CropBatches)),
+            validation_loaders(job.corpus, valid, train),
+            ckpt_path=job.folder.last if done else None,
             weights_only=True,
         )
         if trainer.interrupted:
             raise KeyboardInterrupt
-        if not any(row["step"] == recipe.train.steps for row in saver.history):
-            trainer.validate(module, _validation(corpus, valid, recipe.train), verbose=False)
-    return saver, sum(parameter.numel() for parameter in network.parameters())
+        if not any(row["step"] == train.steps for row in saver.history):
+            trainer.validate(module, validation_loaders(job.corpus, valid, train), verbose=False)
+    return saver.history
 
 
-class _Steps(IterableDataset[tuple[Tensor, Tensor]]):
-    """Training batches from step `start` on; the batch of a step depends on its number alone."""
-
-    def __init__(self, batches: CropBatches, start: int, steps: int) -> None:
-        self.batches, self.start, self.steps = batches, start, steps
-
-    def __len__(self) -> int:
-        return self.steps  # of the whole run: Lightning counts on from the resumed step
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in itertools.count(self.start):
-            features, labels = self.batches.batch(step)
-            yield torch.from_numpy(features), torch.from_numpy(labels)
+def _module(job: _Job, valid_labels: Tensor) -> SpeakerModule:
+    recipe = job.facts.recipe
+    torch.manual_seed(recipe.train.seed)
+    network = build_network(recipe.model, job.facts.frontend.n_mels, len(job.corpus.labels))
+    if job.device == "cpu":
+        use_host_dropout(network)
+    scores = compiled_scores(network, job.device) if job.options.compiled else None
+    return SpeakerModule(network, recipe.train, valid_labels, scores)
 
 
-def _validation(corpus: Corpus, indices: list[int], options: TrainOptions) -> list[DataLoader[Any]]:
-    frames = [corpus.utterances[i].frames for i in indices]
-    crops = FixedCrops(corpus.features, indices, options.crop_frames, pad_value(corpus.frontend), options.seed)
-    return [_loader(WholeUtterances(corpus.features, indices, frames)), _loader(crops)]
-
-
-class _Batches(IterableDataset[Any]):
-    """A list of ready batches, as a data set that Lightning can count."""
-
-    def __init__(self, batches: WholeUtterances | FixedCrops) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
-
-
-def _loader(batches: WholeUtterances | FixedCrops) -> DataLoader[Any]:
-    return DataLoader(_Batches(batches), batch_size=None)
-
-
-def _trainer(options: TrainOptions, folder: RunFolder, saver: RunSaver, fit_options: FitOptions) -> pl.Trainer:
-    device = choose_device(fit_options.device)
-    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(options.precision)
-    if precision is None:  # bf16 halves a step's time on tensor cores and gains nothing on most CPUs
-        precision = "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
-    if precision == "16-mixed" and device == "cpu":
-        raise TrainingError('train.precision = "fp16" needs a GPU; use "fp32", "bf16" or "auto" on a CPU')
-    callbacks: list[Callback] = [saver]
-    if fit_options.progress:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    csv = CSVLogger(folder.logs, name="csv", flush_logs_every_n_steps=50)
-    return pl.Trainer(
-        accelerator=device,
-        devices=1,
-        precision=precision,  # type: ignore[arg-type]
-        max_steps=options.steps,
-        max_epochs=-1,
-        val_check_interval=min(options.validate_every, options.steps),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=LOG_EVERY,
-        logger=[csv, TensorBoardLogger(folder.logs, name="tensorboard")],
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=fit_options.progress,
-    )
-
-
-def choose_device(device: str) -> str:
-    """`auto` → the best there is; a device that is asked for and missing is an error."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: PyTorch sees no CUDA device here; use --device cpu, or mend the driver")
-    if device not in ("cpu", "cuda"):
-        raise TrainingError(f"--device {device}: must be auto, cpu or cuda")
-    return device
+def _source(job: _Job, device: torch.device) -> CropBatches | ResidentCrops:
+    """Training batches, from the memory-mapped file or from the device's memory."""
+    train = job.facts.recipe.train
+    indices = job.corpus.indices(job.split.train)
+    batches = CropBatches(job.corpus, indices, train.batch_size, train.crop_frames, train.seed)
+    return ResidentCrops(batches, device) if goes_on_device(batches, device, job.options.resident) else batches
 
 
 def steps_done(folder: RunFolder) -> int:
@@ -219,14 +210,3 @@ def steps_done(folder: RunFolder) -> int:
         return 0
     content = torch.load(folder.last, map_location="cpu", weights_only=True, mmap=True)
     return int(content["global_step"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice that does not apply here: workers for data that is already in memory."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        yield

@@ -26,12 +26,13 @@ except ImportError:  # Windows has no flock; a run folder is not guarded there
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run was started with; `data` is an absolute path."""
+    """What a run was started with; `data` is an absolute path, `accumulate` the pieces of a batch."""
 
     recipe: Recipe
     frontend: Frontend
     data: str
     skip_bad: bool
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class RunFolder:
         """
         if resume:
             begun = self.read()
-            for name in ("recipe", "frontend", "data", "skip_bad"):
+            for name in ("recipe", "frontend", "data", "skip_bad", "accumulate"):
                 if getattr(begun, name) != getattr(facts, name):
                     raise TrainingError(
                         f"{self.facts}: the run was started with another {name}; resume it with the options "

@@ -1,7 +1,7 @@
 """The Lightning callback that writes a run's files: `last.ckpt` to resume from, `model.pt` to use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,10 +14,15 @@ from voxport.train.run import RunFolder
 METRICS = ("valid/accuracy_whole", "valid/accuracy_crop")
 
 
+def best_validation(history: Sequence[dict[str, float]]) -> dict[str, float] | None:
+    """The validation with the highest accuracy on whole utterances; of equals, the later one."""
+    return max(history, key=lambda row: (row["valid/accuracy_whole"], row["step"]), default=None)
+
+
 class RunSaver(pl.Callback):
     """Saves the resumable state every `save_every` steps, and the best network after validations.
 
-    Best means highest accuracy on whole validation utterances; of equals, the later one.
+    Of several processes only the first writes; the others know what it knows.
     `checkpoint(state, step, metrics)` builds the checkpoint to save.
     """
 
@@ -34,10 +39,14 @@ class RunSaver(pl.Callback):
     @property
     def best(self) -> dict[str, float] | None:
         """The validation whose network is in `model.pt`."""
-        return max(self.history, key=lambda row: (row["valid/accuracy_whole"], row["step"]), default=None)
+        return best_validation(self.history)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, SpeakerModule)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # a state between two optimiser steps could not be resumed
         step = trainer.global_step
         if step % pl_module.options.save_every == 0 or step == pl_module.options.steps:
             self._save_last(trainer, pl_module)
@@ -49,23 +58,25 @@ class RunSaver(pl.Callback):
         self.history = [old for old in self.history if old["step"] != row["step"]] + [row]
         if self.best == row:
             _refuse_non_finite(pl_module)
-            save_checkpoint(
-                self.checkpoint(pl_module.network.state_dict(), trainer.global_step, row), self.folder.model
-            )
+            if trainer.is_global_zero:
+                state = pl_module.network.state_dict()
+                save_checkpoint(self.checkpoint(state, trainer.global_step, row), self.folder.model)
 
     def _save_last(self, trainer: pl.Trainer, module: SpeakerModule) -> None:
         _refuse_non_finite(module)
         part = self.folder.last.with_suffix(".part")
         try:
-            trainer.save_checkpoint(part)
-            os.replace(part, self.folder.last)
+            trainer.save_checkpoint(part)  # by all processes; the first one writes
+            if trainer.is_global_zero:
+                os.replace(part, self.folder.last)
         except (OSError, RuntimeError) as problem:  # torch's zip writer reports a full disk as RuntimeError
             raise TrainingError(
                 f"{self.folder.last}: cannot be written ({problem}); the checkpoint before it is intact. "
                 "Make room and go on with --resume"
             ) from problem
         finally:
-            part.unlink(missing_ok=True)
+            if trainer.is_global_zero:
+                part.unlink(missing_ok=True)
 
 
 def _refuse_non_finite(module: SpeakerModule) -> None:

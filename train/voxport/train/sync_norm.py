@@ -1,0 +1,63 @@
+"""Batch normalisation over the whole batch when several CPU processes share it.
+
+PyTorch's `SyncBatchNorm` does this on GPUs only. With either, N processes learn what one process would.
+"""
+
+import torch
+from pytorch_lightning.plugins.layer_sync import LayerSync
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class CpuSyncBatchNorm(nn.BatchNorm1d):
+    """`nn.BatchNorm1d` whose statistics in training are those of all processes' inputs together.
+
+    Every process must bring as many values, as the equal shares of a batch do.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.BatchNorm1d gives it
+        """(B, C) or (B, C, T) → the same shape."""
+        if not self.training:
+            return super().forward(input)
+        others = [dim for dim in range(input.dim()) if dim != 1]
+        world = torch.distributed.get_world_size()
+        count = world * input.numel() // input.shape[1]
+        mean = all_reduce(input.mean(dim=others)) / world
+        centred = input - _per_channel(mean, input)
+        # Squares of centred values: the mean of squares less the squared mean would cancel in float32.
+        variance = all_reduce(centred.square().mean(dim=others)) / world
+        self._remember(mean.detach(), variance.detach() * (count / (count - 1)))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * _per_channel(scale, input) + _per_channel(self.bias, input)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics; as in PyTorch, the remembered variance is the unbiased one."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+class CpuLayerSync(LayerSync):
+    """Lightning's hook that changes batch normalisation for a run on several CPU processes, and back."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return _swap(model, nn.BatchNorm1d, CpuSyncBatchNorm)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        return _swap(model, CpuSyncBatchNorm, nn.BatchNorm1d)
+
+
+def _swap(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
+    for module in model.modules():
+        if type(module) is old:
+            module.__class__ = new  # weights, statistics and settings stay as they are
+    return model
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    """(C,) → a shape that broadcasts against (B, C) or (B, C, T)."""
+    return values.view(1, -1, *[1] * (like.dim() - 2))
