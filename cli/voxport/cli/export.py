@@ -1,13 +1,18 @@
 """`voxport export …`: artefacts, and the proof that they give the original's answers."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from voxport.cli.common import example, json_option, needs
+from voxport.cli.export_int8 import int8_options
 from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
 from voxport.cli.export_sherpa import sherpa, sherpa_check
+from voxport.cli.export_torch import pt2, torchscript
+
+if TYPE_CHECKING:
+    from voxport.export.accuracy import AccuracyOptions
 
 
 @click.group()
@@ -20,6 +25,8 @@ def export() -> None:
         """
         voxport export onnx runs/best/model.pt -o model.onnx
         voxport export onnx runs/best/model.pt -o sound.onnx --input waveform --max-frames 1000
+        voxport export onnx runs/best/model.pt -o half.onnx --precision fp16
+        voxport export onnx runs/best/model.pt -o small.onnx --precision int8 --accuracy-data held-out/
         """
     )
 )
@@ -33,6 +40,14 @@ def export() -> None:
     show_default=True,
     help="What the model takes: log-mel features, or sound with the features computed inside.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the graph; fp16 keeps inputs, outputs, norms, softmax and pooling in fp32, int8 all but matrix products.",
+)
+@int8_options
 @click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input.")
 @click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input.")
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
@@ -85,6 +100,7 @@ def check(
     real: int,
     cache: Path | None,
     progress: bool | None,
+    accuracy: "AccuracyOptions | None",
     as_json: bool,
 ) -> None:
     """Hold MODEL against the CHECKPOINT it came from; exits with 1 where they differ.
@@ -99,7 +115,7 @@ def check(
     from voxport.export.real import RealOptions
 
     shown = is_shown(progress)
-    report = run_check(model, checkpoint, RealOptions(real, cache, shown), shown)
+    report = run_check(model, checkpoint, RealOptions(real, cache, shown), shown, accuracy)
     if folder is not None:
         write_report(report, folder / report_stem(model).name)
     if as_json:
@@ -111,5 +127,7 @@ def check(
         raise ParityError(f"{model}: parity failed: {report.failures[0]}{more}")
 
 
+export.add_command(torchscript)
+export.add_command(pt2)
 export.add_command(sherpa)
 export.add_command(sherpa_check)

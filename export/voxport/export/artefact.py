@@ -3,23 +3,28 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from voxport.export.accuracy import AccuracyOptions
 from voxport.export.deployable import DeployableNet, deployable_net
 from voxport.export.frontend_graph import FrontendGraph
 from voxport.export.gate import GateOptions, gather, named, prove
+from voxport.export.judgement import judged
+from voxport.export.onnx_half import to_half
 from voxport.export.onnx_tidy import check_graph, write_onnx
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
 from voxport.export.proven import Target, prove_and_name
+from voxport.export.quantization import QuantizationReport, QuantizeOptions, quantize_graph
 from voxport.export.real import RealOptions
 from voxport.export.staging import check_output
 from voxport.export.status import status
 from voxport.export.to_onnx import GraphInput, check_opset, to_onnx
-from voxport.runtime.contract import METADATA_KEY, InputKind
+from voxport.runtime.contract import METADATA_KEY, InputKind, Precision
 from voxport.runtime.frontend import min_samples
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.train.checkpoint import Checkpoint
@@ -29,10 +34,15 @@ _EXAMPLE_FRAMES = 53  # of the capture; no other size of a network is likely to 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(GateOptions):
-    """How to export: what the gate's options say, the graph's input, and its opset."""
+    """How to export: what the gate's options say, the graph's input, its precision and its opset.
+
+    `quantize` is for precision int8, where None takes the defaults.
+    """
 
     input_kind: InputKind = "features"
+    precision: Precision = "fp32"
     opset: int = 20
+    quantize: QuantizeOptions | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,16 +64,45 @@ def export_onnx(
     options, output = options or ExportOptions(), Path(output)
     check_output(output, options.force)
     source = named(checkpoint_path)
-    network = deployable_net(source.checkpoint).float()
-    with status("Capturing the graph", options.progress):
-        graph = capture(network, source.checkpoint, options)
-    check_graph(graph, options.opset, str(output))
+    built = build_graph(source.checkpoint, options, str(output))
     target = Target(
-        write=lambda path, contract: write_onnx(path, graph, {METADATA_KEY: contract.to_json()}),
+        write=lambda path, contract: write_onnx(path, built.graph, {METADATA_KEY: contract.to_json()}),
         load=lambda path: OnnxModel.load(path, verify=False),
         accept=accept_onnx,
+        quantization=built.quantization,
     )
-    return prove_and_name(source, output, target, options.input_kind, "fp32", options)
+    return prove_and_name(source, output, target, options.input_kind, options.precision, options)
+
+
+class Built(NamedTuple):
+    """A graph without a contract, and for int8 what that costs each layer."""
+
+    graph: ModelProto
+    quantization: QuantizationReport | None = None
+
+
+def build_graph(checkpoint: Checkpoint, options: ExportOptions, where: str) -> Built:
+    """The ONNX graph of a checkpoint in the precision that is asked for, without a contract. `where` names it.
+
+    Raises:
+        ExportError: the checkpoint cannot be exported, or not in that precision or opset.
+    """
+    network = deployable_net(checkpoint).float()
+    with status("Capturing the graph", options.progress):
+        graph = capture(network, checkpoint, options)
+    quantization = None
+    if options.precision == "fp16":
+        graph = to_half(graph)
+    if options.precision == "int8":
+        chosen = options.quantize or QuantizeOptions(cache=options.real.cache, progress=options.progress)
+        graph, quantization = quantize_graph(graph, checkpoint, options.input_kind, options.limits, chosen)
+    check_graph(graph, options.opset, where)
+    return Built(graph, quantization)
+
+
+def onnx_graph(checkpoint: Checkpoint, options: ExportOptions, where: str) -> ModelProto:
+    """The graph alone; see `build_graph`."""
+    return build_graph(checkpoint, options, where).graph
 
 
 def check(
@@ -71,6 +110,7 @@ def check(
     checkpoint_path: str | os.PathLike[str],
     real: RealOptions | None = None,
     progress: bool = False,
+    accuracy: AccuracyOptions | None = None,
 ) -> ParityReport:
     """Hold an ONNX file against the checkpoint that it claims to come from.
 
@@ -82,7 +122,8 @@ def check(
     contract = model.contract
     limits = LengthLimits(contract.min_frames, contract.max_frames)
     evidence = gather(named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
-    return prove(model, evidence, os.fspath(model_path), progress)
+    report = prove(model, evidence, os.fspath(model_path), progress)
+    return judged(report, model, evidence.checkpoint, accuracy, None)
 
 
 class SoundNet(nn.Module):

@@ -8,11 +8,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from voxport.export.accuracy import AccuracyOptions
 from voxport.export.parity import agreement, disagreements, run_cases
 from voxport.export.parity_grid import Case, LengthLimits, Utterance, grid_cases, synthetic_utterances
 from voxport.export.parity_report import Check, ParityReport
 from voxport.export.real import RealOptions, real_utterances
-from voxport.export.reference import Reference, Tolerance, eager_answer, eager_reference, tolerance
+from voxport.export.reference import Reference, Tolerance, eager_answer, eager_reference
+from voxport.export.tolerances import tolerance_of
 from voxport.runtime.backend import Backend
 from voxport.runtime.contract import Contract, InputKind, Precision
 from voxport.runtime.errors import ContractError
@@ -30,8 +32,9 @@ class GateOptions:
     """What every export that ends in the gate lets its user choose.
 
     Lengths are in frames, both included; the gate proves the artefact over the whole range. `real` says how
-    many real utterances it uses. An existing output is replaced only with `force`. With `keep_failed` an
-    artefact that does not pass stays as NAME.failed.SUFFIX. Raises ExportError for lengths that are impossible.
+    many real utterances it uses, `accuracy` on which labelled set it judges besides. An existing output is
+    replaced only with `force`. With `keep_failed` an artefact that does not pass stays as NAME.failed.SUFFIX.
+    Raises ExportError for lengths that are impossible.
     """
 
     min_frames: int = 20
@@ -39,6 +42,7 @@ class GateOptions:
     force: bool = False
     keep_failed: bool = False
     real: RealOptions = field(default_factory=RealOptions)
+    accuracy: AccuracyOptions | None = None
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -112,7 +116,7 @@ def gather(source: Named, kind: InputKind, limits: LengthLimits, precision: Prec
         utterances=utterances,
         cases=tuple(grid_cases(utterances, hop)),
         reference=reference,
-        tolerance=tolerance(precision, reference, source.checkpoint.recipe.model.am_scale),
+        tolerance=tolerance_of(precision, source.checkpoint, utterances, reference, shown),
         real_note=found.note,
         seconds=time.perf_counter() - start,
     )

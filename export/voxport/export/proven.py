@@ -13,7 +13,9 @@ from typing import Protocol, runtime_checkable
 from voxport.export.errors import ParityError
 from voxport.export.files import cannot_write
 from voxport.export.gate import Evidence, GateOptions, Named, gather, prove
+from voxport.export.judgement import judged
 from voxport.export.parity_report import ParityReport, write_report
+from voxport.export.quantization import QuantizationReport
 from voxport.export.staging import Staging, check_output
 from voxport.runtime.backend import Backend
 from voxport.runtime.contract import Array, Contract, Golden, InputKind, Precision
@@ -44,6 +46,7 @@ class Target:
     whoever uses it; it raises a VoxportError. `beside` are the suffixes of files that belong to it and
     move with it: ".json" for model.plan.json beside model.plan. `folder` says that it is a folder.
     `evidence` may change what the gate asks, where a target cannot take all of it (padding, say).
+    `quantization` is what int8 costs each layer, for the report.
     """
 
     write: Callable[[Path, Contract], None]
@@ -52,6 +55,7 @@ class Target:
     beside: tuple[str, ...] = ()
     folder: bool = False
     evidence: Callable[[Evidence], Evidence] = _as_it_is
+    quantization: QuantizationReport | None = None
 
 
 def prove_and_name(
@@ -72,7 +76,7 @@ def prove_and_name(
     try:
         with Staging(output, target.beside, target.folder) as staging:
             target.write(staging.artefact, contract)
-            report = _gate(target.load(staging.artefact), evidence, output, options)
+            report = _gate(target, staging.artefact, evidence, output, options)
             write_report(report, report_stem(output))
             if not report.passed:
                 raise ParityError(_refusal(report, output, staging.keep_failed() if options.keep_failed else None))
@@ -85,9 +89,11 @@ def prove_and_name(
     return report
 
 
-def _gate(backend: Backend, evidence: Evidence, output: Path, options: GateOptions) -> ParityReport:
+def _gate(target: Target, artefact: Path, evidence: Evidence, output: Path, options: GateOptions) -> ParityReport:
+    backend = target.load(artefact)
     try:
-        return prove(backend, evidence, str(output), options.progress)
+        report = prove(backend, evidence, str(output), options.progress)
+        return judged(report, backend, evidence.checkpoint, options.accuracy, target.quantization)
     finally:
         if isinstance(backend, Closable):  # the device's memory, before the finished artefact is loaded again
             backend.close()
@@ -123,7 +129,7 @@ def contract_for(evidence: Evidence, kind: InputKind) -> Contract:
 
 def _refusal(report: ParityReport, output: Path, kept: Path | None) -> str:
     """Why no artefact was written, for a person; `kept` is the failed one, if it was kept."""
-    end = f"the failed one was kept as {kept}"
+    end = f"it was kept as {kept}"
     if kept is None:
         end = "nothing was written; --keep-failed keeps the file for inspection"
     more = f" (and {len(report.failures) - 1} more)" if len(report.failures) > 1 else ""
