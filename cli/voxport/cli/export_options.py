@@ -1,13 +1,14 @@
 """What every `voxport export …` that runs the parity gate shares: its options, and how its report is shown."""
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from voxport.cli.common import emit_json, show_table
+from voxport.cli.common import emit_json, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.export.parity_report import ParityReport
@@ -18,8 +19,23 @@ _REAL = 40
 
 
 def gate_options(command: F) -> F:
-    """The options of everything that runs the parity gate."""
+    """The options of everything that runs the parity gate. Those on accuracy reach `command` as one, `accuracy`."""
+    gated = _with_accuracy(command)
     for option in (
+        click.option("--accuracy-limit", type=click.IntRange(1), help="Labelled utterances to take, at most."),
+        click.option(
+            "--max-drop",
+            type=click.FloatRange(0, 100, max_open=True),
+            default=0.2,
+            show_default=True,
+            help="Points of accuracy that may be lost on --accuracy-data.",
+        ),
+        click.option(
+            "--accuracy-data",
+            type=click.Path(path_type=Path),
+            help="Labelled utterances on which the artefact must be as accurate as eager PyTorch: homework folder, "
+            "folder per speaker, or CSV/JSONL manifest.",
+        ),
         click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal."),
         click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features, as in training."),
         click.option(
@@ -30,8 +46,27 @@ def gate_options(command: F) -> F:
             help="Real utterances to compare, at most, where the checkpoint's data is still there.",
         ),
     ):
-        command = option(command)
-    return command
+        gated = option(gated)
+    return gated
+
+
+def _with_accuracy(command: F) -> F:
+    """Hand `command` an AccuracyOptions, or None, in place of the three options that make one."""
+
+    @functools.wraps(command)
+    @needs("export", "cpu")
+    def wrapper(*, accuracy_data: Path | None, max_drop: float, accuracy_limit: int | None, **choices: Any) -> Any:
+        accuracy = None
+        if accuracy_data is not None:
+            from voxport.export.accuracy import AccuracyOptions
+
+            shown = is_shown(choices["progress"])
+            accuracy = AccuracyOptions(accuracy_data, max_drop, accuracy_limit, choices["cache"], shown)
+        elif accuracy_limit is not None:
+            raise click.UsageError("--accuracy-limit says how much of a labelled set to take; give --accuracy-data")
+        return command(accuracy=accuracy, **choices)
+
+    return cast(F, wrapper)
 
 
 def is_shown(progress: bool | None) -> bool:

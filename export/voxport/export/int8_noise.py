@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxport.export.deployable import deployable_net
+from voxport.export.deployable import DeployableNet, deployable_net
 from voxport.export.folding import Product
 from voxport.export.parity_grid import Utterance
 from voxport.export.quantize import ACTIVATION_LEVELS, quantize_weight
-from voxport.export.reference import Reference, Tolerance, Track, few_threads, round_up
+from voxport.export.reference import Reference, Tolerance, Track, few_threads, round_up, tolerance
 from voxport.runtime.frontend import compute_features
 from voxport.train.checkpoint import Checkpoint
 
@@ -32,12 +32,13 @@ def int8_tolerance(
     Another int8 artefact draws another rounding: it may have finer scales (one per frame) or coarser ones (one
     for all utterances) than the simulation, which takes one per product and utterance.
     """
-    score_noise, embedding_noise = int8_noise(checkpoint, utterances, reference, track)
+    score_noise, embedding_noise = int8_noise(checkpoint, utterances, track)
     scale = checkpoint.recipe.model.am_scale
     furthest = math.sqrt(2 * (1 - LEAST_COSINE))
-    embedding = round_up(min(_FACTOR * embedding_noise, furthest))
+    least = tolerance(reference, scale)
+    embedding = round_up(max(least.embedding, min(_FACTOR * embedding_noise, furthest)))
     # A score is scale × cosine with a unit vector, so it moves by no more than scale × the embedding.
-    score = round_up(min(_FACTOR * score_noise, scale * furthest))
+    score = round_up(max(least.score, min(_FACTOR * score_noise, scale * furthest)))
     reason = (
         f"{_FACTOR} × what rounding to int8 does on these inputs, simulated in PyTorch (max |Δscore| "
         f"{score_noise:.2g}, max ‖Δembedding‖ {embedding_noise:.2g}), at most what a cosine of {LEAST_COSINE} "
@@ -46,26 +47,32 @@ def int8_tolerance(
     return Tolerance(score, embedding, reason)
 
 
-def int8_noise(
-    checkpoint: Checkpoint, utterances: Sequence[Utterance], reference: Reference, track: Track
-) -> tuple[float, float]:
-    """The largest |Δscore| and ‖Δembedding‖ between the simulated int8 network and `reference`."""
-    network = deployable_net(checkpoint).float()
-    for module in network.modules():
-        if isinstance(module, Product):
-            _round_product(module)
+def int8_noise(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> tuple[float, float]:
+    """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and with its products in int8.
+
+    Neither is the eager network or a graph, so that no mistake of an export can widen it.
+    """
+    plain, rounded = deployable_net(checkpoint).float(), products_in_int8(deployable_net(checkpoint).float())
     score_noise = embedding_noise = 0.0
     with few_threads(), torch.inference_mode():
-        for i, utterance in enumerate(track(utterances, "Simulated int8")):
+        for utterance in track(utterances, "Rounding to int8"):
             values: Any = utterance.input
             if values.ndim == 1:
                 values = compute_features(values, checkpoint.frontend)
             features = torch.from_numpy(np.asarray(values, np.float32))[None]
-            scores, embedding = network(features, torch.tensor([features.shape[1]]))
-            score_noise = max(score_noise, float(np.abs(scores[0].numpy() - reference.scores[i]).max()))
-            distance = np.linalg.norm(embedding[0].numpy() - reference.embeddings[i])
-            embedding_noise = max(embedding_noise, float(distance))
+            lengths = torch.tensor([features.shape[1]])
+            (scores, embedding), (rough, rough_embedding) = plain(features, lengths), rounded(features, lengths)
+            score_noise = max(score_noise, float((rough - scores).abs().max()))
+            embedding_noise = max(embedding_noise, float((rough_embedding - embedding).norm()))
     return score_noise, embedding_noise
+
+
+def products_in_int8(network: DeployableNet) -> DeployableNet:
+    """`network` itself, its matrix products computed with inputs and weights that int8 can hold."""
+    for module in network.modules():
+        if isinstance(module, Product):
+            _round_product(module)
+    return network
 
 
 def _round_product(product: Product) -> None:

@@ -10,9 +10,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from voxport.export.accuracy import AccuracyReport
 from voxport.export.files import write_atomic
 from voxport.export.parity import Agreement, CaseResult
+from voxport.export.quantization import QuantizationReport
 from voxport.export.reference import Tolerance
+from voxport.export.report_sections import (
+    accuracy_facts,
+    accuracy_section,
+    quantization_facts,
+    quantization_section,
+)
 from voxport.runtime.contract import Parity
 from voxport.runtime.schema import encode
 
@@ -39,7 +47,8 @@ class ParityReport:
     """Everything that the gate measured; `failures` says in words why it did not pass.
 
     `score_noise` and `embedding_noise` are the eager network's own rounding, float32 against float64.
-    `real_utterances` says how many real ones were used, or why none.
+    `real_utterances` says how many real ones were used, or why none. `accuracy` is None where no labelled
+    set was given, `quantization` where nothing was quantised.
     """
 
     model: str
@@ -55,6 +64,8 @@ class ParityReport:
     agreement: Agreement | None
     cases: tuple[CaseResult, ...]
     seconds: float
+    accuracy: AccuracyReport | None = None
+    quantization: QuantizationReport | None = None
 
     def summary(self) -> Parity | None:
         """What a contract keeps of it, rounded so that chance in the last digits does not change its bytes."""
@@ -105,6 +116,7 @@ def markdown(report: ParityReport) -> str:
     lines += [f"| {check.name} | {'equal' if check.passed else 'FAILED'} | {check.detail} |" for check in report.checks]
     if report.agreement is not None and report.agreement.flips:
         lines += ["", "## Another best speaker", "", *_bullets(report.agreement.flips)]
+    lines += [*accuracy_section(report.accuracy), *quantization_section(report.quantization)]
     lines += ["", "## Cases", ""]
     lines += ["| case | kind | batch | padded to | padding | frames | max abs Δscore | max ‖Δembedding‖ | flips |"]
     lines += ["|--:|---|--:|--:|---|---|--:|--:|--:|", *map(_case_line, report.cases)]
@@ -131,6 +143,7 @@ def facts(report: ParityReport) -> list[tuple[str, str]]:
             ("same best speaker", f"{found.top1:.2%} of utterances (95 % interval {low:.2%} to {high:.2%})"),
             ("flips", str(len(found.flips))),
         ]
+    rows += [*accuracy_facts(report.accuracy), *quantization_facts(report.quantization)]
     return [*rows, ("tolerance", f"{report.precision}: {report.tolerance.reason}"), ("time", f"{report.seconds:.0f} s")]
 
 

@@ -1,0 +1,33 @@
+"""What is added to a parity report before it decides: accuracy on a labelled set, and what int8 costs each layer."""
+
+import dataclasses
+
+from voxport.export.accuracy import AccuracyOptions, accuracy_gate
+from voxport.export.parity_report import ParityReport
+from voxport.export.quantization import QuantizationReport
+from voxport.runtime.backend import Backend
+from voxport.train.checkpoint import Checkpoint
+
+
+def judged(
+    report: ParityReport,
+    backend: Backend,
+    checkpoint: Checkpoint,
+    accuracy: AccuracyOptions | None,
+    quantization: QuantizationReport | None,
+) -> ParityReport:
+    """`report` with the verdict on accuracy, where a labelled set is given. A failure of int8 names its layers.
+
+    Raises:
+        CorpusError: the labelled set cannot be opened.
+        ExportError: nothing in it can be used with this model.
+    """
+    found = accuracy_gate(backend, checkpoint, accuracy) if accuracy is not None else None
+    failures = list(report.failures)
+    if found is not None and not found.passed:
+        failures.append(found.complaint)
+    if failures and quantization is not None:
+        failures[0] += f"; {quantization.blame}"
+    return dataclasses.replace(
+        report, passed=not failures, failures=tuple(failures), accuracy=found, quantization=quantization
+    )
