@@ -2,6 +2,7 @@
 # make test    run the tests
 # make check   lint, format, types, import rules
 # make fuzz    a minute of coverage-guided fuzzing for every reader of foreign bytes
+# make browser-test    drive the browser example in a headless Chromium
 #
 # Each sets up .venv by itself; a fresh machine needs Python 3.11 or newer with pip, and make.
 # Variables: PYTHON=python3.12          the interpreter to build .venv with
@@ -13,7 +14,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check fuzz format clean
+.PHONY: help setup demo test check fuzz browser-test format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -61,6 +62,12 @@ check: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet atheris
 	$(BIN)/python -m fuzz.run all --seconds 60
+
+browser-test: $(STAMP)
+	@command -v npm >/dev/null || { echo "error: npm is not installed; Debian: apt-get install nodejs npm" >&2; exit 1; }
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo "error: Chromium is not installed; Debian: apt-get install chromium" >&2; exit 1; }
+	cd examples/browser && npm ci --ignore-scripts --no-audit --no-fund
+	$(BIN)/python -m pytest tests/runtime/test_example_browser.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
