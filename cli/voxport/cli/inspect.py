@@ -8,13 +8,14 @@ from voxport.cli.common import emit_json, example, json_option, needs, show_tabl
 
 if TYPE_CHECKING:
     from voxport.runtime.inspection import Inspection
+    from voxport.runtime.onnx_file import TensorSpec
 
 Rows = list[tuple[str, object]]
 
 _FIRST_LABELS = 8
 
 
-@click.command(epilog=example("voxport inspect model.onnx\nvoxport inspect model.onnx --no-verify --json"))
+@click.command(epilog=example("voxport inspect model.onnx\nvoxport inspect model.pt2 --no-verify --json"))
 @click.argument("model", type=click.Path())
 @click.option(
     "--verify/--no-verify",
@@ -53,15 +54,37 @@ def _page(found: "Inspection") -> None:
 
 
 def _file_rows(found: "Inspection") -> Rows:
-    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in found.file.opsets)
+    inputs, outputs = _tensors(found)
     return [
         ("size", f"{found.bytes:,} bytes"),
         ("SHA-256", found.sha256),
+        *_format_rows(found),
+        *(("input", tensor) for tensor in inputs),
+        *(("output", tensor) for tensor in outputs),
+    ]
+
+
+def _format_rows(found: "Inspection") -> Rows:
+    from voxport.runtime.torch_file import TorchFile
+
+    if isinstance(found.file, TorchFile):
+        names = {"torchscript": "TorchScript", "program": ".pt2 program", "package": ".pt2 package, native code"}
+        return [("format", names[found.file.kind]), *(("built with", f"{k} {v}") for k, v in found.file.built_with)]
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in found.file.opsets)
+    return [
         ("format", f"ONNX, IR version {found.file.ir_version}, opset {opsets}"),
         ("written by", found.file.producer or "not said"),
-        *(("input", tensor) for tensor in found.file.inputs),
-        *(("output", tensor) for tensor in found.file.outputs),
     ]
+
+
+def _tensors(found: "Inspection") -> "tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]":
+    """Inputs and outputs: of an ONNX file as its graph has them, of others as the contract promises them."""
+    from voxport.runtime.backend import expected_tensors
+    from voxport.runtime.torch_file import TorchFile
+
+    if isinstance(found.file, TorchFile):
+        return expected_tensors(found.contract)
+    return found.file.inputs, found.file.outputs
 
 
 def _model_rows(found: "Inspection") -> Rows:
@@ -118,10 +141,25 @@ def _proof_rows(found: "Inspection") -> Rows:
     ]
 
 
+def _format_report(found: "Inspection") -> dict[str, Any]:
+    from voxport.runtime.torch_file import TorchFile
+
+    file = found.file
+    if isinstance(file, TorchFile):
+        return {"format": file.kind, "built_with": dict(file.built_with)}
+    return {
+        "format": "onnx",
+        "ir_version": file.ir_version,
+        "opsets": dict(file.opsets),
+        "producer": file.producer,
+    }
+
+
 def _report(found: "Inspection") -> dict[str, Any]:
     """The page as JSON. The golden vector's numbers are left out, its shape and its verdict stay."""
     from voxport.runtime.schema import encode
 
+    inputs, outputs = _tensors(found)
     contract = encode(found.contract)
     contract["golden"] = {
         "input_shape": found.contract.golden.input.shape,
@@ -131,11 +169,9 @@ def _report(found: "Inspection") -> dict[str, Any]:
         "path": found.path,
         "bytes": found.bytes,
         "sha256": found.sha256,
-        "ir_version": found.file.ir_version,
-        "opsets": dict(found.file.opsets),
-        "producer": found.file.producer,
-        "inputs": found.file.inputs,
-        "outputs": found.file.outputs,
+        **_format_report(found),
+        "inputs": inputs,
+        "outputs": outputs,
         "min_seconds": found.seconds[0],
         "max_seconds": found.seconds[1],
         "contract": contract,

@@ -1,4 +1,4 @@
-"""voxport's runtime: a model file and a sound in, the speaker out. NumPy and onnxruntime or TensorRT, never torch.
+"""voxport's runtime: a model file and a sound in, the speaker out. NumPy and onnxruntime or TensorRT.
 
     from voxport.runtime import SpeakerIdentifier
 
@@ -6,7 +6,8 @@
     answer = identifier.identify("who.wav")
     print(answer.best.speaker, answer.best.probability)
 
-onnxruntime, soundfile and soxr are imported when they are first needed, not with this package.
+onnxruntime, soundfile and soxr are imported when they are first needed, not with this package, and torch only
+where a TorchScript or .pt2 file is loaded.
 """
 
 import importlib
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from voxport.runtime.segments import Segment
     from voxport.runtime.stream import Decision, Stream, StreamOptions
     from voxport.runtime.timeline import Timeline, TimelineOptions
+    from voxport.runtime.torch_model import TorchModel
+    from voxport.runtime.torch_session import TorchOptions
     from voxport.runtime.windows import WindowOptions
 
 __all__ = [
@@ -83,6 +86,8 @@ __all__ = [
     "Thresholds",
     "Timeline",
     "TimelineOptions",
+    "TorchModel",
+    "TorchOptions",
     "Verification",
     "VoxportError",
     "WindowOptions",
@@ -109,6 +114,8 @@ _LATER = {  # imported when first asked for: who only identifies does not pay fo
     "Thresholds": "gallery_state",
     "Timeline": "timeline",
     "TimelineOptions": "timeline",
+    "TorchModel": "torch_model",
+    "TorchOptions": "torch_session",
     "Verification": "gallery_results",
     "WindowOptions": "windows",
 }

@@ -8,13 +8,14 @@ from voxport.runtime.contract_limits import check_contract
 from voxport.runtime.errors import ContractError
 from voxport.runtime.onnx_file import OnnxFile, read_onnx
 from voxport.runtime.plan_file import is_plan, read_sidecar
+from voxport.runtime.torch_file import is_torch_file, read_torch
 
 
 def read_contract(path: str | os.PathLike[str]) -> Contract:
-    """Read the contract of the ONNX model or the TensorRT plan `path`.
+    """Read the contract of the model file `path`: ONNX, TorchScript, .pt2, or a TensorRT plan.
 
-    Needs NumPy alone, and reads only the contract's bytes: from the ONNX file itself, or from
-    `<plan>.json` beside a plan.
+    Needs NumPy alone, and reads only the contract's bytes: from the file itself, or from `<plan>.json`
+    beside a plan.
 
     Raises:
         ContractError: the file is missing, damaged or no model; it has no contract, or one of another
@@ -22,6 +23,8 @@ def read_contract(path: str | os.PathLike[str]) -> Contract:
     """
     if is_plan(path):
         return read_sidecar(path).contract
+    if is_torch_file(path):
+        return read_torch(path).contract
     return contract_of(read_onnx(path, METADATA_KEY), path)
 
 

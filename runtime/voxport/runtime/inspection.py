@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from voxport.runtime.backend import check_tensors
+from voxport.runtime.backend import Backend, check_tensors
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_io import contract_of, file_sha256
 from voxport.runtime.errors import BackendError, VoxportError
@@ -11,6 +11,7 @@ from voxport.runtime.golden import GoldenCheck, replay_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import OnnxFile, read_onnx
 from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.torch_file import TorchFile, is_torch_file, read_torch
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Inspection:
     path: str
     bytes: int
     sha256: str
-    file: OnnxFile
+    file: OnnxFile | TorchFile
     contract: Contract
     golden: GoldenCheck | None
     problem: str | None
@@ -36,18 +37,24 @@ class Inspection:
 
 
 def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspection:
-    """Read a model file; with `verify` also replay its golden vector, which needs onnxruntime.
+    """Read a model file; with `verify` also replay its golden vector, which needs onnxruntime or torch.
 
     Raises:
         ContractError: the file is missing, damaged, or has no contract that can be read.
     """
-    file = read_onnx(path, METADATA_KEY, graph=True)
-    contract = contract_of(file, path)
+    file: OnnxFile | TorchFile
+    if is_torch_file(path):
+        file = read_torch(path)
+        contract = file.contract
+    else:
+        file = read_onnx(path, METADATA_KEY, graph=True)
+        contract = contract_of(file, path)
     golden, problem = None, None
     try:
-        check_tensors(contract, file.inputs, file.outputs, os.fspath(path))
+        if isinstance(file, OnnxFile):
+            check_tensors(contract, file.inputs, file.outputs, os.fspath(path))
         if verify:
-            golden = replay_golden(OnnxModel.load(path, verify=False), os.fspath(path))
+            golden = replay_golden(_load(path, file), os.fspath(path))
             problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
     except BackendError as caught:
         problem = f"the golden vector was not replayed: {caught}; or leave the check out with --no-verify"
@@ -55,3 +62,13 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
         problem = str(caught)
     size = os.stat(path).st_size
     return Inspection(os.fspath(path), size, file_sha256(path), file, contract, golden, problem)
+
+
+def _load(path: str | os.PathLike[str], file: OnnxFile | TorchFile) -> Backend:
+    """The model, where its proof holds for certain: on the CPU, unless it was compiled for another device."""
+    if isinstance(file, OnnxFile):
+        return OnnxModel.load(path, verify=False)
+    from voxport.runtime.torch_model import TorchModel
+    from voxport.runtime.torch_session import TorchOptions
+
+    return TorchModel.load(path, TorchOptions("auto" if file.kind == "package" else "cpu"), verify=False)

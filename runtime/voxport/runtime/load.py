@@ -2,22 +2,19 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from voxport.runtime.backend import Backend
 from voxport.runtime.contract import Precision
 from voxport.runtime.contract_io import read_contract
-from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.errors import BackendError
 from voxport.runtime.explanation import Explanation
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import Device, OnnxOptions, import_onnxruntime
-from voxport.runtime.plan_file import first_bytes, is_plan
+from voxport.runtime.plan_file import is_plan
+from voxport.runtime.torch_file import is_torch_file
 
 DeviceChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
-
-_TORCH_SUFFIXES = (".ts", ".pt", ".pth", ".pt2")
-_ZIP = b"PK\x03\x04"  # TorchScript and .pt2 files are zip archives
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,13 @@ class BackendOptions:
     """How to run a model of any kind.
 
     `device`: "cpu", "cuda" and "tensorrt" are taken at their word and raise where they are not there.
-    "auto" takes the GPU where ONNX Runtime can start on it, else the CPU, and TensorRT for a plan. It never
-    takes TensorRT for an ONNX model, because building the engine takes minutes.
-    `threads` are the CPU's, inside one operator; None takes one on one or two cores, else two.
+    "auto" takes the GPU where ONNX Runtime or torch can start on it, else the CPU, and TensorRT for a plan. It
+    never takes TensorRT for an ONNX model, because building the engine takes minutes.
+    `threads` are the CPU's, inside one operator; None takes one on one or two cores, else two, and for
+    TorchScript and .pt2 files what the process has set in torch.
     `precision` refuses a model that would be computed in another; with "tensorrt", "fp16" lets an fp32 ONNX
     model be computed in half. `max_batch` and `cache` are for ONNX models on "tensorrt", see `OnnxOptions`.
-    `graphs` is for plans, see `PlanOptions`.
+    `graphs` and `host_code` are for plans, see `PlanOptions`.
     """
 
     device: DeviceChoice = "auto"
@@ -39,6 +37,7 @@ class BackendOptions:
     max_batch: int = 8
     cache: str | os.PathLike[str] | None = None
     graphs: int = 16
+    host_code: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in get_args(DeviceChoice):
@@ -65,7 +64,7 @@ class Loaded:
 def load_backend(
     path: str | os.PathLike[str], options: BackendOptions | None = None, *, verify: bool = True
 ) -> LoadedBackend:
-    """Load the model file `path`: an ONNX model, or a TensorRT plan with `<plan>.json` beside it.
+    """Load the model file `path`: ONNX, TorchScript, .pt2, or a TensorRT plan with `<plan>.json` beside it.
 
     `verify` replays the golden vector.
 
@@ -83,11 +82,8 @@ def load_explained(
     chosen = options or BackendOptions()
     if is_plan(path):
         return _load_plan(path, chosen, verify)
-    if Path(path).suffix.lower() in _TORCH_SUFFIXES or first_bytes(path) == _ZIP:
-        raise ContractError(
-            f"{os.fspath(path)}: TorchScript and .pt2 files cannot be run by this version; it runs ONNX models "
-            "and TensorRT plans. Write one with: voxport export onnx CHECKPOINT -o MODEL.onnx"
-        )
+    if is_torch_file(path):
+        return _load_torch(path, chosen, verify)
     if chosen.device != "auto":
         return Loaded(_onnx(path, chosen, chosen.device, verify), f"device {chosen.device!r} was asked for")
     return _load_auto(path, chosen, verify)
@@ -109,6 +105,19 @@ def _onnx(path: str | os.PathLike[str], options: BackendOptions, device: Device,
     return OnnxModel.load(path, onnx, verify=verify)
 
 
+def _load_torch(path: str | os.PathLike[str], options: BackendOptions, verify: bool) -> Loaded:
+    from voxport.runtime.torch_model import TorchModel
+    from voxport.runtime.torch_session import TorchOptions
+
+    if options.device == "tensorrt":
+        raise BackendError(
+            f"{os.fspath(path)}: TorchScript and .pt2 files do not run on device 'tensorrt'; "
+            "ask for 'cpu', 'cuda' or 'auto', or load the ONNX model"
+        )
+    model = TorchModel.load(path, TorchOptions(options.device, options.threads, options.precision), verify=verify)
+    return Loaded(model, model.explain().why)
+
+
 def _load_plan(path: str | os.PathLike[str], options: BackendOptions, verify: bool) -> Loaded:
     from voxport.runtime.plan_model import PlanModel, PlanOptions
 
@@ -118,7 +127,7 @@ def _load_plan(path: str | os.PathLike[str], options: BackendOptions, verify: bo
             f"{where}: a TensorRT plan cannot run on device {options.device!r}; ask for 'tensorrt' or 'auto', "
             "or load the ONNX model"
         )
-    model = PlanModel.load(path, PlanOptions(graphs=options.graphs), verify=verify)
+    model = PlanModel.load(path, PlanOptions(graphs=options.graphs, host_code=options.host_code), verify=verify)
     if options.precision not in (None, model.contract.precision):
         model.close()
         raise BackendError(

@@ -1,0 +1,168 @@
+"""From a checkpoint to a proven TorchScript or .pt2 file."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from voxport.export.deployable import DeployableNet, deployable_net
+from voxport.export.errors import ExportError
+from voxport.export.frontend_graph import FrontendGraph
+from voxport.export.gate import GateOptions, named
+from voxport.export.parity_grid import LengthLimits
+from voxport.export.parity_report import ParityReport
+from voxport.export.proven import Target, prove_and_name
+from voxport.export.staging import check_output
+from voxport.export.status import status
+from voxport.export.to_torch import Subject, program_members, to_program, to_torchscript
+from voxport.export.torch_archive import Members, write_archive
+from voxport.runtime.contract import InputKind
+from voxport.runtime.frontend import min_samples
+from voxport.runtime.torch_model import TorchModel
+from voxport.runtime.torch_session import TorchOptions
+from voxport.train.checkpoint import Checkpoint
+
+_EXAMPLE_FRAMES = 53  # no size of a network is likely to equal it
+
+Build = Callable[[Subject], tuple[Members, dict[str, str]]]  # the archive's members, and what it was built with
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchExportOptions(GateOptions):
+    """How to export: what the gate's options say, and the graph's input."""
+
+    input_kind: InputKind = "features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pt2Options(TorchExportOptions):
+    """How to export to .pt2: with `aoti` compiled for `device`, else as a program that runs on any."""
+
+    aoti: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device not in ("cpu", "cuda"):
+            raise ExportError(f"device {self.device!r}: choose cpu or cuda")
+        if self.device != "cpu" and not self.aoti:
+            raise ExportError("--device is for --aoti: a .pt2 program runs on any device as it is")
+
+
+def export_torchscript(
+    checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: TorchExportOptions | None = None
+) -> ParityReport:
+    """Write a checkpoint as a TorchScript file that describes itself, proven equal to the eager network.
+
+    PyTorch has deprecated TorchScript; `export_pt2` writes its successor. The report is written beside the file.
+
+    Raises:
+        ParityError: the file's answers are not the eager network's; nothing is left under `output`.
+        ExportError: the checkpoint cannot be exported, or `output` exists, cannot be written, or is called *.pt2.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    options, output = options or TorchExportOptions(), Path(output)
+    if output.suffix.lower() in (".pt2", ".onnx"):
+        raise ExportError(
+            f"{output}: a TorchScript file, called {output.suffix}, would mislead; "
+            f"name it {output.with_suffix('.torchscript')}"
+        )
+
+    def build(subject: Subject) -> tuple[Members, dict[str, str]]:
+        with status("Tracing the network", options.progress):
+            return to_torchscript(subject), {"torch": str(torch.__version__)}
+
+    return _export(checkpoint_path, output, build, options)
+
+
+def export_pt2(
+    checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: Pt2Options | None = None
+) -> ParityReport:
+    """Write a checkpoint as a .pt2 file that describes itself, proven equal to the eager network.
+
+    It holds a torch.export program, or with `options.aoti` native code, which takes minutes to compile and
+    runs only on processors and releases of torch like this one's. The report is written beside the file.
+
+    Raises:
+        ParityError: the file's answers are not the eager network's; nothing is left under `output`.
+        ExportError: the checkpoint cannot be exported, or `output` exists, cannot be written, or is no *.pt2.
+        BackendError: with `aoti`: no C++ compiler, or no such device.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    options, output = options or Pt2Options(), Path(output)
+    if output.suffix != ".pt2":
+        raise ExportError(f"{output}: torch loads such files only by the suffix .pt2; name it {output.stem}.pt2")
+    if options.aoti:
+        from voxport.export.to_aoti import check_device
+
+        check_device(options.device)
+
+    def build(subject: Subject) -> tuple[Members, dict[str, str]]:
+        with status("Capturing the program", options.progress):
+            program = to_program(subject)
+            if not options.aoti:
+                return program_members(program), {"torch": str(torch.__version__)}
+        from voxport.export.to_aoti import built_with, compile_package
+
+        with status("Compiling with AOTInductor: a minute, or several on a busy machine", options.progress):
+            return compile_package(program, options.device), built_with(options.device)
+
+    return _export(checkpoint_path, output, build, options)
+
+
+class ExactSoundNet(nn.Module):
+    """waveform (B, L), lengths (B,) in samples → scores (B, S), unit-length embedding (B, D); the frontend in float64.
+
+    In float32 the spectrum as one matrix product is rounded several times as much as the fast transform is, up
+    to the gate's tolerance. The product is a small part of the work, and float64 takes that doubt away.
+    """
+
+    def __init__(self, frontend: FrontendGraph, network: DeployableNet) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.network = network
+
+    def forward(self, waveform_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and embeddings of a padded batch."""
+        features_BTF, counts_B = self.frontend(waveform_BL.double(), lengths_B)
+        scores_BS, embedding_BD = self.network(features_BTF.float(), counts_B)
+        return scores_BS, embedding_BD
+
+
+def subject_of(checkpoint: Checkpoint, kind: InputKind, limits: LengthLimits) -> Subject:
+    """The deployable network of a checkpoint, with the frontend before it for waveform input, and its range."""
+    frontend = checkpoint.frontend
+    network = deployable_net(checkpoint).float()
+    # An example of one frame would make 1 a constant of the graph.
+    frames = max(2, min(max(_EXAMPLE_FRAMES, limits.min_frames), limits.max_frames))
+    if kind == "features":
+        example = torch.zeros(2, frames, frontend.n_mels)
+        return Subject(network, example, limits.min_frames, max(limits.max_frames, frames))
+    longest = min_samples(frontend, limits.max_frames + 1) - 1
+    example = torch.zeros(2, min(min_samples(frontend, frames), longest))
+    sound = ExactSoundNet(FrontendGraph(frontend), network).eval()
+    return Subject(sound, example, min_samples(frontend, limits.min_frames), longest)
+
+
+def _export(
+    checkpoint_path: str | os.PathLike[str], output: Path, build: Build, options: TorchExportOptions | Pt2Options
+) -> ParityReport:
+    check_output(output, options.force)
+    source = named(checkpoint_path)
+    members, facts = build(subject_of(source.checkpoint, options.input_kind, options.limits))
+    run_on = TorchOptions("cuda" if facts.get("device") == "cuda" else "cpu")
+    target = Target(
+        write=lambda path, contract: write_archive(path, members, contract, facts),
+        load=lambda path: TorchModel.load(path, run_on, verify=False),
+        accept=lambda path: _accept(path, run_on),
+    )
+    return prove_and_name(source, output, target, options.input_kind, "fp32", options)
+
+
+def _accept(path: Path, options: TorchOptions) -> None:
+    """Load the finished file as its users will, golden vector included."""
+    TorchModel.load(path, options)
