@@ -1,0 +1,62 @@
+"""The JSON documents that `voxport bench` writes, read whatever their kind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from voxport.benchmarks.gpu_report import GPU_KIND, GpuReport
+from voxport.benchmarks.report import REPORT_KIND, LatencyReport, ReportError
+from voxport.benchmarks.scale_report import SCALE_KIND, ScaleReport
+from voxport.benchmarks.train_report import TRAIN_KIND, TrainReport
+from voxport.runtime.schema import decode
+
+Document = LatencyReport | TrainReport | ScaleReport | GpuReport
+
+_KINDS: dict[str, type[Any]] = {
+    REPORT_KIND: LatencyReport,
+    TRAIN_KIND: TrainReport,
+    SCALE_KIND: ScaleReport,
+    GPU_KIND: GpuReport,
+}
+_MAX_BYTES = 512 << 20
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The document at `path` as plain values, of a kind that is known here but perhaps of another version.
+
+    Raises:
+        ReportError: missing, not JSON, or no benchmark of voxport's.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ReportError(f"{path}: larger than {_MAX_BYTES:,} bytes, no benchmark is")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        raise ReportError(f"{path}: not a readable benchmark ({reason:.200})") from problem
+    if not isinstance(data, dict) or data.get("kind") not in _KINDS:
+        raise ReportError(
+            f"{path}: no benchmark of voxport's; give a file that `voxport bench latency`, `train`, `scale` or `gpu` "
+            "wrote"
+        )
+    return data
+
+
+def read_document(path: Path) -> Document:
+    """Read the document at `path`, whatever its kind.
+
+    Raises:
+        ReportError: missing, damaged, no benchmark of voxport's, or of another version.
+    """
+    data = read_table(path)
+    kind: type[Any] = _KINDS[data["kind"]]
+    version = kind.__dataclass_fields__["version"].default
+    if data.get("version") != version:
+        raise ReportError(
+            f"{path}: {data['kind']} of version {data.get('version')!r:.20}, this voxport reads version {version}; "
+            "measure again, or use the voxport that wrote it"
+        )
+    if data["kind"] == REPORT_KIND and "blocks" not in data:
+        data["blocks"] = []  # what --json printed, without the samples
+    document: Document = decode(kind, data, str(path), ReportError)
+    return document

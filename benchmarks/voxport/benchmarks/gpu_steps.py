@@ -1,0 +1,265 @@
+"""The steps of `voxport bench gpu`, each a job in a process of its own. Imports torch."""
+
+import importlib.metadata
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from voxport.benchmarks.arithmetic import (
+    copy_ceiling,
+    cuda_event,
+    cudnn_version,
+    launch_us,
+    parameters_of,
+    product_ceiling,
+)
+from voxport.benchmarks.gpu_backends import GpuRunner, open_runner
+from voxport.benchmarks.gpu_report import Ceilings, GpuBlock, GpuParity, GpuSettings
+from voxport.benchmarks.gpu_state import gpu_states
+from voxport.benchmarks.gpu_variants import ALLOWED, Variant
+from voxport.benchmarks.inputs import voice
+from voxport.benchmarks.machine import Fact
+from voxport.benchmarks.plan import Cell
+from voxport.benchmarks.timing import BlockRule, Clock, time_calls, warm_up
+from voxport.runtime.errors import BackendError
+from voxport.runtime.frontend import compute_features, min_samples
+from voxport.runtime.profiles import profile
+from voxport.runtime.schema import decode, encode
+from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from voxport.train.data.split import Split
+from voxport.train.model import build_network
+from voxport.train.recipe import load_recipe
+
+_SPEAKERS = 600
+_POOL = 4  # distinct inputs of a cell, used in turn
+_VOICES = 8
+_DEVICE_CALLS = 30
+_MOST_CALLS = 400
+_PACKAGES = (
+    "torch triton torchaudio numpy onnx onnxscript onnxruntime onnxruntime-gpu tensorrt pytorch-lightning torchmetrics"
+).split()
+
+
+def environment_step(request: dict[str, Any]) -> dict[str, str]:
+    """What is there: versions, the GPU as PyTorch sees it, ONNX Runtime's providers."""
+    settings = decode(GpuSettings, request["settings"], "settings")
+    found = {"python": sys.version.split()[0], "device": settings.device}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    found["torch"] = torch.__version__
+    found["CUDA of torch"] = str(torch.version.cuda)
+    if settings.device == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendError(
+                f"PyTorch {torch.__version__} finds no usable GPU; install a CUDA build of torch and a driver, or try "
+                "the whole way on a CPU with --device cpu"
+            )
+        told = torch.cuda.get_device_properties(0)
+        found["gpu"] = told.name
+        found["gpu memory"] = f"{told.total_memory / 2**30:.1f} GiB"
+        found["multiprocessors"] = str(told.multi_processor_count)
+        found["compute capability"] = f"{told.major}.{told.minor}"
+        found["cuDNN"] = cudnn_version()
+    try:
+        import onnxruntime
+
+        found["providers"] = ", ".join(onnxruntime.get_available_providers())
+    except ImportError as problem:
+        found["providers"] = f"onnxruntime does not start ({problem})"
+    return found
+
+
+def network_step(request: dict[str, Any]) -> dict[str, Any]:
+    """Load the checkpoint, or make a fresh network; write it, and the answers in float64, into the folder."""
+    settings, folder = decode(GpuSettings, request["settings"], "settings"), Path(request["folder"])
+    if settings.checkpoint:
+        checkpoint = load_checkpoint(settings.checkpoint)
+        told = f"{Path(settings.checkpoint).name}, recipe {checkpoint.recipe.name}, {len(checkpoint.labels)} speakers"
+    else:
+        checkpoint = _fresh(settings)
+        told = f"recipe {checkpoint.recipe.name} with {_SPEAKERS} speakers, freshly initialised (no checkpoint given)"
+    save_checkpoint(checkpoint, folder / "network.pt")
+    network = checkpoint.network()
+    parameters = parameters_of(network)
+    exact = checkpoint.network().double().to(settings.device)
+    answers = {}
+    with torch.inference_mode():
+        for cell in settings.cells:
+            source = torch.from_numpy(cell_inputs(settings, checkpoint, cell)[0]).to(settings.device).double()
+            answers[str(cell)] = exact(source).cpu().numpy()
+    part = folder / f".reference.{os.getpid()}.npz"
+    np.savez(part, **answers)
+    os.replace(part, folder / "reference.npz")
+    return {"network": told, "parameters": parameters, "plain": _plain_onnx(settings, network, folder)}
+
+
+def _fresh(settings: GpuSettings) -> Checkpoint:
+    recipe = load_recipe(settings.recipe)
+    frontend = profile(recipe.frontend)
+    torch.manual_seed(settings.seed)
+    state = build_network(recipe.model, frontend.n_mels, _SPEAKERS).state_dict()
+    labels = tuple(f"speaker {i}" for i in range(_SPEAKERS))
+    return Checkpoint(recipe, frontend, labels, state, Split(("none",), ("none",)), 0, {})
+
+
+def _plain_onnx(settings: GpuSettings, network: nn.Module, folder: Path) -> dict[str, str]:
+    """Export the network as torch.onnx does it, where no ONNX file was given; how, or why not."""
+    if settings.onnx:
+        return {"path": "", "how": "an ONNX file was given"}
+    path, reasons = folder / "plain.onnx", []
+    example = torch.randn(2, 200, network.project.in_features)  # type: ignore[union-attr, arg-type]
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    ways: tuple[dict[str, Any], ...] = (
+        {"dynamo": True, "dynamic_shapes": (dynamic,), "external_data": False},
+        {"dynamo": False, "dynamic_axes": {"features": {0: "B", 1: "T"}, "scores": {0: "B"}}},
+    )
+    for way in ways:
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    network, (example,), str(path), input_names=["features"], output_names=["scores"],
+                    opset_version=18, **way,
+                )  # fmt: skip
+            return {"path": str(path), "how": f"torch.onnx.export(dynamo={way['dynamo']}), opset 18"}
+        except Exception as problem:  # exporters have no common error
+            reasons.append(f"dynamo={way['dynamo']}: {(str(problem).strip().splitlines() or ['?'])[0][:200]}")
+            path.unlink(missing_ok=True)
+    return {"path": "", "how": f"torch.onnx.export failed ({'; '.join(reasons)}); give an ONNX file with --onnx"}
+
+
+def cell_inputs(settings: GpuSettings, checkpoint: Checkpoint, cell: Cell) -> list[npt.NDArray[np.float32]]:
+    """Voice-like features (batch, frames, n_mels), the same in every process; several, used in turn."""
+    rng = np.random.default_rng((settings.seed, cell.batch, cell.frames))
+    frontend = checkpoint.frontend
+    samples = min_samples(frontend, cell.frames)
+    bank = np.stack(
+        [compute_features(voice(samples, frontend.sample_rate, rng), frontend)[: cell.frames] for _ in range(_VOICES)]
+    )
+    return [np.ascontiguousarray(bank[rng.integers(_VOICES, size=cell.batch)]) for _ in range(_POOL)]
+
+
+def ceilings_step(request: dict[str, Any]) -> Ceilings:
+    """Matrix products in every precision, a copy, an empty kernel, and what the network asks for."""
+    settings, folder = decode(GpuSettings, request["settings"], "settings"), Path(request["folder"])
+    torch.set_num_threads(settings.threads)
+    precisions = ("fp32", "tf32", "bf16", "fp16") if settings.device == "cuda" else ("fp32",)
+    products = tuple(Fact(each, f"{product_ceiling(settings.device, each)[0]:.1f}") for each in precisions)
+    checkpoint = load_checkpoint(folder / "network.pt")
+    network = checkpoint.network().to("meta")
+    asked = []
+    for cell in settings.cells:
+        counter = FlopCounterMode(display=False)
+        source = torch.zeros(cell.batch, cell.frames, checkpoint.frontend.n_mels, device="meta")
+        with counter, torch.no_grad(), nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
+            network(source)
+        asked.append(Fact(str(cell), f"{counter.get_total_flops() / 1e9:.4f}"))
+    return Ceilings(products, copy_ceiling(settings.device), launch_us(settings.device), tuple(asked))
+
+
+def variant_step(request: dict[str, Any]) -> dict[str, Any]:
+    """Open one back end, hold its answers against float64, and time it at every cell.
+
+    What is done is added to the file `request["partial"]` line by line: a crash at a large cell keeps the small ones.
+    """
+    settings, folder = decode(GpuSettings, request["settings"], "settings"), Path(request["folder"])
+    variant, number = decode(Variant, request["variant"], "variant"), int(request["round"])
+    checkpoint = load_checkpoint(folder / "network.pt")
+    free = _device_used(settings)
+    start = time.perf_counter()
+    runner = open_runner(variant, settings, checkpoint.network())
+    answers = np.load(folder / "reference.npz")
+    with open(request["partial"], "a", encoding="utf-8") as log:
+
+        def say(kind: str, value: Any) -> None:
+            log.write(json.dumps({kind: encode(value)}) + "\n")
+            log.flush()
+
+        built: float | None = None
+        for cell in settings.cells:
+            inputs = cell_inputs(settings, checkpoint, cell)
+            if number == 0:
+                say("parity", _parity(variant, cell, runner, inputs[0], answers[str(cell)]))
+            else:
+                runner.run(inputs[0])
+            # torch.compile compiles at its first call only: opening without it would seem free.
+            built = time.perf_counter() - start if built is None else built
+            say("block", _block(variant, cell, runner, inputs, settings, number))
+    used = _device_used(settings)
+    grown = None if used is None or free is None else max(0, used - free)
+    return {"build_seconds": built, "device_bytes": grown, "facts": runner.facts()}
+
+
+def _device_used(settings: GpuSettings) -> int | None:
+    """Bytes in use on the device, by anybody: also what libraries beside PyTorch took."""
+    if settings.device != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+def _parity(
+    variant: Variant, cell: Cell, runner: GpuRunner, features: npt.NDArray[np.float32], exact: npt.NDArray[np.float64]
+) -> GpuParity:
+    scores, allowed = runner.run(features), ALLOWED[variant.precision]
+    if scores.shape != exact.shape or not np.isfinite(scores).all():
+        return GpuParity(variant.name, cell, None, None, 0.0, allowed, same=False)
+    away = scores.astype(np.float64) - exact
+    relative = float(np.linalg.norm(away) / np.linalg.norm(exact))
+    top1 = float(np.mean(scores.argmax(axis=1) == exact.argmax(axis=1)))
+    return GpuParity(variant.name, cell, float(np.abs(away).max()), relative, top1, allowed, same=relative <= allowed)
+
+
+def _block(
+    variant: Variant,
+    cell: Cell,
+    runner: GpuRunner,
+    inputs: list[npt.NDArray[np.float32]],
+    settings: GpuSettings,
+    number: int,
+) -> GpuBlock:
+    rule = BlockRule(
+        seconds=settings.seconds,
+        warmup_seconds=settings.warmup,
+        warmup_cap=max(1.0, 4 * settings.warmup),
+        window_seconds=0.03,
+        max_calls=_MOST_CALLS,
+    )
+    clock = Clock()
+
+    def call(turn: int) -> object:
+        return runner.run(inputs[turn % len(inputs)])
+
+    warmup = warm_up(call, rule, clock)
+    walls, _ = time_calls(call, rule, clock)
+    states = gpu_states() if settings.device == "cuda" else ()
+    return GpuBlock(number, variant.name, cell, warmup, tuple(walls), _device_ns(runner, inputs[0], settings), states)
+
+
+def _device_ns(runner: GpuRunner, features: npt.NDArray[np.float32], settings: GpuSettings) -> tuple[int, ...]:
+    """Nanoseconds between CUDA events around calls whose input is on the device already; none on a CPU."""
+    call = runner.on_device(features) if settings.device == "cuda" else None
+    if call is None:
+        return ()
+    pairs = []
+    for _ in range(_DEVICE_CALLS):
+        begin, end = cuda_event(), cuda_event()
+        begin.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
+        pairs.append(round(begin.elapsed_time(end) * 1e6))
+    return tuple(pairs)

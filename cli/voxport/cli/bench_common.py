@@ -1,0 +1,57 @@
+"""What the commands of `voxport bench` share: a progress bar, checks of outputs, numbers as text."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+Progress = Callable[[int, int, str], None]  # steps done, steps in all, what comes next
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on stderr. It is redrawn between steps only: its own thread would disturb what is timed."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    except ModuleNotFoundError:
+        yield lambda done, total, what: click.echo(f"[{done}/{total}] {what}", err=True) if what else None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
+        task = bar.add_task("")
+
+        def show(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what, refresh=True)
+
+        yield show
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """Find out before minutes of measuring that their result could not be written."""
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path.parent}: no such folder; make it first", param_hint=option)
+    if path.is_dir():
+        raise click.BadParameter(f"{path} is a folder; name a file in it", param_hint=option)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` with this many significant digits, or n/a."""
+    if value is None:
+        return "n/a"
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e" in text and abs(value) >= 1 else text
+
+
+def with_interval(value: float, low: float | None, high: float | None, unit: str = "") -> str:
+    """`1.23 [1.10, 1.37]`, or the value alone where there is no interval."""
+    text = f"{number(value)}{unit}"
+    return text if low is None or high is None else f"{text} [{number(low)}, {number(high)}]"
+
+
+def size(value: int | None) -> str:
+    """Bytes in MB."""
+    return "n/a" if value is None else f"{value / 1e6:,.0f} MB"
