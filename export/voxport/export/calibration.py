@@ -27,6 +27,7 @@ Method = Literal["max", "percentile", "entropy"]
 _BINS = 2048
 _LEVELS = 128
 _PERCENTILE = 0.9999
+_SMALLEST_SHARE = 1e-9
 _DIGITS = 3  # of a range: chance in the last digits must not change an artefact's bytes
 
 
@@ -109,7 +110,7 @@ def _divergence(counts: npt.NDArray[np.int64], bins: int) -> float:
     level = np.arange(bins) * _LEVELS // bins
     share = np.bincount(level, counts[:bins], _LEVELS) / np.maximum(np.bincount(level, filled, _LEVELS), 1)
     rough = np.where(filled, share[level], 0.0)
-    both = (clipped > 0) & (rough > 0)
+    seen = clipped > 0
     p, q = clipped / clipped.sum(), rough / max(rough.sum(), 1)
-    lost = float(p[(clipped > 0) & ~both].sum())
-    return float((p[both] * np.log(p[both] / q[both])).sum()) + (math.inf if lost > 0.5 else 0.0)
+    # What is clipped may fall into a bin where nothing was: its divergence is large, not infinite.
+    return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], _SMALLEST_SHARE))).sum())

@@ -89,7 +89,7 @@ def quantize_graph(
     """The int8 graph of a float32 one, and the measurements that it rests on.
 
     Raises:
-        ExportError: no utterance to calibrate with, or the graph has no product for int8.
+        ExportError: no utterance to calibrate with, or no product for int8, or all of them stay in float.
         CorpusError: `options.data` cannot be opened, or holds unusable entries.
     """
     utterances, note = _utterances(checkpoint, kind, limits, options)
@@ -107,6 +107,11 @@ def quantize_graph(
 
     costs = sensitivity.layers(progress)
     kept, cost = keep_float(costs, options.keep_float, options.budget, sensitivity.cost)
+    if len(kept) == len(costs):
+        raise ExportError(
+            f"all {len(costs)} matrix products would stay in float, so nothing would be int8; "
+            "keep fewer with --keep-float, allow more with --sensitivity-budget, or export in fp32"
+        )
     small = quantize(graph, options.scheme, [each.layer for each in costs if each.layer not in kept], ranges)
     auto = f"auto, until the mean 1 - cosine is at most {options.budget:g}"
     return small, QuantizationReport(
