@@ -9,6 +9,7 @@ from voxport.cli.common import example, json_option, needs
 from voxport.cli.export_int8 import int8_options
 from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
 from voxport.cli.export_sherpa import sherpa, sherpa_check
+from voxport.cli.export_tensorrt import tensorrt
 from voxport.cli.export_torch import pt2, torchscript
 
 if TYPE_CHECKING:
@@ -131,3 +132,4 @@ export.add_command(torchscript)
 export.add_command(pt2)
 export.add_command(sherpa)
 export.add_command(sherpa_check)
+export.add_command(tensorrt)
