@@ -58,6 +58,8 @@ def test_eager_waveform_includes_the_frontend(spec: BackendSpec) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_cuda_without_a_gpu_is_refused(spec: BackendSpec) -> None:
+    from voxport.benchmarks.eager import EagerBackend
+
     with pytest.raises(BackendError, match=r"device cuda was asked for, but PyTorch .* finds no usable GPU"):
         EagerBackend(dataclasses.replace(spec, device="cuda"))
 

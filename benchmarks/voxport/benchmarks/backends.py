@@ -1,13 +1,14 @@
 """Ways to run a model, as a worker sees them. Each imports its library when it is opened, never before."""
 
-from collections.abc import Callable
+import importlib
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from voxport.benchmarks.machine import Fact
-from voxport.benchmarks.plan import BackendSpec
+from voxport.benchmarks.plan import BackendSpec, InputSpec
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.frontend_spec import Frontend
 
@@ -30,80 +31,64 @@ class Backend(Protocol):
         ...
 
 
-class EagerBackend:
-    """The checkpoint's own network in eager PyTorch: what a user has without voxport's export.
+@dataclass(frozen=True)
+class Kind:
+    """Where a kind of back end lives (`module:Class`), what it imports first, and what brings its packages.
 
-    All utterances of a call are of full length, so it is called without lengths, which spares it the
-    masks; that is its fastest form. For waveform input the frontend runs in PyTorch too.
+    `builder` (`module:function`) makes of the checkpoint what the class opens; `suffix` is that file's ending.
+    `profiler` says who can tell where its time goes.
     """
 
-    def __init__(self, spec: BackendSpec) -> None:
-        import torch
-
-        from voxport.train.checkpoint import load_checkpoint
-
-        if spec.device == "cuda" and not torch.cuda.is_available():
-            raise BackendError(
-                f"device cuda was asked for, but PyTorch {torch.__version__} finds no usable GPU; "
-                "install a CUDA build of torch and a driver, or measure with --device cpu"
-            )
-        torch.set_num_threads(spec.threads)
-        torch.set_num_interop_threads(spec.threads)
-        # Products in full float32, as the exported models compute them (PyTorch lets cuDNN use TF32).
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        checkpoint = load_checkpoint(spec.path)
-        network: torch.nn.Module = checkpoint.network()
-        if spec.input_kind == "waveform":
-            from voxport.train.frontend import TorchFrontend
-
-            network = torch.nn.Sequential(TorchFrontend(checkpoint.frontend), network)
-        self.frontend = checkpoint.frontend
-        self.speakers = len(checkpoint.labels)
-        self._torch: Any = torch
-        self._device = torch.device(spec.device)
-        self._network = network.eval().to(self._device)
-
-    def run(self, inputs: Array, lengths: Lengths) -> Array:
-        with self._torch.inference_mode():
-            scores = self._network(self._torch.from_numpy(inputs).to(self._device))
-            host: Array = scores.cpu().numpy()
-        if self._device.type == "cuda":
-            self._torch.cuda.synchronize()
-        return host
-
-    def facts(self) -> tuple[Fact, ...]:
-        torch = self._torch
-        found = [Fact("threads", str(torch.get_num_threads()))]
-        if self._device.type == "cuda":
-            found += [
-                Fact("gpu", torch.cuda.get_device_name(self._device)),
-                Fact("cuda", str(torch.version.cuda)),
-                Fact("cudnn", str(torch.backends.cudnn.version())),
-            ]
-        return tuple(found)
+    opener: str
+    imports: tuple[str, ...]
+    install: str
+    builder: str = ""
+    suffix: str = ""
+    profiler: str = ""
 
 
-class OnnxBackend:
-    """An artefact through the runtime's own API, as an application calls it."""
+_TRAIN, _CPU = 'pip install "voxport[train]"', 'pip install "voxport[cpu]"'
+_TORCH = ("torch", "voxport.train.checkpoint")
+_HERE = "voxport.benchmarks."
+KINDS: dict[str, Kind] = {
+    "eager": Kind(_HERE + "eager:EagerBackend", _TORCH, _TRAIN, profiler="torch"),
+    "eager_graphs": Kind(_HERE + "eager_graphs:EagerGraphs", _TORCH, _TRAIN, profiler="torch"),
+    "torchscript": Kind(
+        _HERE + "compiled:TorchScriptBackend",
+        _TORCH,
+        _TRAIN,
+        _HERE + "compiled:build_torchscript",
+        ".ts",
+        profiler="torch",
+    ),
+    "compile": Kind(
+        _HERE + "compiled:CompileBackend", _TORCH, _TRAIN, _HERE + "compiled:build_compile", "", profiler="torch"
+    ),
+    "aoti": Kind(
+        _HERE + "compiled:AotiBackend", _TORCH, _TRAIN, _HERE + "compiled:build_aoti", ".pt2", profiler="torch"
+    ),
+    "plain_onnx": Kind(
+        _HERE + "onnx_backends:PlainOnnxBackend",
+        ("onnxruntime",),
+        'pip install "voxport[export,cpu]"',
+        _HERE + "plain_onnx:build_plain_onnx",
+        ".onnx",
+        profiler="onnx",
+    ),
+    "onnx": Kind(
+        _HERE + "onnx_backends:OnnxBackend", ("onnxruntime", "voxport.runtime.onnx_model"), _CPU, profiler="onnx"
+    ),
+    "onnx_graphs": Kind(_HERE + "onnx_backends:OnnxGraphs", ("onnxruntime", "voxport.runtime.onnx_model"), _CPU),
+    "openvino": Kind(_HERE + "onnx_backends:OpenVinoBackend", ("openvino",), "pip install openvino"),
+    "artefact": Kind(_HERE + "onnx_backends:ArtefactBackend", ("voxport.runtime.load",), _CPU),
+}
 
-    def __init__(self, spec: BackendSpec) -> None:
-        from voxport.runtime.onnx_model import OnnxModel
-        from voxport.runtime.onnx_session import OnnxOptions
 
-        self._spec = spec
-        self._model = OnnxModel.load(spec.path, OnnxOptions(device=spec.device, threads=spec.threads))
-        self.frontend = self._model.contract.frontend
-        self.speakers = len(self._model.contract.labels)
-
-    def run(self, inputs: Array, lengths: Lengths) -> Array:
-        return self._model.run(inputs, lengths).scores
-
-    def facts(self) -> tuple[Fact, ...]:
-        return (Fact("threads", str(self._spec.threads)), Fact("device", self._spec.device))
-
-
-KINDS: dict[str, Callable[[BackendSpec], Backend]] = {"eager": EagerBackend, "onnx": OnnxBackend}
+def kind_of(spec: BackendSpec) -> Kind:
+    """Raises VoxportError for a kind that nobody knows."""
+    if spec.kind not in KINDS:
+        raise VoxportError(f"unknown back end kind {spec.kind!r}; there are {', '.join(KINDS)}")
+    return KINDS[spec.kind]
 
 
 def open_backend(spec: BackendSpec) -> Backend:
@@ -112,14 +97,45 @@ def open_backend(spec: BackendSpec) -> Backend:
     Raises:
         VoxportError: the file, the device or a package is not usable.
     """
-    if spec.kind not in KINDS:
-        raise VoxportError(f"unknown back end kind {spec.kind!r}; there are {', '.join(KINDS)}")
+    kind = kind_of(spec)
+    backend: Backend = _call(spec, kind.opener, spec)
+    return backend
+
+
+def build_backend(spec: BackendSpec, inputs: InputSpec) -> str:
+    """Make `spec.built` of the checkpoint, and say how it was made.
+
+    Raises:
+        VoxportError: the checkpoint or a package is not usable.
+    """
+    detail: str = _call(spec, kind_of(spec).builder, spec, inputs)
+    return detail
+
+
+def import_libraries(spec: BackendSpec) -> None:
+    """Import what `open_backend` will need, so that a cold start can time it apart."""
+    for module in kind_of(spec).imports:
+        _import(spec, module)
+
+
+def _call(spec: BackendSpec, where: str, *arguments: Any) -> Any:
+    module, _, name = where.partition(":")
     try:
-        return KINDS[spec.kind](spec)
+        return getattr(importlib.import_module(module), name)(*arguments)
     except ModuleNotFoundError as problem:
-        if (problem.name or "voxport").startswith("voxport"):
-            raise
-        extra = "train" if spec.kind == "eager" else "cpu"
-        raise BackendError(
-            f'{spec.name} needs the package {problem.name}, which is not installed: pip install "voxport[{extra}]"'
-        ) from problem
+        raise _missing(spec, problem) from problem
+
+
+def _import(spec: BackendSpec, module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        raise _missing(spec, problem) from problem
+
+
+def _missing(spec: BackendSpec, problem: ModuleNotFoundError) -> Exception:
+    if (problem.name or "voxport").startswith("voxport"):
+        return problem  # a bug of ours: no package would help
+    return BackendError(
+        f"{spec.name} needs the package {problem.name}, which is not installed: {KINDS[spec.kind].install}"
+    )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxport.benchmarks.plan import Cell
+from voxport.benchmarks.plan import Cell, Scenario
 from voxport.benchmarks.report import LatencyReport, ReportError, Row
 from voxport.benchmarks.statistics import LEVEL
 
@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart by colour-blind people too; greys are eager PyTorch and its twin.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B", "#B8A500", "#17807E")
 BASELINE, CONTROL, INK, GRID, BAND = "#4d4d4d", "#a6a6a6", "#222222", "#ececec", "#dcdcdc"
+
+TITLES: dict[Scenario, str] = {
+    "single-stream": "Latency against eager PyTorch",
+    "offline": "Offline: passes over a whole set, against eager PyTorch",
+    "server": "Server: latency at the highest rate that keeps the bound, against eager PyTorch",
+}
 
 Places = dict[tuple[str, Cell], float]
 
@@ -36,7 +42,7 @@ def draw_latency(report: LatencyReport, path: Path) -> None:
     figure = Figure(figsize=(12, 1.6 + 0.3 * len(report.rows) + 0.4 * len(cells)), layout="constrained")
     FigureCanvasAgg(figure)
     times, ratios = figure.subplots(1, 2, width_ratios=(3, 2))
-    places, colours = _places(report.rows, cells), _colours(report, names)
+    places, colours = _places(report.rows, cells), backend_colours(report, names)
     for axes in (times, ratios):
         _tidy(axes, max(places.values()))
     times.set_yticks(list(places.values()), [_shortened(name) for name, _ in places], fontsize=9)
@@ -44,7 +50,7 @@ def draw_latency(report: LatencyReport, path: Path) -> None:
     _draw_ratios(ratios, report.rows, places, colours, report.margin)
     _head_cells(times, report, cells, places)
     _title(figure, report)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _places(rows: Sequence[Row], cells: Sequence[Cell]) -> Places:
@@ -64,7 +70,8 @@ def _shortened(name: str, most: int = 34) -> str:
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
-def _colours(report: LatencyReport, names: Sequence[str]) -> dict[str, str]:
+def backend_colours(report: LatencyReport, names: Sequence[str]) -> dict[str, str]:
+    """A colour for each of `names`: greys for the baseline and its control, the palette for the others."""
     roles = {item.spec.name: item.spec.role for item in report.backends}
     fixed = {"baseline": BASELINE, "control": CONTROL}
     others = [name for name in names if roles[name] == "candidate"]
@@ -119,7 +126,8 @@ def _draw_ratios(axes: "Axes", rows: Sequence[Row], places: Places, colours: dic
         axes.set_xlim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
     else:
         axes.set_xlim(low - 0.06 * (high - low), high + 0.06 * (high - low))
-    title = f"times as fast as eager, {LEVEL:.0%} interval (grey: ±{margin:.0%})"
+    what = "eager's rate" if rows[0].queries_per_second is not None else "as fast as eager"
+    title = f"times {what}, {LEVEL:.0%} interval (grey: ±{margin:.0%})"
     axes.set_title(title, fontsize=10, loc="left", color=INK)
 
 
@@ -150,7 +158,9 @@ def _head_cells(axes: "Axes", report: LatencyReport, cells: Sequence[Cell], plac
     """Name each group of rows above its first row, in the left corner."""
     for cell in cells:
         first = min(height for (_, other), height in places.items() if other == cell)
-        text = f"batch {cell.batch}, {cell.frames} frames ({report.sound_seconds(cell):.3g} s of sound each)"
+        frames = f"trace to {cell.frames}" if cell.trace else str(cell.frames)
+        mean = "on average" if cell.trace else "each"
+        text = f"batch {cell.batch}, {frames} frames ({report.sound_seconds(cell):.3g} s of sound {mean})"
         axes.text(
             0.005, first - 0.8, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, weight="bold"
         )
@@ -158,7 +168,7 @@ def _head_cells(axes: "Axes", report: LatencyReport, cells: Sequence[Cell], plac
 
 def _title(figure: "Figure", report: LatencyReport) -> None:
     settings, machine = report.settings, report.machine
-    figure.suptitle("Latency against eager PyTorch", x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure.suptitle(TITLES[settings.scenario], x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     where = machine.cpu if settings.device == "cpu" else "GPU"
     threads = f"{settings.threads} thread" + ("s" if settings.threads > 1 else "")
     facts = f"{where}, {threads}, {settings.rounds} rounds of fresh processes, {report.created[:10]}"
@@ -167,7 +177,8 @@ def _title(figure: "Figure", report: LatencyReport) -> None:
     )
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write `figure` whole or not at all. Raises ReportError where it cannot be written."""
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix or '.png'}")
     try:
         figure.savefig(part, dpi=150)

@@ -122,7 +122,7 @@ class Product:
     k: int
     n: int
     count: int
-    integer: bool = False  # 8 bit
+    dtype: str = "float32"
     gflops: float | None = None
     tool: str = ""  # whose product was the fastest
 

@@ -51,6 +51,7 @@ class BackendSpec:
     threads: int
     graphs: bool = False
     built: str = ""
+    optional: bool = False  # one that `also` names: where it cannot be measured, the others go on
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,16 @@ class ServerRule:
     def __post_init__(self) -> None:
         if self.bound_ms <= 0 or self.max_queries < 459 or not 0 < self.resolution < 1:
             raise ValueError("bound_ms must be positive, max_queries at least 459, resolution between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Load:
+    """How calls follow one another. `queries` is the Offline set; `server` the Server rule, `seed` its arrivals'."""
+
+    scenario: Scenario = "single-stream"
+    queries: int = 64
+    server: ServerRule = field(default_factory=ServerRule)
+    seed: int = 0
 
 
 @dataclass(frozen=True)

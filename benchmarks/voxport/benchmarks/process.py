@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from types import TracebackType
 from typing import IO, TypeVar
 
@@ -25,12 +26,13 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 class WorkerError(VoxportError):
     """A worker crashed, stayed silent for too long, or failed at what it was asked.
 
-    `mistake` tells a user's mistake, which the message names, from a crash.
+    `mistake` tells a user's mistake, which the message names, from a crash. `alive` is True where the worker
+    reported the failure itself and can be asked again.
     """
 
-    def __init__(self, message: str, mistake: bool = False) -> None:
+    def __init__(self, message: str, mistake: bool = False, alive: bool = False) -> None:
         super().__init__(message)
-        self.mistake = mistake
+        self.mistake, self.alive = mistake, alive
 
 
 class WorkerProcess:
@@ -40,6 +42,7 @@ class WorkerProcess:
         environment = dict(os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)))
         environment["PYTHONSAFEPATH"] = "1"  # a random.py in the working directory must not become a module
         environment["PYTHONIOENCODING"] = "utf-8"
+        self.started = time.monotonic_ns()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             command,
@@ -82,7 +85,7 @@ class WorkerProcess:
         except ProtocolError as problem:
             raise WorkerError(str(problem)) from problem
         if isinstance(reply, Failed):
-            raise WorkerError(reply.message, reply.mistake)
+            raise WorkerError(reply.message, reply.mistake, alive=True)
         if not isinstance(reply, answer):
             raise WorkerError(f"answered {type(reply).__name__} where {answer.__name__} was asked for")
         return reply

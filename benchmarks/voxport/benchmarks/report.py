@@ -31,6 +31,8 @@ REPORT_VERSION = 1
 
 RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline", "answers differ", "less accurate"]
 
+Stage = Literal["build", "open", "answer", "time", "cold", "accuracy", "limits", "profile"]
+
 
 class ReportError(VoxportError):
     """A benchmark document cannot be read or written."""
@@ -97,10 +99,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that a backend could not do, and why. `round` is None before timing."""
+    """Something that a backend could not do, and why. `round` is None outside timing."""
 
     backend: str
-    stage: Literal["build", "open", "answer", "time", "cold", "accuracy", "limits", "profile"]
+    stage: Stage
     round: int | None
     cell: Cell | None
     reason: str
@@ -185,14 +187,23 @@ class LatencyReport:
         return any(row.speed_up is not None and row.verdict not in ("answers differ", "less accurate") for row in rows)
 
     def sound_seconds(self, cell: Cell) -> float:
-        """Seconds of sound in each utterance of `cell`, which must have been timed."""
-        return next(block.audio_seconds for block in self.blocks if block.cell == cell) / cell.batch
+        """Mean seconds of sound in an utterance of `cell`, which must have been timed."""
+        block = next(block for block in self.blocks if block.cell == cell)
+        return block.audio_seconds / (block.utterances or cell.batch)
 
     @property
     def not_compared(self) -> tuple[str, ...]:
         """The models that could not be compared. The run is a success where there is none."""
-        models = [item.spec.name for item in self.backends if item.spec.role == "candidate"]
+        models = [item.spec.name for item in self.backends if item.spec.role == "candidate" and not item.spec.optional]
         return tuple(name for name in models if not self.compared(name))
+
+    @property
+    def missing(self) -> tuple[tuple[str, str], ...]:
+        """Further back ends that could not be measured at all, with the reason."""
+        timed = {row.backend for row in self.rows}
+        lost = [item.spec.name for item in self.backends if item.spec.optional and item.spec.name not in timed]
+        reasons = {failure.backend: failure.reason for failure in reversed(self.failures)}
+        return tuple((name, reasons.get(name, "it was not tried")) for name in lost)
 
     @property
     def harness_us(self) -> float | None:

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from voxport.benchmarks.evidence import Estimate
+
 Floats = npt.NDArray[np.float64]
 Verdict = Literal["faster", "slower", "equivalent", "undecided"]
 
@@ -49,6 +51,60 @@ def percentile(samples: npt.ArrayLike, q: float) -> float | None:
     """Quantile `q` in (0, 1) of `samples`, linearly interpolated; None where they are too few."""
     values = np.asarray(samples, dtype=np.float64)
     return float(np.quantile(values, q)) if values.size >= min_samples(q) else None
+
+
+def median_interval(samples: npt.ArrayLike, level: float = LEVEL) -> Estimate:
+    """The median and the narrowest pair of order statistics around it that covers it with at least `level`.
+
+    Distribution-free: the number of samples below the true median is Binomial(n, 1/2). Ten samples give the
+    2nd and the 9th; fewer than six cover nothing at 95 %, and the interval is None.
+
+    Raises:
+        ValueError: no sample.
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    n = int(ordered.size)
+    if n == 0:
+        raise ValueError("a median needs at least one sample")
+    middle = float(np.median(ordered))
+    # With `out` samples left out on each side, the median lies outside with probability 2 · P(X <= out).
+    fitting = [out for out in range(n // 2) if 2 * binomial_cdf(out, n, 0.5) <= 1 - level]
+    if not fitting:
+        return Estimate(middle, None, None, level, n)
+    out = fitting[-1]
+    return Estimate(middle, float(ordered[out]), float(ordered[n - 1 - out]), 1 - 2 * binomial_cdf(out, n, 0.5), n)
+
+
+def binomial_cdf(successes: int, trials: int, p: float) -> float:
+    """P(X <= successes) for X ~ Binomial(trials, p), summed in logarithms so that thousands of trials do."""
+    if successes >= trials:
+        return 1.0
+    logs = [
+        math.lgamma(trials + 1) - math.lgamma(i + 1) - math.lgamma(trials - i + 1)
+        + i * math.log(p) + (trials - i) * math.log1p(-p)
+        for i in range(successes + 1)
+    ]  # fmt: skip
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+@lru_cache
+def queries_needed(late: int, q: float = 0.99, confidence: float = 0.99) -> int:
+    """Fewest queries of which `late` may miss a bound, so that quantile `q` keeps it with this confidence.
+
+    If the true share of late queries were 1 - q or more, so few would be late with a probability of at
+    most 1 - confidence: 459 for none, 662 for one, 838 for two. MLPerf's early stopping (Reddi et al.,
+    "MLPerf Inference Benchmark", 2020) rests on the same bound.
+    """
+    low, high = late + 1, min_samples(q, confidence) * (late + 2)
+    while binomial_cdf(late, high, 1 - q) > 1 - confidence:
+        high *= 2
+    while low < high:
+        middle = (low + high) // 2
+        if binomial_cdf(late, middle, 1 - q) <= 1 - confidence:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def relative_spread(samples: npt.ArrayLike) -> float:

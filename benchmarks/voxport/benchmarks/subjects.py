@@ -1,14 +1,18 @@
 """Who takes part: the models that were named, their baselines and controls, and the grid that fits them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxport.benchmarks.plan import DEFAULT_FRAMES, BackendSpec, Cell, LatencySettings, Role
+from voxport.benchmarks.plan import DEFAULT_FRAMES, BackendSpec, Cell, Engine, LatencySettings, Role
+from voxport.benchmarks.variants import Variant, chosen
 from voxport.runtime.contract import Contract, InputKind
 from voxport.runtime.contract_io import file_sha256, read_contract
 from voxport.runtime.errors import LengthError, VoxportError
+from voxport.runtime.plan_file import first_bytes, is_plan
+
+ZIP = b"PK\x03\x04"  # TorchScript and .pt2 files are zip archives
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) 
     kinds = list(dict.fromkeys(contract.input_kind for contract in contracts))
     models_named = list(zip(_names(models), models, contracts, strict=True))
     subjects = []
+    more = chosen(settings.also)
     for kind in kinds:
         eager = "eager" if len(kinds) == 1 else f"eager {kind}"
         baseline = _subject(eager, "eager", checkpoint, "baseline", kind, settings)
@@ -49,9 +54,50 @@ def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) 
             subjects.append(dataclasses.replace(baseline, spec=twin))
         for name, path, contract in models_named:
             if contract.input_kind == kind:
-                model = _subject(name, "onnx", path, "candidate", kind, settings)
+                model = _model(_subject(name, "onnx", path, "candidate", kind, settings), path)
                 subjects.append(dataclasses.replace(model, contract=contract))
+        own = [item for item in subjects if item.spec.input_kind == kind]
+        subjects += _variants(more, own, baseline, "" if len(kinds) == 1 else f" {kind}")
     return tuple(subjects)
+
+
+def _model(subject: Subject, path: Path) -> Subject:
+    """Anything but an ONNX model goes through the runtime's own choice of back end."""
+    if path.suffix.lower() == ".onnx" or not _is_other(path):
+        return subject
+    device = "tensorrt" if is_plan(path) else subject.spec.device
+    return dataclasses.replace(subject, spec=dataclasses.replace(subject.spec, kind="artefact", device=device))
+
+
+def _is_other(path: Path) -> bool:
+    return is_plan(path) or first_bytes(path) == ZIP
+
+
+def _variants(more: Mapping[str, Variant], own: Sequence[Subject], baseline: Subject, ending: str) -> Iterator[Subject]:
+    """The further back ends of one input kind; none that is there already."""
+    for name, variant in more.items():
+        engine = variant.engine or baseline.spec.device
+        if variant.of == "checkpoint":
+            if (variant.kind, engine) == ("eager", baseline.spec.device):
+                continue
+            yield _variant(baseline, name + ending, variant, engine)
+            continue
+        for subject in own:
+            if subject.spec.kind == "onnx" and (variant.kind, engine) != ("onnx", subject.spec.device):
+                yield _variant(subject, f"{subject.spec.name} ({name.removeprefix('onnx_')})", variant, engine)
+
+
+def _variant(source: Subject, name: str, variant: Variant, engine: Engine) -> Subject:
+    spec = dataclasses.replace(
+        source.spec,
+        name=name,
+        kind=variant.kind,
+        role="candidate",
+        device=engine,
+        graphs=variant.graphs,
+        optional=True,
+    )
+    return dataclasses.replace(source, spec=spec)
 
 
 def _subject(name: str, kind: str, path: Path, role: Role, input_kind: InputKind, settings: LatencySettings) -> Subject:
@@ -66,22 +112,32 @@ def _names(models: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
 
 
-def choose_cells(settings: LatencySettings, subjects: Sequence[Subject]) -> tuple[Cell, ...]:
-    """The grid: every batch with every length, shortest first.
+def choose_cells(
+    settings: LatencySettings, subjects: Sequence[Subject], trace: tuple[int, ...] = ()
+) -> tuple[Cell, ...]:
+    """The grid: every batch with every length, and with the trace where there is one.
 
     Raises:
         LengthError: a length that was asked for, which a model does not allow.
     """
     contracts = [(item.spec.name, item.contract) for item in subjects if item.contract is not None]
-    low = max(contract.min_frames for _, contract in contracts)
-    high = min(contract.max_frames for _, contract in contracts)
+    low, high = length_range(subjects)
     for name, contract in contracts:
         for frames in settings.frames or ():
             if not contract.min_frames <= frames <= contract.max_frames:
                 raise LengthError(
                     f"--frames {frames}: {name} takes {contract.min_frames} to {contract.max_frames} frames"
                 )
-    lengths = settings.frames or tuple(frames for frames in DEFAULT_FRAMES if low <= frames <= high) or (high,)
     if not low <= high:
         raise LengthError(f"the models share no length: one needs {low} frames, another takes at most {high}")
-    return tuple(Cell(batch, frames) for batch in dict.fromkeys(settings.batches) for frames in dict.fromkeys(lengths))
+    batches = dict.fromkeys(settings.batches)
+    usual = () if trace else tuple(frames for frames in DEFAULT_FRAMES if low <= frames <= high) or (high,)
+    lengths = dict.fromkeys(settings.frames or usual)
+    fixed = tuple(Cell(batch, frames) for batch in batches for frames in lengths)
+    return fixed + (tuple(Cell(batch, max(trace), trace=True) for batch in batches) if trace else ())
+
+
+def length_range(subjects: Sequence[Subject]) -> tuple[int, int]:
+    """Fewest and most frames that all models take."""
+    contracts = [item.contract for item in subjects if item.contract is not None]
+    return max(one.min_frames for one in contracts), min(one.max_frames for one in contracts)

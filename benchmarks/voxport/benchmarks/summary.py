@@ -2,16 +2,28 @@
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from voxport.benchmarks.evidence import Accuracy, Limits
 from voxport.benchmarks.plan import BackendSpec, Cell
 from voxport.benchmarks.report import AnswerCheck, Block, LatencyReport, Row
 from voxport.benchmarks.statistics import Interval, decide, percentile, relative_spread, speed_up
 
+RANKED = ("baseline", "faster", "slower", "equivalent", "undecided")
 NOISY = 0.10  # interquartile range over median, as torch.utils.benchmark warns
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What else belongs into a row: accuracy, limits, and the bytes of each back end's file."""
+
+    accuracy: tuple[Accuracy, ...] = ()
+    limits: Limits | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def make_rows(
@@ -21,6 +33,7 @@ def make_rows(
     answers: Sequence[AnswerCheck],
     seed: int,
     margin: float,
+    beside: Beside | None = None,
 ) -> tuple[Row, ...]:
     """One row for each backend and cell that has any block, cell by cell."""
     baselines = {spec.input_kind: spec.name for spec in specs if spec.role == "baseline"}
@@ -30,11 +43,14 @@ def make_rows(
     checks = {(check.backend, check.cell): check for check in answers}
     rows = []
     for cell in cells:
+        of_cell = []
         for spec in specs:
             own = found.get((spec.name, cell))
             if own:
                 reference = found.get((baselines[spec.input_kind], cell), [])
-                rows.append(_row(spec, own, reference, checks.get((spec.name, cell)), seed, margin))
+                row = _row(spec, own, reference, checks.get((spec.name, cell)), seed, margin)
+                of_cell.append(_with_beside(row, spec, own, beside or Beside()))
+        rows += _ranked(of_cell, {spec.name for spec in specs if spec.role == "control"})
     return tuple(rows)
 
 
@@ -49,7 +65,9 @@ def _row(
     wall, cpu = _pooled(own, "wall_ns"), _pooled(own, "cpu_ns")
     cell = own[0].cell
     is_baseline = spec.role == "baseline"
+    rate = _rate(own)
     interval = None if is_baseline else _compare(baseline, own, "wall_ns", seed)
+    utterances = own[0].utterances or cell.batch
     row = Row(
         backend=spec.name,
         cell=cell,
@@ -60,7 +78,7 @@ def _row(
         p99_ms=percentile(wall, 0.99),
         max_ms=float(wall.max()),
         cpu_p50_ms=percentile(cpu, 0.5),
-        utterances_per_second=float(1e3 * cell.batch * wall.size / wall.sum()),
+        utterances_per_second=rate if rate is not None else float(1e3 * utterances * wall.size / wall.sum()),
         real_time_factor=float(np.median(wall) / 1e3 / own[0].audio_seconds),
         speed_up=interval,
         cpu_speed_up=None if is_baseline else _compare(baseline, own, "cpu_ns", seed),
@@ -68,6 +86,7 @@ def _row(
         answer=check,
         spread=relative_spread(wall),
         unstable_rounds=sum(not block.warmup.stable for block in own),
+        queries_per_second=rate,
     )
     return row if check is None or check.same else _unranked(row)
 
@@ -77,19 +96,102 @@ def _unranked(row: Row) -> Row:
     return dataclasses.replace(row, verdict="answers differ")
 
 
+def _rate(blocks: Sequence[Block]) -> float | None:
+    """As a server: geometric mean over rounds of the highest rate that was held; 0 where a round held none."""
+    rates = [block.served.rate for block in blocks if block.served is not None]
+    if not rates:
+        return None
+    return float(np.exp(np.mean(np.log(rates)))) if min(rates) > 0 else 0.0
+
+
+def _with_beside(row: Row, spec: BackendSpec, own: Sequence[Block], beside: Beside) -> Row:
+    judged = next((item for item in beside.accuracy if item.backend == spec.name), None)
+    worse = judged is not None and judged.passed is False and row.verdict != "answers differ"
+    device = [ns / 1e6 for block in own for ns in block.device_ns]
+    memory = [block.memory for block in own if block.memory is not None]
+    energy = [
+        block.energy.joules / _answered(block)
+        for block in own
+        if block.energy is not None and block.energy.joules is not None
+    ]
+    return dataclasses.replace(
+        row,
+        verdict="less accurate" if worse else row.verdict,
+        accuracy=judged.accuracy if judged else None,
+        size_bytes=beside.sizes.get(spec.name),
+        resident_bytes=_middle([one.resident for one in memory]),
+        proportional_bytes=_middle([one.proportional for one in memory]),
+        device_bytes=_middle([one.device for one in memory]),
+        device_p50_ms=percentile(device, 0.5),
+        joules_per_utterance=float(np.median(energy)) if energy else None,
+        share=_share(row, spec, beside.limits, single=own[0].utterances in (None, row.cell.batch)),
+    )
+
+
+def _answered(block: Block) -> int:
+    """Utterances answered during the block, warm-up apart; as a server, at all rates that were tried."""
+    if block.served is not None:
+        return max(1, sum(probe.queries for probe in block.served.probes))
+    return len(block.wall_ns) * (block.utterances or block.cell.batch)
+
+
+def _middle(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return int(np.median(known)) if known else None
+
+
+def _share(row: Row, spec: BackendSpec, limits: Limits | None, single: bool) -> float | None:
+    """The floor over the median time. A model has its own floor; others are held against the least of fp32 models.
+
+    Only in a single stream is a time the time of one call, and only where the ceilings were measured.
+    """
+    if limits is None or row.p50_ms is None or row.queries_per_second is not None or not single:
+        return None
+    if (limits.device == "cpu") != (spec.device == "cpu"):
+        return None
+    fitting = [floor for floor in limits.floors if floor.cell == row.cell]
+    integer = {work.model for work in limits.works if any("int8" in product.dtype for product in work.products)}
+    own = [floor for floor in fitting if floor.model == spec.name]
+    floors = own or [floor for floor in fitting if floor.model not in integer]
+    return min(floor.floor_ms for floor in floors) / row.p50_ms if floors else None
+
+
+def _ranked(rows: Sequence[Row], controls: set[str]) -> list[Row]:
+    """Number those whose answers and accuracy pass, the best first: by rate as a server, else by median time."""
+
+    def order(row: Row) -> float:
+        if row.queries_per_second is not None:
+            return -row.queries_per_second
+        return row.max_ms if row.p50_ms is None else row.p50_ms
+
+    fair = [row for row in rows if row.verdict in RANKED and row.backend not in controls]
+    places = {row.backend: place for place, row in enumerate(sorted(fair, key=order), 1)}
+    return [dataclasses.replace(row, rank=places.get(row.backend)) for row in rows]
+
+
 def _pooled(blocks: Sequence[Block], clock: str) -> npt.NDArray[np.float64]:
     """Milliseconds of all calls."""
     return np.concatenate([np.asarray(getattr(block, clock), dtype=np.float64) for block in blocks]) / 1e6
 
 
 def _compare(baseline: Sequence[Block], own: Sequence[Block], clock: str, seed: int) -> Interval | None:
-    """The speed-up over the rounds that both have."""
+    """The speed-up over the rounds that both have; as a server, the ratio of rates."""
+    if clock == "wall_ns" and any(block.served is not None for block in own):
+        return _compare_rates(baseline, own, seed)
     by_round = {block.round: getattr(block, clock) for block in baseline}
     pairs = [(by_round[block.round], getattr(block, clock)) for block in own if block.round in by_round]
     if any(min(min(b), min(c)) <= 0 for b, c in pairs):
         return None  # a processor clock too coarse for calls this short
     key = zlib.crc32(f"{own[0].backend} {own[0].cell} {clock}".encode())
     return speed_up([b for b, _ in pairs], [c for _, c in pairs], seed=seed ^ key)
+
+
+def _compare_rates(baseline: Sequence[Block], own: Sequence[Block], seed: int) -> Interval | None:
+    rates = {block.round: block.served.rate for block in baseline if block.served is not None}
+    pairs = [(rates[one.round], one.served.rate) for one in own if one.served is not None and one.round in rates]
+    if any(min(pair) <= 0 for pair in pairs):
+        return None  # one that holds no rate at all has no ratio
+    return speed_up([[1 / base] for base, _ in pairs], [[1 / rate] for _, rate in pairs], seed=seed)
 
 
 def make_notes(report: LatencyReport) -> tuple[str, ...]:

@@ -15,10 +15,11 @@ Call = Callable[[int], object]  # called with a running number, which chooses th
 
 @dataclass(frozen=True)
 class Clock:
-    """Two clocks in nanoseconds. Tests bring their own."""
+    """Two clocks in nanoseconds, and a sleep in seconds. Tests bring their own."""
 
     wall: Callable[[], int] = time.perf_counter_ns
     cpu: Callable[[], int] = time.process_time_ns
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ away from another's times. Between requests it waits in a read, which costs no p
 """
 
 import gc
+import importlib
 import importlib.metadata
 import os
 import sys
@@ -16,11 +17,12 @@ from typing import TextIO
 
 import numpy as np
 
-from voxport.benchmarks.backends import Array as Values
-from voxport.benchmarks.backends import Backend, Lengths, open_backend
-from voxport.benchmarks.inputs import Inputs, make_inputs
+from voxport.benchmarks.backends import Backend, import_libraries, open_backend
+from voxport.benchmarks.energy import open_meter
+from voxport.benchmarks.inputs import Inputs
 from voxport.benchmarks.machine import Fact
-from voxport.benchmarks.plan import BackendSpec, Cell
+from voxport.benchmarks.memory import memory_now
+from voxport.benchmarks.plan import BackendSpec, Cell, Load
 from voxport.benchmarks.protocol import (
     Answered,
     Ask,
@@ -34,11 +36,26 @@ from voxport.benchmarks.protocol import (
     from_line,
     to_line,
 )
-from voxport.benchmarks.timing import Call, Clock, harness_cost_ns, time_calls, warm_up
+from voxport.benchmarks.scenarios import answer_all, caller, load_inputs, time_server
+from voxport.benchmarks.timing import Clock, harness_cost_ns, time_calls, warm_up
 from voxport.runtime.contract import Array
 from voxport.runtime.errors import VoxportError
 
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "torchaudio", "voxport")
+PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch", "torchaudio", "voxport")
+
+# Requests to a fresh worker that is asked for nothing else; each module is imported for its own request only.
+TASKS = {
+    "BuildAsk": "voxport.benchmarks.builds:build",
+    "Count": "voxport.benchmarks.counting:count",
+    "Draw": "voxport.benchmarks.traces:draw",
+    "Limit": "voxport.benchmarks.ceilings:limit",
+}
+# The same, and they need the worker itself, to open a backend.
+OPENING_TASKS = {
+    "Cold": "voxport.benchmarks.cold:start",
+    "Judge": "voxport.benchmarks.judging:judge",
+    "ProfileAsk": "voxport.benchmarks.profiling:profile",
+}
 
 
 @dataclass
@@ -46,6 +63,7 @@ class Worker:
     """Answers requests about the one backend that it was told to open."""
 
     opener: Callable[[BackendSpec], Backend] = open_backend
+    importer: Callable[[BackendSpec], None] = import_libraries
     clock: Clock = field(default_factory=Clock)
     _backend: Backend | None = None
     _asked: Open | None = None
@@ -56,14 +74,24 @@ class Worker:
             if isinstance(request, Open):
                 return self._open(request)
             if isinstance(request, Ask):
-                return self._answer(request.cell)
+                return self._answer(request.cell, request.load)
             if isinstance(request, Time):
                 return self._time(request)
-            raise ProtocolError(f"a worker is never sent {type(request).__name__}")
+            return self._task(request)
         except VoxportError as problem:
             return Failed(str(problem), mistake=True)
         except Exception as problem:
             return Failed(f"{type(problem).__name__}: {problem}", mistake=False, detail=traceback.format_exc())
+
+    def _task(self, request: Message) -> Message:
+        name = type(request).__name__
+        place = TASKS.get(name) or OPENING_TASKS.get(name)
+        if place is None:
+            raise ProtocolError(f"a worker is never sent {name}")
+        module, _, function = place.partition(":")
+        task = getattr(importlib.import_module(module), function)
+        answer: Message = task(request, self) if name in OPENING_TASKS else task(request)
+        return answer
 
     def _open(self, request: Open) -> Opened:
         start = time.perf_counter()
@@ -76,39 +104,56 @@ class Worker:
             load_seconds=load_seconds,
             versions=versions(),
             facts=backend.facts(),
-            harness_ns=harness_cost_ns(_caller(_nothing, _FEW), clock=self.clock),
+            harness_ns=measure_harness(self.clock),
         )
 
-    def _inputs(self, cell: Cell) -> tuple[Backend, Inputs]:
+    def _inputs(self, cell: Cell, load: Load) -> tuple[Backend, Inputs]:
         if self._backend is None or self._asked is None:
             raise ProtocolError("the worker was asked to run before it was told what to open")
-        return self._backend, make_inputs(self._asked.inputs, cell, self._asked.backend.input_kind)
+        return self._backend, load_inputs(self._asked.inputs, cell, self._asked.backend.input_kind, load)
 
-    def _answer(self, cell: Cell) -> Answered:
-        backend, inputs = self._inputs(cell)
-        scores = np.stack([backend.run(values, inputs.lengths) for values in inputs.arrays])
-        return Answered(Array.of(scores), inputs.digest)
+    def _answer(self, cell: Cell, load: Load) -> Answered:
+        backend, inputs = self._inputs(cell, load)
+        return Answered(Array.of(answer_all(backend, inputs, cell, load)), inputs.digest)
 
     def _time(self, request: Time) -> Timed:
-        backend, inputs = self._inputs(request.cell)
-        call = _caller(backend.run, inputs)
+        cell, load = request.cell, request.load
+        backend, inputs = self._inputs(cell, load)
+        assert self._asked is not None
+        call = caller(backend.run, inputs, load)
         digest = inputs.digest  # hashed here, not while warm-up has the caches ready
+        meter = open_meter(self._asked.backend.device)
         gc.collect()  # leave the previous cell's garbage out of this one's times
         warmup = warm_up(call, request.rule, self.clock)
-        walls, cpus = time_calls(call, request.rule, self.clock)
-        return Timed(tuple(walls), tuple(cpus), warmup, inputs.audio_seconds, digest, peak_memory())
+        meter.start()
+        served = None
+        if load.scenario == "server":
+            walls, cpus, served = time_server(backend, inputs, cell, load, request.rule, self.clock)
+        else:
+            walls, cpus = time_calls(call, request.rule, self.clock)
+        energy = meter.stop()
+        calls = len(inputs.arrays)
+        offline = load.scenario == "offline"
+        device_ns = getattr(backend, "device_ns", None)
+        return Timed(
+            wall_ns=tuple(walls),
+            cpu_ns=tuple(cpus),
+            warmup=warmup,
+            audio_seconds=inputs.audio_seconds * (calls if offline else 1),
+            inputs_digest=digest,
+            peak_memory=peak_memory(),
+            utterances=inputs.utterances if offline else len(inputs.lengths),
+            device_ns=tuple(device_ns(inputs.arrays[0], inputs.lengths)) if device_ns else (),
+            served=served,
+            memory=memory_now(),
+            energy=energy,
+        )
 
 
-def _caller(run: Callable[[Values, Lengths], object], inputs: Inputs) -> Call:
-    arrays, lengths, count = inputs.arrays, inputs.lengths, len(inputs.arrays)
-    return lambda number: run(arrays[number % count], lengths)
-
-
-def _nothing(values: Values, lengths: Lengths) -> None:
-    return None
-
-
-_FEW = Inputs((np.zeros((1, 1), dtype=np.float32),), np.ones(1, dtype=np.int64), 1.0)
+def measure_harness(clock: Clock) -> int:
+    """Nanoseconds that the timing loop adds to each call, from a call that does nothing."""
+    few = Inputs((np.zeros((1, 1), dtype=np.float32),), (np.ones(1, dtype=np.int64),), 1.0)
+    return harness_cost_ns(caller(lambda values, lengths: None, few, Load()), clock=clock)
 
 
 def versions() -> tuple[Fact, ...]:

@@ -1,32 +1,24 @@
 """`voxport bench …`: how fast, and how sure of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.bench_common import check_output, progress_bar
+from voxport.cli.bench_compare import compare_command
+from voxport.cli.bench_gpu import gpu_command
+from voxport.cli.bench_options import latency_settings, scenario_options, truth_options
+from voxport.cli.bench_scale import scale_command
+from voxport.cli.bench_selftest import selftest
+from voxport.cli.bench_show import show_latency
+from voxport.cli.bench_train import train_command
+from voxport.cli.common import emit_json, example, json_option, needs
 
 if TYPE_CHECKING:
-    from voxport.benchmarks.latency import Progress
-    from voxport.benchmarks.plan import LatencySettings
-    from voxport.benchmarks.report import LatencyReport, Row
-    from voxport.benchmarks.statistics import Interval
-
-_COLUMNS = (
-    "back end",
-    "p50 ms",
-    "p90 ms",
-    "p99 ms",
-    "CPU ms",
-    "utt/s",
-    "RTF",
-    "speed-up [95 %]",
-    "verdict",
-)
-_ANSWER_COLUMNS = ("batch × frames", "back end", "max |Δscore|", "allowed", "same best speaker")
+    from voxport.benchmarks.report import LatencyReport
 
 
 @click.group()
@@ -34,11 +26,21 @@ def bench() -> None:
     """Measure models against each other."""
 
 
+bench.add_command(selftest)
+bench.add_command(train_command)
+bench.add_command(scale_command)
+bench.add_command(gpu_command)
+bench.add_command(compare_command)
+
+
 @bench.command(
     epilog=example(
         """
         voxport bench latency model.onnx --against runs/best/model.pt -o latency.json --plot latency.png
         voxport bench latency fp32.onnx int8.onnx --against runs/best/model.pt --frames 200 --batch 1 --batch 8
+        voxport bench latency model.onnx --against runs/best/model.pt --also plain_onnx --also torchscript
+        voxport bench latency model.onnx --against runs/best/model.pt --scenario server --bound-ms 50 --frames 300
+        voxport bench latency model.onnx --against runs/best/model.pt --trace data/voices --accuracy-data data/voices
         """
     )
 )
@@ -60,6 +62,8 @@ def bench() -> None:
     type=click.IntRange(1),
     help="Length of each utterance; repeatable. Default: those of 128, 400 and 1000 that the models take.",
 )
+@scenario_options
+@truth_options
 @click.option("--rounds", type=click.IntRange(5), default=5, show_default=True, help="Fresh processes per back end.")
 @click.option("--seconds", type=click.FloatRange(0.01), default=2.0, show_default=True, help="Timed, per block.")
 @click.option(
@@ -76,10 +80,17 @@ def bench() -> None:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything, raw samples too, as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
+@click.option("--pareto", type=click.Path(path_type=Path), help="Draw accuracy, or error, against latency.")
 @json_option
 @needs("bench", "cpu")
 def latency(
-    models: tuple[Path, ...], checkpoint: Path, output: Path | None, plot: Path | None, as_json: bool, **choices: Any
+    models: tuple[Path, ...],
+    checkpoint: Path,
+    output: Path | None,
+    plot: Path | None,
+    pareto: Path | None,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Time each MODEL against eager PyTorch, with an interval and a verdict.
 
@@ -90,22 +101,24 @@ def latency(
     """
     from voxport.benchmarks.chart import draw_latency
     from voxport.benchmarks.latency import measure
+    from voxport.benchmarks.pareto import draw_pareto
     from voxport.benchmarks.report import write_report
 
-    _check_outputs(output, plot)
-    with _progress() as progress:
-        report = measure(models, checkpoint, _settings(choices), progress)
+    check_output("--output", output)
+    pictures = _pictures((("--plot", plot, draw_latency), ("--pareto", pareto, draw_pareto)))
+    with progress_bar() as progress:
+        report = measure(models, checkpoint, latency_settings(choices), progress)
     written = []
     if output is not None:
         write_report(report, output)
         written.append(output)
-    if plot is not None and report.rows:
-        draw_latency(report, plot)
-        written.append(plot)
+    for path, draw in pictures if report.rows else ():
+        draw(report, path)
+        written.append(path)
     if as_json:
         emit_json(report.without_samples())
     else:
-        _show(report)
+        show_latency(report)
         for path in written:
             click.echo(f"wrote {path}")
     if report.not_compared:
@@ -113,93 +126,20 @@ def latency(
         raise click.exceptions.Exit(1)
 
 
-def _settings(choices: dict[str, Any]) -> "LatencySettings":
-    from voxport.benchmarks.plan import LatencySettings
-    from voxport.benchmarks.timing import BlockRule
-
-    rule = BlockRule.lasting(choices.pop("seconds"), choices.pop("warmup"))
-    return LatencySettings(**dict(choices, frames=choices["frames"] or None), rule=rule)
+Draw = Callable[["LatencyReport", Path], None]
 
 
-def _check_outputs(output: Path | None, plot: Path | None) -> None:
-    """Find out before minutes of measuring that their result could not be written or drawn."""
-    for option, path in (("--output", output), ("--plot", plot)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise click.BadParameter(f"{path.parent}: no such folder; make it first", param_hint=option)
-        if path is not None and path.is_dir():
-            raise click.BadParameter(f"{path} is a folder; name a file in it", param_hint=option)
-    if plot is not None:
-        if plot.suffix not in (".png", ".svg", ".pdf"):
-            raise click.BadParameter(f"{plot}: the name must end in .png, .svg or .pdf", param_hint="--plot")
-        import matplotlib.figure  # noqa: F401 - a missing package must show now
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    """A bar on stderr. It is redrawn between blocks only: its own thread would disturb what is timed."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    except ModuleNotFoundError:
-        yield lambda done, total, what: click.echo(f"[{done}/{total}] {what}", err=True) if what else None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
-        task = bar.add_task("")
-
-        def show(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what, refresh=True)
-
-        yield show
-
-
-def _show(report: "LatencyReport") -> None:
-    settings, machine = report.settings, report.machine
-    for boundary in report.boundaries:
-        click.echo(f"timed: {boundary.text}")
-    click.echo(f"scenario: {report.scenario}")
-    cores = f"{machine.usable_cores:g} usable core" + ("s" if machine.usable_cores != 1 else "")
-    click.echo(f"machine: {machine.cpu}, {cores}; {machine.os}; {machine.python}")
-    threads = f"{settings.threads} thread" + ("s" if settings.threads != 1 else "")
-    click.echo(f"settings: {settings.device}, {threads}, {settings.rounds} rounds of fresh processes\n")
-    show_table("Answers on the timed inputs, against eager PyTorch", _ANSWER_COLUMNS, _answers(report))
-    for cell in report.cells:
-        rows = [row for row in report.rows if row.cell == cell]
-        if rows:
-            seconds = report.sound_seconds(cell)
-            title = f"\nLatency, batch {cell.batch} × {cell.frames} frames ({seconds:.3g} s of sound each)"
-            show_table(title, _COLUMNS, map(_latency, rows))
-    click.echo("\nn/a: too few calls for that percentile. RTF: time over duration of sound, below 1 is real time.")
-    if report.harness_us is not None:
-        click.echo(f"The harness adds {report.harness_us:.1f} µs to each call, measured with a call that does nothing.")
-    click.echo("Each interval stands for itself: with 20 of them, expect one to miss its true value.")
-    for note in report.notes:
-        click.echo(f"- {note}")
-
-
-def _answers(report: "LatencyReport") -> Iterator[tuple[str, ...]]:
-    for check in report.answers:
-        distance = "not finite" if check.max_abs is None else f"{check.max_abs:.1e}"
-        yield str(check.cell), check.backend, distance, f"{check.allowed:.1e}", f"{check.top1:.1%}"
-
-
-def _latency(row: "Row") -> tuple[str, ...]:
-    return (
-        row.backend,
-        _ms(row.p50_ms),
-        _ms(row.p90_ms),
-        _ms(row.p99_ms),
-        _ms(row.cpu_p50_ms),
-        f"{row.utterances_per_second:.1f}",
-        f"{row.real_time_factor:.2g}",
-        _ratio(row.speed_up),
-        row.verdict + (" (unstable)" if row.unstable_rounds else ""),
-    )
-
-
-def _ms(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-def _ratio(interval: "Interval | None") -> str:
-    return "" if interval is None else f"{interval.ratio:.2f}× [{interval.low:.2f}, {interval.high:.2f}]"
+def _pictures(wanted: "tuple[tuple[str, Path | None, Draw], ...]") -> "list[tuple[Path, Draw]]":
+    """Those that can be drawn. Without matplotlib there are none, and the user is told now, not after the run."""
+    found = []
+    for option, path, draw in wanted:
+        if path is None:
+            continue
+        check_output(option, path)
+        if path.suffix not in (".png", ".svg", ".pdf"):
+            raise click.BadParameter(f"{path}: the name must end in .png, .svg or .pdf", param_hint=option)
+        found.append((path, draw))
+    if found and importlib.util.find_spec("matplotlib") is None:
+        click.echo('no pictures: matplotlib is not installed; pip install "voxport[bench]"', err=True)
+        return []
+    return found

@@ -1,0 +1,43 @@
+"""Clocks, power and memory of the GPUs during a run, from nvidia-smi: a GPU that throttles is another GPU."""
+
+import shutil
+import subprocess
+
+from voxport.benchmarks.evidence import GpuState
+from voxport.benchmarks.machine import Fact
+
+STATE = (
+    "clocks.sm",
+    "clocks.mem",
+    "power.draw",
+    "temperature.gpu",
+    "utilization.gpu",
+    "clocks_throttle_reasons.active",
+)
+PATIENCE = 20.0
+
+
+def gpu_states() -> tuple[GpuState, ...]:
+    """One state for each GPU; none where nvidia-smi is missing or fails."""
+    return tuple(
+        GpuState(tuple(Fact(name, value) for name, value in zip(STATE, row, strict=False))) for row in _query(STATE)
+    )
+
+
+def gpu_memory_used() -> int | None:
+    """Bytes in use on the first GPU by all processes, None where nobody tells."""
+    rows = _query(("memory.used",), "csv,noheader,nounits")
+    value = rows[0][0].strip() if rows else ""
+    return int(value) << 20 if value.isdigit() else None
+
+
+def _query(fields: tuple[str, ...], form: str = "csv,noheader") -> list[list[str]]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, f"--query-gpu={','.join(fields)}", f"--format={form}"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.split(", ") for line in told.splitlines() if line.strip()]

@@ -1,0 +1,81 @@
+"""How many labelled utterances a back end gets right, each alone and whole. Apart from all timing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxport.benchmarks.backends import Array
+from voxport.benchmarks.cold import Tools
+from voxport.benchmarks.evidence import Accuracy
+from voxport.benchmarks.protocol import Judge, Judged
+from voxport.runtime.audio import read_audio
+from voxport.runtime.errors import VoxportError
+from voxport.runtime.frontend import min_samples
+from voxport.train.checkpoint import Checkpoint, load_checkpoint
+from voxport.train.data import Corpus, CorpusOptions, open_corpus
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Positions in a corpus and their labels as the checkpoint numbers them; `note` says what they are."""
+
+    corpus: Corpus
+    chosen: tuple[int, ...]
+    labels: tuple[int, ...]
+    note: str
+
+
+def judge(request: Judge, tools: Tools) -> Judged:
+    """Run every labelled utterance.
+
+    Raises:
+        VoxportError: the corpus cannot be used, or has nobody whom the checkpoint knows.
+    """
+    backend = tools.opener(request.backend)
+    labelled = choose(request, load_checkpoint(request.checkpoint))
+    correct = 0
+    for position, label in zip(labelled.chosen, labelled.labels, strict=True):
+        values = _values(labelled.corpus, position, request)
+        scores = backend.run(values[np.newaxis], np.array([len(values)], dtype=np.int64))
+        correct += int(scores[0].argmax()) == label
+    total = len(labelled.chosen)
+    share = correct / total
+    return Judged(Accuracy(request.backend.name, total, correct, share, None, 0.0, None, labelled.note))
+
+
+def choose(request: Judge, checkpoint: Checkpoint) -> Labelled:
+    """The validation part where this is the corpus of the training, else every utterance of a known speaker."""
+    corpus = open_corpus(request.data, CorpusOptions(checkpoint.frontend, skip_bad=True, progress=False))
+    numbers = {label: i for i, label in enumerate(checkpoint.labels)}
+    keys = {utterance.key for utterance in corpus.utterances}
+    held_out = bool(checkpoint.split.valid) and set(checkpoint.split.valid) <= keys
+    candidates: Sequence[int] = range(len(corpus.utterances))
+    if held_out:
+        candidates = corpus.indices(checkpoint.split.valid).tolist()
+    usable = [
+        i
+        for i in candidates
+        if corpus.labels[corpus.utterances[i].speaker] in numbers and corpus.utterances[i].frames >= request.min_frames
+    ]
+    if request.limit is not None and len(usable) > request.limit:
+        usable = [usable[round(float(i))] for i in np.linspace(0, len(usable) - 1, request.limit)]
+    if not usable:
+        raise VoxportError(f"{request.data}: no utterance of a speaker whom {request.checkpoint} knows")
+    labels = tuple(numbers[corpus.labels[corpus.utterances[i].speaker]] for i in usable)
+    part = "the validation part" if held_out else "all utterances of known speakers"
+    cut = sum(corpus.utterances[i].frames > request.max_frames for i in usable)
+    note = f"{len(usable)} utterances of {Path(request.data).name}, {part}, {cut} cut to {request.max_frames} frames"
+    return Labelled(corpus, tuple(usable), labels, note)
+
+
+def _values(corpus: Corpus, position: int, request: Judge) -> Array:
+    if request.backend.input_kind == "features":
+        return np.ascontiguousarray(corpus.features(position)[: request.max_frames])
+    key = corpus.utterances[position].key
+    if corpus.kind == "homework" or Path(key).suffix.lower() in (".pt", ".npy"):
+        raise VoxportError(f"{corpus.path} holds features, and {request.backend.name} takes sound")
+    folder = corpus.path if corpus.kind == "folder" else corpus.path.parent
+    sound = read_audio(folder / key, corpus.frontend.sample_rate)
+    return np.ascontiguousarray(sound[: min_samples(corpus.frontend, request.max_frames)])
