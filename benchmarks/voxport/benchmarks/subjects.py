@@ -10,7 +10,7 @@ from voxport.benchmarks.variants import Variant, chosen
 from voxport.runtime.contract import Contract, InputKind
 from voxport.runtime.contract_io import file_sha256, read_contract
 from voxport.runtime.errors import LengthError, VoxportError
-from voxport.runtime.plan_file import first_bytes, is_plan
+from voxport.runtime.file_kind import first_bytes, is_plan
 
 ZIP = b"PK\x03\x04"  # TorchScript and .pt2 files are zip archives
 

@@ -63,7 +63,7 @@ def check_threshold(gallery: str | None, threshold: float | None) -> None:
 
 def check_packages(files: Sequence[str], model: str | None = None) -> None:
     """Say all that is missing at once: installing one package would only show the next one."""
-    from voxport.runtime.plan_file import is_plan
+    from voxport.runtime.file_kind import is_plan
 
     runners = () if model is not None and is_plan(model) else ("onnxruntime",)
     decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()

@@ -28,8 +28,9 @@ from voxport.export.staging import check_output
 from voxport.export.status import status
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.contract_io import read_contract
+from voxport.runtime.file_kind import PLAN_SUFFIXES
 from voxport.runtime.onnx_file import TensorSpec
-from voxport.runtime.plan_file import PLAN_SUFFIXES, VERSION_COMPATIBLE, write_sidecar
+from voxport.runtime.plan_file import VERSION_COMPATIBLE, write_sidecar
 from voxport.runtime.plan_model import PlanModel, PlanOptions
 
 _DYNAMIC_INT8 = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")

@@ -1,14 +1,12 @@
 """Read a contract from the model file that carries it, without loading the model."""
 
-import hashlib
 import os
 
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_limits import check_contract
 from voxport.runtime.errors import ContractError
+from voxport.runtime.file_kind import is_plan, is_torch_file
 from voxport.runtime.onnx_file import OnnxFile, read_onnx
-from voxport.runtime.plan_file import is_plan, read_sidecar
-from voxport.runtime.torch_file import is_torch_file, read_torch
 
 
 def read_contract(path: str | os.PathLike[str]) -> Contract:
@@ -22,8 +20,12 @@ def read_contract(path: str | os.PathLike[str]) -> Contract:
             version, malformed, or with impossible sizes.
     """
     if is_plan(path):
+        from voxport.runtime.plan_file import read_sidecar
+
         return read_sidecar(path).contract
     if is_torch_file(path):
+        from voxport.runtime.torch_file import read_torch
+
         return read_torch(path).contract
     return contract_of(read_onnx(path, METADATA_KEY), path)
 
@@ -41,6 +43,8 @@ def contract_of(file: OnnxFile, path: str | os.PathLike[str]) -> Contract:
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal, read in small pieces."""
+    import hashlib  # costs milliseconds, and loading a model does not need it
+
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -4,8 +4,6 @@ A frontend is part of a model's contract. Training (torch) and runtime (NumPy) b
 this one definition; `profiles.py` names the ones that are in use.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,4 +63,7 @@ class Frontend:
     @property
     def digest(self) -> str:
         """A short hash of every value, the key of cached features."""
+        import hashlib  # costs milliseconds, and only a cache of features asks
+        import json
+
         return hashlib.sha256(json.dumps(encode(self), sort_keys=True).encode()).hexdigest()[:16]

@@ -7,11 +7,12 @@ from voxport.runtime.backend import Backend, check_tensors
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_io import contract_of, file_sha256
 from voxport.runtime.errors import BackendError, VoxportError
+from voxport.runtime.file_kind import is_torch_file
 from voxport.runtime.golden import GoldenCheck, replay_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import OnnxFile, read_onnx
 from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.torch_file import TorchFile, is_torch_file, read_torch
+from voxport.runtime.torch_file import TorchFile, read_torch
 
 
 @dataclass(frozen=True)

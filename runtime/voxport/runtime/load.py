@@ -9,10 +9,9 @@ from voxport.runtime.contract import Precision
 from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import BackendError
 from voxport.runtime.explanation import Explanation
+from voxport.runtime.file_kind import is_plan, is_torch_file
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import Device, OnnxOptions, import_onnxruntime
-from voxport.runtime.plan_file import is_plan
-from voxport.runtime.torch_file import is_torch_file
 
 DeviceChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from voxport.runtime.contract import Contract, Precision
-from voxport.runtime.cuda_memory import cuda_versions
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.onnx_tensorrt import (
     INSTALL,
@@ -143,7 +142,11 @@ def versions(device: Device) -> tuple[tuple[str, str], ...]:
     found = [("onnxruntime", str(getattr(import_onnxruntime(device), "__version__", "unknown")))]
     if device == "tensorrt":
         found.append(("tensorrt", check_tensorrt() or "of the system"))
-    return (*found, *(cuda_versions() if device != "cpu" else ()))
+    if device == "cpu":
+        return tuple(found)
+    from voxport.runtime.cuda_memory import cuda_versions
+
+    return (*found, *cuda_versions())
 
 
 def installed_packages() -> tuple[str, ...]:

@@ -5,16 +5,17 @@ profiles the provider builds an engine anew whenever a shape exceeds those it ha
 time; here one profile spans the contract's lengths from the start.
 """
 
-import hashlib
 import importlib
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxport.runtime.contract import Contract
 from voxport.runtime.contract_io import file_sha256
 from voxport.runtime.errors import BackendError
 from voxport.runtime.lengths import LengthRange
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TENSORRT = "TensorrtExecutionProvider"
 INSTALL = 'pip install "voxport[gpu]" "tensorrt>=10,<11"'
@@ -41,7 +42,7 @@ def check_tensorrt() -> str:
     return version
 
 
-def provider_options(contract: Contract, precision: str, max_batch: int, folder: Path) -> dict[str, str]:
+def provider_options(contract: Contract, precision: str, max_batch: int, folder: "Path") -> dict[str, str]:
     """Options of the provider for a model: one profile, engines and timings cached in `folder`."""
     shapes = profile_shapes(contract, max_batch)
     return {
@@ -75,7 +76,7 @@ def profile_shapes(contract: Contract, max_batch: int) -> dict[str, str]:
     }
 
 
-def cache_folder(path: str | os.PathLike[str], cache: str | os.PathLike[str] | None, facts: tuple[str, ...]) -> Path:
+def cache_folder(path: str | os.PathLike[str], cache: str | os.PathLike[str] | None, facts: tuple[str, ...]) -> "Path":
     """Make and return the folder of the engines of the model `path`.
 
     It is named after the model's SHA-256 and after `facts`, all that makes an engine another one: ONNX
@@ -84,6 +85,9 @@ def cache_folder(path: str | os.PathLike[str], cache: str | os.PathLike[str] | N
     Raises:
         BackendError: the folder cannot be made.
     """
+    import hashlib  # here and not above: every start would pay for it
+    from pathlib import Path
+
     root = Path(cache or os.environ.get("VOXPORT_CACHE") or Path.home() / ".cache" / "voxport")
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     folder = root / "tensorrt" / f"{file_sha256(path)[:16]}-{key[:8]}"

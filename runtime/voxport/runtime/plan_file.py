@@ -18,9 +18,7 @@ from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_limits import check_contract, printable
 from voxport.runtime.errors import ContractError
 
-PLAN_SUFFIXES = (".plan", ".engine")
 VERSION_COMPATIBLE = "version compatible"  # the fact in `built_with` that is "yes" for a plan with native code in it
-_MAGIC = (b"ptrt", b"ftrt")  # the first bytes of plans, older and newer
 _MAX_SIDECAR = 16 << 20
 _EXPORT = "build the plan again, it writes both files"
 
@@ -32,24 +30,6 @@ class PlanFile:
     contract: Contract
     sha256: str
     built_with: tuple[tuple[str, str], ...]
-
-
-def is_plan(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a TensorRT plan, by its suffix or else its first bytes. A missing file is none."""
-    if Path(path).suffix.lower() in PLAN_SUFFIXES:
-        return True
-    return first_bytes(path) in _MAGIC
-
-
-def first_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The first four bytes of the file `path`; none where it is missing, or is a pipe that would wait for ever."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return b""
-        with open(path, "rb") as file:
-            return file.read(4)
-    except OSError:
-        return b""
 
 
 def sidecar_path(path: str | os.PathLike[str]) -> Path:

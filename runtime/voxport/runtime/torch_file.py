@@ -15,20 +15,17 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_limits import check_contract, printable
 from voxport.runtime.errors import ContractError
-from voxport.runtime.plan_file import first_bytes
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
 
 TorchKind = Literal["torchscript", "program", "package"]
 
-TORCH_SUFFIXES = (".torchscript", ".ts", ".pt", ".pth", ".pt2")
 CONTRACT_MEMBER = f"extra/{METADATA_KEY}"  # where torch puts "extra files", in both formats
 BUILT_WITH_MEMBER = "extra/voxport.built_with"
 MAX_BYTES = 2_000_000_000  # what a zip of the plain kind, without its 64-bit extension, can hold
@@ -36,7 +33,6 @@ MAX_TEXT = 64 << 20  # of code and graphs
 _MAX_CONTRACT = 8 << 20
 _MAX_FACTS = 1 << 14
 _MAX_TABLE = 1 << 20  # bytes of the table of contents: 10,000 members, where a large model has 1,000
-_ZIP, _ONNX = b"PK\x03\x04", b"\x08"
 _END, _END_64, _LOCATOR_64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)+")
 _AGAIN = "export the model again"
@@ -49,12 +45,6 @@ class TorchFile:
     kind: TorchKind
     contract: Contract
     built_with: tuple[tuple[str, str], ...]
-
-
-def is_torch_file(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a TorchScript or .pt2 file, by its content; by its name where the content says nothing."""
-    start = first_bytes(path)
-    return start == _ZIP or (Path(path).suffix.lower() in TORCH_SUFFIXES and start[:1] != _ONNX)
 
 
 def read_torch(path: str | os.PathLike[str]) -> TorchFile:

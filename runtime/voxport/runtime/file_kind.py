@@ -1,0 +1,35 @@
+"""Which kind of model file is it? Told from its name and first bytes, before anything that reads it is imported."""
+
+import os
+import stat
+
+PLAN_SUFFIXES = (".plan", ".engine")
+TORCH_SUFFIXES = (".torchscript", ".ts", ".pt", ".pth", ".pt2")
+_PLAN = (b"ptrt", b"ftrt")  # the first bytes of TensorRT plans, older and newer
+_ZIP, _ONNX = b"PK\x03\x04", b"\x08"
+
+
+def is_plan(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a TensorRT plan, by its suffix or else its first bytes. A missing file is none."""
+    return _suffix(path) in PLAN_SUFFIXES or first_bytes(path) in _PLAN
+
+
+def is_torch_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a TorchScript or .pt2 file, by its content; by its name where the content says nothing."""
+    start = first_bytes(path)
+    return start == _ZIP or (_suffix(path) in TORCH_SUFFIXES and start[:1] != _ONNX)
+
+
+def first_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The first four bytes of the file `path`; none where it is missing, or is a pipe that would wait for ever."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(4)
+    except OSError:
+        return b""
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    return os.path.splitext(os.fspath(path))[1].lower()
