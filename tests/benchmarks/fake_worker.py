@@ -18,6 +18,7 @@ from voxport.benchmarks.machine import Fact
 from voxport.benchmarks.onnx_backends import OnnxBackend
 from voxport.benchmarks.plan import BackendSpec
 from voxport.benchmarks.worker import Worker, main
+from voxport.runtime.errors import BackendError
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import profile
 
@@ -76,6 +77,8 @@ class Misbehaving:
 
 def opener(spec: BackendSpec) -> Backend:
     print("a library that talks on stdout")  # noqa: T201 - it must not reach the messages
+    if spec.kind == "openvino" or spec.device != "cpu":
+        raise BackendError(f"{spec.name} needs what this machine has not")
     return NumpyBackend(spec.path) if spec.kind == "eager" else Misbehaving(spec)
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from voxport.benchmarks.statistics import (
     Interval,
+    binomial_cdf,
     decide,
+    median_interval,
     min_samples,
     percentile,
     relative_spread,
@@ -154,3 +156,32 @@ def test_equals_are_seldom_called_different() -> None:
         found = speed_up(_rounds(rng, 5, 0.0), _rounds(rng, 5, 0.0), trial, resamples=800)
         wrong += decide(found) in ("faster", "slower")
     assert wrong / 200 < 0.097  # 5 % asked for, and three standard errors
+
+
+@pytest.mark.parametrize(("successes", "trials", "p"), [(0, 10, 0.5), (3, 10, 0.5), (7, 1400, 0.01), (10, 10, 0.3)])
+def test_binomial_cdf_is_scipys(successes: int, trials: int, p: float) -> None:
+    assert binomial_cdf(successes, trials, p) == pytest.approx(stats.binom.cdf(successes, trials, p), rel=1e-9)
+
+
+def test_the_medians_interval_is_a_pair_of_order_statistics() -> None:
+    found = median_interval(list(range(1, 11)))
+    assert (found.median, found.low, found.high, found.samples) == (5.5, 2.0, 9.0, 10)
+    assert found.level == pytest.approx(1 - 2 * stats.binom.cdf(1, 10, 0.5))
+    few = median_interval([3.0, 1.0, 2.0, 4.0, 5.0])
+    assert (few.median, few.low, few.high) == (3.0, None, None)  # all five lie on one side in 6 % of cases
+    with pytest.raises(ValueError, match=r"at least one"):
+        median_interval([])
+
+
+@pytest.mark.parametrize("size", [10, 25])
+def test_the_medians_interval_covers_the_truth(size: int) -> None:
+    rng = np.random.default_rng(size)
+    hits = 0
+    for _ in range(2000):
+        found = median_interval(rng.exponential(size=size))
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= math.log(2) <= found.high
+    level = 1 - 2 * stats.binom.cdf({10: 1, 25: 7}[size], size, 0.5)
+    assert hits / 2000 == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / 2000))
+    assert level >= 0.95

@@ -1,0 +1,210 @@
+"""Further back ends: who takes part, what is not to be had, and what the rows say beside speed."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.conftest import FAKE, QUICK, Folder, write_models
+from voxport.benchmarks.backends import KINDS, import_libraries, open_backend
+from voxport.benchmarks.beside import cold_starts
+from voxport.benchmarks.evidence import Accuracy, Energy, Floor, Limits, Memory, Probe, Served, Work
+from voxport.benchmarks.latency import measure
+from voxport.benchmarks.pareto import draw_pareto, frontier, truth_of
+from voxport.benchmarks.plan import BackendSpec, Cell, LatencySettings, TruthSettings
+from voxport.benchmarks.report import LatencyReport, ReportError, Row
+from voxport.benchmarks.subjects import gather
+from voxport.benchmarks.summary import Beside, make_rows
+from voxport.benchmarks.variants import VARIANTS, chosen
+from voxport.cli.bench_options import ALSO
+from voxport.runtime.errors import BackendError, VoxportError
+
+
+def test_the_command_offers_what_the_room_has() -> None:
+    assert (*VARIANTS, "all") == ALSO
+    assert chosen(("all",)) == VARIANTS
+    with pytest.raises(VoxportError, match=r"no back end is called abacus; there are plain_onnx"):
+        chosen(("abacus",))
+    assert {variant.kind for variant in VARIANTS.values()} <= set(KINDS)
+
+
+def test_variants_follow_the_models_and_none_is_there_twice(models: Folder) -> None:
+    paths, checkpoint = models("m.onnx")
+    subjects = gather(paths, checkpoint, LatencySettings(also=("all",), control=False))
+    assert [(one.spec.name, one.spec.kind, one.spec.device) for one in subjects] == [
+        ("eager", "eager", "cpu"),
+        ("m.onnx", "onnx", "cpu"),
+        ("plain_onnx", "plain_onnx", "cpu"),
+        ("torchscript", "torchscript", "cpu"),
+        ("compile", "compile", "cpu"),
+        ("aoti", "aoti", "cpu"),
+        ("eager_cuda", "eager", "cuda"),
+        ("eager_graphs", "eager_graphs", "cuda"),
+        ("compile_graphs", "compile", "cuda"),
+        ("m.onnx (cuda)", "onnx", "cuda"),
+        ("m.onnx (graphs)", "onnx_graphs", "cuda"),
+        ("m.onnx (tensorrt)", "onnx", "tensorrt"),
+        ("m.onnx (openvino)", "openvino", "cpu"),
+    ]
+    assert [one.spec.name for one in subjects if not one.spec.optional] == ["eager", "m.onnx"]
+    on_gpu = gather(paths, checkpoint, LatencySettings(also=("all",), device="cuda", control=False))
+    names = [one.spec.name for one in on_gpu]
+    assert "eager_cpu" in names
+    assert "m.onnx (cpu)" in names
+    assert not {"eager_cuda", "m.onnx (cuda)"} & set(names)
+
+
+def test_a_missing_package_is_named_with_its_remedy() -> None:
+    spec = BackendSpec("m (openvino)", "openvino", "m.onnx", "candidate", "features", "cpu", 1)
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        for attempt in (open_backend, import_libraries):
+            with pytest.raises(
+                BackendError, match=r"m \(openvino\) needs the package openvino, .*pip install openvino"
+            ):
+                attempt(spec)
+    with pytest.raises(VoxportError, match=r"unknown back end kind 'abacus'"):
+        open_backend(dataclasses.replace(spec, kind="abacus"))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> LatencyReport:
+    """A whole run with back ends that are not to be had here, a trace, ceilings, and cold starts."""
+    folder = tmp_path_factory.mktemp("variants")
+    checkpoint = write_models([folder / "right.onnx"], folder / "model.npz")
+    (folder / "lengths.txt").write_text("12 30 44 58")
+    settings = LatencySettings(
+        rounds=1,
+        rule=QUICK,
+        control=False,
+        timeout=240,
+        also=("openvino", "eager_cuda", "onnx_cuda"),
+        trace=str(folder / "lengths.txt"),
+        truth=TruthSettings(cold_starts=10),
+    )
+    return measure([folder / "right.onnx"], checkpoint, settings, command=FAKE)
+
+
+def test_what_is_not_to_be_had_is_shown_with_its_reason(told: LatencyReport) -> None:
+    assert [name for name, _ in told.missing] == ["eager_cuda", "right.onnx (cuda)", "right.onnx (openvino)"]
+    assert all(reason.endswith("needs what this machine has not") for _, reason in told.missing)
+    assert {row.backend for row in told.rows} == {"eager", "right.onnx"}
+    assert told.not_compared == ("right.onnx",)  # one round has no interval; the others are nobody's duty
+    assert all(failure.stage == "open" for failure in told.failures)
+
+
+def test_a_trace_alone_is_timed_and_written_down(told: LatencyReport) -> None:
+    assert told.cells == (Cell(1, 58, trace=True),)
+    assert set(told.trace) == {12, 30, 44, 58}
+    assert any("drawn from 4 lengths of lengths.txt, 12 to 58 frames" in note for note in told.notes)
+    check = told.answers[0]
+    assert check.same
+    (block,) = (block for block in told.blocks if block.backend == "right.onnx")
+    assert block.memory is not None
+    assert block.memory.resident is None or block.memory.resident > 1 << 20
+    assert block.energy is not None
+    assert (block.energy.joules is None) == block.energy.source.startswith(("no energy", "the energy"))
+
+
+def test_cold_starts_are_medians_of_fresh_processes(told: LatencyReport) -> None:
+    assert [cold.backend for cold in told.cold_starts] == ["eager", "right.onnx"]
+    for cold in told.cold_starts:
+        assert len(cold.samples) == 10
+        assert cold.process_ms.median > 1.0  # Python itself takes longer than that to start
+        assert cold.total_ms.median >= cold.load_ms.median
+        assert cold.total_ms.low is not None
+        assert cold.total_ms.level >= 0.95
+
+
+def test_a_run_without_cold_starts_has_none() -> None:
+    class Session:
+        settings, cells = LatencySettings(), (Cell(1, 10), Cell(1, 20))
+
+    assert cold_starts(Session()) == ()  # type: ignore[arg-type]
+
+
+def rows_of(report: LatencyReport, beside: Beside) -> tuple[Row, ...]:
+    specs = [item.spec for item in report.backends]
+    return make_rows(specs, report.cells, report.blocks, report.answers, 1, 0.03, beside)
+
+
+def test_who_lost_accuracy_is_shown_and_not_ranked(measured: LatencyReport) -> None:
+    lost = Accuracy("right.onnx", 100, 90, 0.9, 9.0, 0.2, False, "")
+    kept = Accuracy("eager", 100, 99, 0.99, 0.0, 0.2, True, "")
+    rows = rows_of(measured, Beside((lost, kept)))
+    right = [row for row in rows if row.backend == "right.onnx"]
+    assert {(row.verdict, row.rank, row.accuracy) for row in right} == {("less accurate", None, 0.9)}
+    for row in rows_of(measured, Beside()):
+        ranked = row.backend in ("eager", "right.onnx")  # neither the control nor the wrong answers
+        assert (row.rank is not None) == ranked
+    for cell in measured.cells:
+        fair = sorted((row for row in measured.rows if row.cell == cell and row.rank), key=lambda row: row.rank or 0)
+        assert [row.rank for row in fair] == [1, 2]
+        assert (fair[0].p50_ms or 0) <= (fair[1].p50_ms or 0)
+
+
+def test_memory_energy_size_and_share_reach_the_row(measured: LatencyReport) -> None:
+    cell = measured.cells[0]
+    blocks = tuple(
+        dataclasses.replace(
+            block,
+            memory=Memory(100 + block.round, 50, None),
+            energy=Energy(2.0 * len(block.wall_ns) * 2, "counted"),  # 2 J for each of two utterances
+            device_ns=(3_000_000,) * 7,
+        )
+        for block in measured.blocks
+    )
+    floors = (Floor("right.onnx", cell, 1.0, 0.001, 0.0, 0.001, 10.0, 1.0),)
+    limits = Limits("cpu", 1, 8.0, None, (Work("right.onnx", cell, (), 0, 0, 0, 0),), floors)
+    rows = rows_of(dataclasses.replace(measured, blocks=blocks), Beside((), limits, {"right.onnx": 1234}))
+    row = next(row for row in rows if row.backend == "right.onnx" and row.cell == cell)
+    assert (row.resident_bytes, row.proportional_bytes, row.device_bytes, row.size_bytes) == (101, 50, None, 1234)
+    assert row.joules_per_utterance == pytest.approx(2.0)
+    assert row.device_p50_ms == 3.0
+    assert row.share == pytest.approx(0.001 / (row.p50_ms or 1.0))
+    other = next(row for row in rows if row.backend == "right.onnx" and row.cell != cell)
+    assert other.share is None
+
+
+def test_servers_are_compared_by_rate(measured: LatencyReport) -> None:
+    def served(rate: float) -> Served:
+        return Served(rate, 50.0, (Probe(rate, 500, 0, 40.0, held=True),))
+
+    rates = {"eager": 40.0, "eager (control)": 40.0, "right.onnx": 60.0, "wrong.onnx": 0.0}
+    blocks = [dataclasses.replace(block, served=served(rates[block.backend])) for block in measured.blocks]
+    rows = rows_of(dataclasses.replace(measured, blocks=tuple(blocks)), Beside())
+    for row in rows:
+        assert row.queries_per_second == pytest.approx(rates[row.backend])
+        assert row.share is None
+    right = next(row for row in rows if row.backend == "right.onnx")
+    assert right.speed_up is not None
+    assert right.speed_up.ratio == pytest.approx(1.5)
+    assert right.rank == 1
+    wrong = next(row for row in rows if row.backend == "wrong.onnx")
+    assert wrong.speed_up is None  # it held no rate at all
+
+
+def test_the_frontier_is_who_nobody_beats_in_both(measured: LatencyReport) -> None:
+    base = next(row for row in measured.rows if row.backend == "right.onnx")
+    points = {"a": (1.0, 0.90), "b": (2.0, 0.95), "c": (3.0, 0.93), "d": (4.0, 0.99), "e": (0.5, 0.99)}
+    rows = [
+        dataclasses.replace(base, backend=name, p50_ms=time, accuracy=right, verdict="undecided")
+        for name, (time, right) in points.items()
+    ]
+    rows[-1] = dataclasses.replace(rows[-1], verdict="less accurate")
+    assert [row.backend for row in frontier(rows)] == ["a", "b", "d"]
+    assert truth_of(base) == -(base.answer.max_abs or 0) if base.answer else False
+
+
+def test_a_picture_of_truth_against_speed(measured: LatencyReport, tmp_path: Path) -> None:
+    mpl = pytest.importorskip("matplotlib")
+    path = tmp_path / "pareto.svg"
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        draw_pareto(measured, path)
+    text = path.read_text(encoding="utf-8")
+    for expected in ("max |Δscore|", "right.onnx", "wrong.onnx", "batch 2 × 10 frames", "not ranked"):
+        assert expected in text
+    assert "eager (control)" not in text
+    with pytest.raises(ReportError, match=r"nothing to draw"):
+        draw_pareto(dataclasses.replace(measured, rows=()), path)
