@@ -78,7 +78,7 @@ def _check_code(archive: Archive, name: str, text: bytes) -> None:
 
 def _complaints(node: ast.AST) -> Iterator[str]:
     if not isinstance(node, (*_STATEMENTS, *_EXPRESSIONS)):
-        yield f"a {type(node).__name__}"
+        yield f"the code {type(node).__name__}"
     elif isinstance(node, ast.FunctionDef):
         if node.name != "forward" or node.decorator_list:
             yield f"the function {node.name[:60]}"
