@@ -1,6 +1,7 @@
 """`voxport bench latency` as a user meets it."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from click.testing import CliRunner, Result
 
 from tests.runtime.tiny_models import make_tiny
 from voxport.benchmarks import latency
-from voxport.benchmarks.plan import LatencySettings
-from voxport.benchmarks.report import LatencyReport, read_report
+from voxport.benchmarks.evidence import Accuracy, ColdStart, Estimate, Floor, Limits, OpTime, Profile
+from voxport.benchmarks.plan import LatencySettings, ServerRule, TruthSettings
+from voxport.benchmarks.report import Failure, LatencyReport, read_report
 from voxport.benchmarks.timing import BlockRule
 from voxport.cli.root import cli
 
@@ -62,6 +64,82 @@ def test_defaults_and_choices_reach_the_measurement(asked: list[Any]) -> None:
         timeout=9.0,
         rule=BlockRule.lasting(0.5, 0.25),
     )
+
+
+def test_scenarios_variants_and_truth_reach_the_measurement(asked: list[Any]) -> None:
+    chosen = (
+        "--scenario server --bound-ms 40 --queries 10 --trace lengths.txt --also plain_onnx --also all "
+        "--accuracy-data data --accuracy-limit 50 --max-drop 0.5 --cold-start 12 --no-limits --profile"
+    )
+    assert run("a.onnx", "--against", "model.pt", *chosen.split()).exit_code == 0
+    assert asked[0][2] == LatencySettings(
+        scenario="server",
+        server=ServerRule(bound_ms=40.0),
+        queries=10,
+        trace="lengths.txt",
+        also=("plain_onnx", "all"),
+        truth=TruthSettings("data", 50, 0.5, 12, limits=False, profile=True),
+    )
+
+
+def test_without_matplotlib_the_run_goes_on_and_says_so(
+    asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    result = run("a.onnx", "--against", "model.pt", "--plot", tmp_path / "out.png", "-o", tmp_path / "out.json")
+    assert result.exit_code == 0
+    assert "no pictures: matplotlib is not installed" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_everything_beside_speed_is_shown(
+    measured: LatencyReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    estimate = Estimate(120.0, 100.0, 140.0, 0.97, 10)
+    cold = ColdStart("eager", measured.cells[0], None, estimate, estimate, estimate, estimate, None, estimate, ())
+    floor = Floor("right.onnx", measured.cells[0], 0.5, 4.0, 1.0, 4.0, 125.0, 1.0)
+    rows = tuple(dataclasses.replace(row, share=0.5, resident_bytes=50_000_000) for row in measured.rows)
+    missing = dataclasses.replace(
+        measured.backends[0], spec=dataclasses.replace(measured.backends[0].spec, name="aoti", optional=True)
+    )
+    full = dataclasses.replace(
+        measured,
+        rows=rows,
+        backends=(*measured.backends, missing),
+        failures=(Failure("aoti", "build", None, None, "no compiler was found"),),
+        accuracy=(Accuracy("eager", 200, 190, 0.95, 0.0, 0.2, True, "200 utterances of voices"),),
+        cold_starts=(cold,),
+        limits=Limits("cpu", 1, 9.5, None, (), (floor,)),
+        profiles=(Profile("right.onnx", measured.cells[0], "a profiler", 20, 100.0, (OpTime("MatMul", 3, 80, 0.8),)),),
+    )
+    monkeypatch.setattr(latency, "measure", lambda *_: full)
+    pytest.importorskip("matplotlib")
+    result = run("a.onnx", "--against", "model.pt", "--pareto", tmp_path / "truth.png")
+    for words in (
+        "resident MB",
+        "of the limit",
+        "200 utterances of voices",
+        "95.00%",
+        "120 [100, 140]",
+        "memory copy 9.5 GB/s",
+        "MatMul",
+        "80.0%",
+        "aoti",
+        "no compiler was found",
+        "of a call of 5 ms",
+    ):
+        assert words in result.stdout
+    assert (tmp_path / "truth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_selftest_passes_here_and_says_what_it_measured() -> None:
+    result = CliRunner().invoke(cli, ["bench", "selftest", "--json"])
+    found = json.loads(result.stdout)
+    assert found["coverage"] > 0.9
+    assert 0 < found["harness_us"] < 1000
+    assert [one["samples"] for one in found["needed"]] == [7, 44, 459, 4603]
+    assert result.exit_code == (0 if found["passed"] else 1)
 
 
 def test_the_table_names_boundary_backends_and_steadiness(asked: list[Any]) -> None:
@@ -124,6 +202,8 @@ def test_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
         ((model, "--against", model, "-o", tmp_path), "is a folder"),
         ((model, "--against", model, "--plot", tmp_path / "x.jpeg"), "must end in .png, .svg or .pdf"),
         ((model, "--against", model, "--rounds", 4), "4 is not in the range x>=5"),
+        ((model, "--against", model, "--cold-start", 9), "9 is too few"),
+        ((model, "--against", model, "--also", "abacus"), "'abacus' is not one of"),
         ((model,), "Missing option '--against'"),
         (("--against", model), "Missing argument"),
     ):

@@ -170,8 +170,8 @@ def test_answers_of_ragged_calls_are_in_order() -> None:
 def test_a_cold_start_has_four_steps(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / "m.onnx")
     np.savez(tmp_path / "model.npz", project=tiny.project, classes=tiny.classes)
-    imported = []
-    worker = Worker(lambda spec: NumpyBackend(str(tmp_path / "model.npz")), imported.append)  # type: ignore[arg-type, return-value]
+    imported: list[BackendSpec] = []
+    worker = Worker(lambda spec: NumpyBackend(str(tmp_path / "model.npz")), imported.append)
     answer = worker.reply(Cold(SPEC, INPUTS, Cell(1, 30), Cell(1, 31)))
     assert isinstance(answer, Colded)
     sample = answer.sample

@@ -148,7 +148,8 @@ def profiles(session: Session, rows: Sequence[Row]) -> tuple[Profile, ...]:
     if not session.settings.truth.profile:
         return ()
     known = [row for row in rows if row.share is not None and row.backend in session.subjects]
-    models = [row for row in known if session.subjects[row.backend].spec.role == "candidate"]
+    specs = {name: subject.spec for name, subject in session.subjects.items()}
+    models = [row for row in known if specs[row.backend].role == "candidate" and not specs[row.backend].optional]
     if not models:
         return ()
     worst = min(models, key=lambda row: row.share or 0.0)

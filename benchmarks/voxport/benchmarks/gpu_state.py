@@ -6,22 +6,19 @@ import subprocess
 from voxport.benchmarks.evidence import GpuState
 from voxport.benchmarks.machine import Fact
 
-STATE = (
-    "clocks.sm",
-    "clocks.mem",
-    "power.draw",
-    "temperature.gpu",
-    "utilization.gpu",
-    "clocks_throttle_reasons.active",
-)
+STATE = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "utilization.gpu")
+# Why the clocks are not higher; drivers before 535 knew it by the second name only, and refuse what they do not know.
+THROTTLING = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 PATIENCE = 20.0
 
 
 def gpu_states() -> tuple[GpuState, ...]:
     """One state for each GPU; none where nvidia-smi is missing or fails."""
-    return tuple(
-        GpuState(tuple(Fact(name, value) for name, value in zip(STATE, row, strict=False))) for row in _query(STATE)
-    )
+    for names in (*((*STATE, reason) for reason in THROTTLING), STATE):
+        rows = _query(names)
+        if rows:
+            return tuple(GpuState(tuple(map(Fact, names, row))) for row in rows)
+    return ()
 
 
 def gpu_memory_used() -> int | None:

@@ -76,7 +76,7 @@ def _times(report: "LatencyReport", rows: "Iterable[Row]") -> tuple[tuple[str, .
     server = report.settings.scenario == "server"
     rate = "queries/s" if server else "utt/s"
     columns = ("rank", "back end", "p50 ms", "p90 ms", "p99 ms", "CPU ms", rate, "RTF", "speed-up [95 %]", "verdict")
-    cells = [
+    cells: list[tuple[str, ...]] = [
         (
             "-" if row.rank is None else str(row.rank),
             row.backend,
