@@ -92,6 +92,10 @@ def test_auto_keeps_the_fewest_that_the_budget_demands() -> None:
     assert keep_float(costs, "auto", 3e-3, additive)[0] == ("b",)
     assert keep_float(costs, "auto", 1e-3, additive)[0] == ("b", "c")
     assert keep_float(costs, 1, 1e-9, additive) == (("b",), additive(["a", "c", "d"]))
+    # What is hardly any work and costs more than all others together is kept whatever the budget.
+    small = dataclasses.replace(layer("e", 6e-2), share=0.01)
+    assert keep_float([*costs, small], "auto", 1.0, additive)[0] == ("e",)
+    assert keep_float([*costs, layer("e", 6e-2)], "auto", 1.0, additive)[0] == ()
     # Where the whole costs more than its parts, the measurement decides and not the sum.
     worse = keep_float(costs, "auto", 3e-3, lambda layers: Cost(2 * additive(layers).mean_error, 0, 0))
     assert worse[0] == ("b", "c")

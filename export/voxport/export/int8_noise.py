@@ -29,8 +29,8 @@ def int8_tolerance(
 ) -> Tolerance:
     """Three times the noise of int8, and never more than a cosine of 0.98 allows.
 
-    Another int8 artefact draws another rounding: it may have finer scales (one per frame) or coarser ones (one
-    for all utterances) than the simulation, which takes one per product and utterance.
+    The simulation has the finest scales, one per frame. An artefact draws another rounding, and static scales,
+    one for all utterances, are coarser.
     """
     score_noise, embedding_noise = int8_noise(checkpoint, utterances, track)
     scale = checkpoint.recipe.model.am_scale
@@ -81,7 +81,7 @@ def _round_product(product: Product) -> None:
 
     def round_input(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         x = inputs[0]
-        step = x.abs().max().clamp_min(1e-12) / ACTIVATION_LEVELS
+        step = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / ACTIVATION_LEVELS
         return (torch.round(x / step) * step,)
 
     product.register_forward_pre_hook(round_input)

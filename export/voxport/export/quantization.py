@@ -113,7 +113,7 @@ def quantize_graph(
             "keep fewer with --keep-float, allow more with --sensitivity-budget, or export in fp32"
         )
     small = quantize(graph, options.scheme, [each.layer for each in costs if each.layer not in kept], ranges)
-    auto = f"auto, until the mean 1 - cosine is at most {options.budget:g}"
+    auto = f"auto: nearly free ones, and as many as keep the mean 1 - cosine at {options.budget:g} or below"
     return small, QuantizationReport(
         scheme=options.scheme,
         method=options.method if options.scheme == "static" else None,

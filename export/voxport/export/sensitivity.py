@@ -17,6 +17,8 @@ from voxport.export.onnx_run import OnnxRun
 from voxport.export.parity_grid import Utterance
 from voxport.export.quantize import MatrixProduct, Scheme, matrix_products, quantize
 
+_HARDLY_ANY = 0.02  # of all multiplications
+_NOTHING = 1e-6  # mean 1 - cosine: float32's own rounding, give or take
 KeepFloat = int | Literal["auto"]
 Float64 = npt.NDArray[np.float64]
 Track = Callable[[Sequence[MatrixProduct], str], Iterable[MatrixProduct]]
@@ -81,11 +83,14 @@ def keep_float(
     """The layers to leave in float32, the most harmful first, and what the others cost together.
 
     A number keeps as many. "auto" keeps the fewest with which the mean error, first as the sum of the
-    layers' and then as `measure(layers in int8)` finds it, is within `budget`.
+    layers' and then as `measure(layers in int8)` finds it, is within `budget`. It also keeps what is nearly
+    free: a layer with hardly any of the multiplications that costs more than all others together.
     """
     worst = sorted(costs, key=lambda each: -each.cost.mean_error)  # stable, so equal ones stay in the graph's order
     count = keep if isinstance(keep, int) else 0
     if keep == "auto":
+        while worst[count:] and _is_bargain(worst[count], worst[count + 1 :]):
+            count += 1
         while sum(each.cost.mean_error for each in worst[count:]) > budget:
             count += 1
     while True:
@@ -94,3 +99,8 @@ def keep_float(
         if keep != "auto" or together.mean_error <= budget or count >= len(worst):
             return kept, together
         count += 1
+
+
+def _is_bargain(layer: LayerCost, others: Sequence[LayerCost]) -> bool:
+    rest = sum(each.cost.mean_error for each in others)
+    return layer.share < _HARDLY_ANY and layer.cost.mean_error > max(rest, _NOTHING)
