@@ -1,7 +1,9 @@
 """Training end to end on a small corpus: it learns, resumes exactly, and refuses what would spoil a run."""
 
 import dataclasses
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,14 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from tests.train.corpora import RECIPE, write_homework, write_recipe
 from voxport.runtime.profiles import profile
 from voxport.train.checkpoint import load_checkpoint
-from voxport.train.data import CorpusOptions
+from voxport.train.data import CorpusError, CorpusOptions
 from voxport.train.fit import FitOptions, FitResult, fit
-from voxport.train.module import TrainingError
+from voxport.train.module import SpeakerModule, TrainingError
 from voxport.train.recipe import Recipe, load_recipe
 from voxport.train.run import RunFolder
 
@@ -110,3 +113,59 @@ def test_missing_gpu_is_an_error_not_a_fallback(data: Path, recipe: Recipe, tmp_
     corpus = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "cache", progress=False)
     with pytest.raises(TrainingError, match="--device cpu"):
         fit(data, recipe, FitOptions(tmp_path / "run", corpus, device="cuda", progress=False))
+
+
+def test_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up in the middle of the second save, after half a file."""
+    whole, folder = run(data, recipe, tmp_path / "whole"), RunFolder(tmp_path / "full")
+    save = pl.Trainer.save_checkpoint
+
+    def save_or_fill_up(trainer: pl.Trainer, path: Path) -> None:
+        save(trainer, path)
+        if trainer.global_step > 4:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.Trainer, "save_checkpoint", save_or_fill_up)
+        with pytest.raises(TrainingError, match=r"last\.ckpt: cannot be written \(.*No space left.*intact.*--resume"):
+            run(data, recipe, folder.path)
+    assert not list(folder.path.glob("*.part"))
+    assert torch.load(folder.last, weights_only=True)["global_step"] == 4
+    assert same_weights(run(data, recipe, folder.path, resume=True).model, whole.model)
+
+
+def test_lost_weights_never_replace_good_ones(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is lost at step 6, between two looks at it; the save at step 8 finds out."""
+    step = SpeakerModule.training_step
+
+    def lose(module: SpeakerModule, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = step(module, batch, batch_idx)
+        return loss * float("nan") if module.global_step == 6 else loss
+
+    whole, folder = run(data, recipe, tmp_path / "whole"), RunFolder(tmp_path / "lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeakerModule, "training_step", lose)
+        with pytest.raises(TrainingError, match=r"no longer finite at step 8; the last checkpoint is intact"):
+            run(data, recipe, folder.path)
+    state = torch.load(folder.last, weights_only=True)
+    assert state["global_step"] == 4
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+    assert same_weights(run(data, recipe, folder.path, resume=True).model, whole.model)
+
+
+def test_unreadable_utterance_is_named_and_leaves_no_run(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    damaged = sorted(data.glob("uttr-*.pt"))[11]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    with pytest.raises(CorpusError, match=re.escape(damaged.name)):
+        run(data, recipe, tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").facts.exists()
+    corpus = CorpusOptions(profile("homework_mel40"), skip_bad=True, cache=tmp_path / "cache", progress=False)
+    result = fit(data, recipe, FitOptions(tmp_path / "skipping", corpus, device="cpu", progress=False))
+    split = load_checkpoint(result.model).split
+    assert len(split.train) + len(split.valid) == 23
+    assert damaged.name not in split.train + split.valid

@@ -1,4 +1,4 @@
-"""`voxport train …`: fit, predict and recipes here; evaluate and ablate in files of their own."""
+"""`voxport train …`: fit, predict and recipes here; evaluate, ablate and profile in files of their own."""
 
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from voxport.cli.train_options import (
     bar,
     cache_option,
     checkpoint_argument,
+    compile_option,
     corpus_of,
     corpus_options,
     data_option,
@@ -21,7 +22,9 @@ from voxport.cli.train_options import (
     is_shown,
     jobs_option,
     progress_option,
+    resident_option,
 )
+from voxport.cli.train_profile import profile as profile_a_step
 
 
 @click.group()
@@ -34,6 +37,7 @@ def train() -> None:
         """
         voxport train fit --data corpus/ --recipe sap_am_bn_3layers --out runs/best
         voxport train fit --resume --out runs/best
+        voxport train fit --data corpus/ --recipe sap_am_bn_3layers --out runs/best --devices 4
         """
     )
 )
@@ -48,32 +52,46 @@ def train() -> None:
 @cache_option
 @jobs_option
 @device_option
+@click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="GPUs that share every batch.")
+@click.option("--accumulate", type=click.IntRange(1), help="Pieces in which a batch goes through the network [1].")
+@resident_option
+@compile_option
 @progress_option
 @json_option
 @needs("train")
 def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bool, **choices: Any) -> None:
-    """Train a recipe on a corpus; writes OUT/model.pt, logs and curves."""
+    """Train a recipe on a corpus; writes OUT/model.pt, logs and curves.
+
+    The recipe's batch size is that of all devices together; with --device cpu, --devices counts processes.
+    """
     let_threads_sleep()
     from voxport.train.fit import FitOptions, with_steps
     from voxport.train.fit import fit as run_fit
+    from voxport.train.launch import here
     from voxport.train.plots import plot_run
     from voxport.train.recipe import load_recipe
     from voxport.train.run import RunFolder
 
-    shown = is_shown(progress)
+    place = here()
+    shown = is_shown(progress) and place.first  # of torchrun's processes one talks
     if resume:
-        given = [name for name in ("data", "recipe", "steps", "seed", "frontend") if choices[name] is not None]
+        fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate")
+        given = [name for name in fixed if choices[name] is not None]
         if given:
             raise click.UsageError(f"--resume goes on with what the run began with; leave out --{', --'.join(given)}")
         begun = RunFolder(out).read()
         data, recipe, choices["frontend"] = Path(begun.data), begun.recipe, begun.frontend
-        choices["skip_bad"] = begun.skip_bad
+        choices["skip_bad"], choices["accumulate"] = begun.skip_bad, begun.accumulate
     else:
         if choices["data"] is None or choices["recipe"] is None:
             raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
         data, recipe = choices["data"], with_steps(load_recipe(choices["recipe"]), choices["steps"], choices["seed"])
     corpus = corpus_options(choices, recipe.frontend, shown)
-    result = run_fit(data, recipe, FitOptions(out, corpus, device, resume, shown))
+    speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
+    options = FitOptions(out, corpus, device, resume, shown, accumulate=choices["accumulate"] or 1, **speed)
+    result = run_fit(data, recipe, options)
+    if not place.first:
+        return
     curves = out / "curves.png"
     plot_run(RunFolder(out), curves)
     if as_json:
@@ -85,11 +103,19 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         ("steps", f"{result.steps:,} (best validation at {result.best_step:,})"),
         ("accuracy, whole utterances", f"{result.accuracy_whole:.2%}"),
         ("accuracy, crops", f"{result.accuracy_crop:.2%} of {recipe.train.crop_frames} frames"),
+        ("batch", _shares(recipe.train.batch_size, max(options.devices, place.world), options.accumulate)),
         ("time", f"{result.seconds / 60:.1f} min"),
         ("checkpoint", str(result.model)),
         ("curves", str(curves)),
     ]
     show_table("Training", ("", "validation part"), rows)
+
+
+def _shares(batch_size: int, devices: int, pieces: int) -> str:
+    """A batch in words: what each device takes of it, and in how many pieces."""
+    if devices == pieces == 1:
+        return f"{batch_size} crops"
+    return f"{batch_size} crops: {devices} devices × {pieces} pieces × {batch_size // (devices * pieces)}"
 
 
 @train.command(epilog=example("voxport train predict runs/best/model.pt --data corpus/ --csv predictions.csv"))
@@ -167,3 +193,4 @@ def _figure(value: float | None) -> str:
 
 train.add_command(evaluate)
 train.add_command(ablate)
+train.add_command(profile_a_step)

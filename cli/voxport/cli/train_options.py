@@ -18,6 +18,14 @@ cache_option = click.option("--cache", type=click.Path(path_type=Path), help="Fo
 jobs_option = click.option("--jobs", type=click.IntRange(1), help="Processes that compute features.")
 device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 progress_option = click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
+resident_option = click.option(
+    "--resident",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Keep the corpus's features in the device's memory; auto: on a GPU with room for them.",
+)
+compile_option = click.option("--compile", "compiled", is_flag=True, help="Train with torch.compile.")
 checkpoint_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -21,7 +23,7 @@ from voxport.train.launch import check_devices, here, one_at_a_time, train_toget
 from voxport.train.loaders import Share, TrainingSteps, training_loader, validation_loaders
 from voxport.train.model import build_network, count_parameters
 from voxport.train.module import SpeakerModule, TrainingError
-from voxport.train.recipe import Recipe
+from voxport.train.recipe import Recipe, TrainOptions
 from voxport.train.resident import ResidentCrops, goes_on_device
 from voxport.train.run import RunFacts, RunFolder
 from voxport.train.saving import RunSaver, best_validation
@@ -159,7 +161,8 @@ def _train(job: _Job) -> list[dict[str, float]]:
     saver = RunSaver(job.folder, job.checkpoint)
     done = steps_done(job.folder) if options.resume else 0
     callbacks: list[Callback] = [saver, StepBar()] if options.progress and place.first else [saver]
-    module = _module(job, torch.from_numpy(job.corpus.speakers[valid]))
+    valid_labels = torch.from_numpy(job.corpus.speakers[valid])
+    module = build_module(job.facts.recipe, job.corpus, job.device, options.compiled, valid_labels)
     with quiet():
         trainer = build_trainer(
             train,
@@ -170,7 +173,8 @@ def _train(job: _Job) -> list[dict[str, float]]:
                 TensorBoardLogger(job.folder.logs, name="tensorboard"),
             ],
         )
-        source = _source(job, trainer.strategy.root_device)
+        indices = job.corpus.indices(job.split.train)
+        source = training_source(job.corpus, indices, train, trainer.strategy.root_device, options.resident)
         steps = TrainingSteps(source, train, done, Share(place.rank, place.world, options.accumulate))
         trainer.fit(
             module,
@@ -186,22 +190,22 @@ def _train(job: _Job) -> list[dict[str, float]]:
     return saver.history
 
 
-def _module(job: _Job, valid_labels: Tensor) -> SpeakerModule:
-    recipe = job.facts.recipe
+def build_module(recipe: Recipe, corpus: Corpus, device: str, compiled: bool, valid_labels: Tensor) -> SpeakerModule:
+    """A fresh network of `recipe` for `corpus`, ready to train on `device` (cpu or cuda)."""
     torch.manual_seed(recipe.train.seed)
-    network = build_network(recipe.model, job.facts.frontend.n_mels, len(job.corpus.labels))
-    if job.device == "cpu":
+    network = build_network(recipe.model, corpus.frontend.n_mels, len(corpus.labels))
+    if device == "cpu":
         use_host_dropout(network)
-    scores = compiled_scores(network, job.device) if job.options.compiled else None
+    scores = compiled_scores(network, device) if compiled else None
     return SpeakerModule(network, recipe.train, valid_labels, scores)
 
 
-def _source(job: _Job, device: torch.device) -> CropBatches | ResidentCrops:
-    """Training batches, from the memory-mapped file or from the device's memory."""
-    train = job.facts.recipe.train
-    indices = job.corpus.indices(job.split.train)
-    batches = CropBatches(job.corpus, indices, train.batch_size, train.crop_frames, train.seed)
-    return ResidentCrops(batches, device) if goes_on_device(batches, device, job.options.resident) else batches
+def training_source(
+    corpus: Corpus, indices: npt.NDArray[np.int64], options: TrainOptions, device: torch.device, resident: str
+) -> CropBatches | ResidentCrops:
+    """Training batches of the utterances `indices`, from the memory-mapped file or from the device's memory."""
+    batches = CropBatches(corpus, indices, options.batch_size, options.crop_frames, options.seed)
+    return ResidentCrops(batches, device) if goes_on_device(batches, device, resident) else batches
 
 
 def steps_done(folder: RunFolder) -> int:

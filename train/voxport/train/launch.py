@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import multiprocessing
-from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
 from voxport.runtime.errors import VoxportError
 from voxport.train.module import TrainingError
@@ -72,7 +72,9 @@ def train_together(worker: Callable[..., T], arguments: tuple[Any, ...], world: 
     """
     answers = multiprocessing.get_context("spawn").SimpleQueue()
     launch = (worker, arguments, world, device, _free_port(), answers)
-    context = multiprocessing.start_processes(_enter, launch, nprocs=world, join=False, start_method="spawn")
+    context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
+        _enter, launch, nprocs=world, join=False, start_method="spawn"
+    )
     received: list[tuple[bool, Any]] = []
     try:
         while not _joined(context):
@@ -107,7 +109,7 @@ def _enter(rank: int, worker: Callable[..., Any], arguments: Any, world: int, de
 
 
 def _joined(context: ProcessContext) -> bool:
-    return context.join(_POLL_SECONDS, _GRACE_SECONDS)
+    return bool(context.join(_POLL_SECONDS, _GRACE_SECONDS))
 
 
 def _drain(answers: Any, received: list[tuple[bool, Any]]) -> None:

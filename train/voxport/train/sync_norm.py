@@ -22,10 +22,10 @@ class CpuSyncBatchNorm(nn.BatchNorm1d):
         others = [dim for dim in range(input.dim()) if dim != 1]
         world = torch.distributed.get_world_size()
         count = world * input.numel() // input.shape[1]
-        mean = all_reduce(input.mean(dim=others)) / world
+        mean = all_reduce(input.mean(dim=others)) / world  # type: ignore[no-untyped-call]
         centred = input - _per_channel(mean, input)
         # Squares of centred values: the mean of squares less the squared mean would cancel in float32.
-        variance = all_reduce(centred.square().mean(dim=others)) / world
+        variance = all_reduce(centred.square().mean(dim=others)) / world  # type: ignore[no-untyped-call]
         self._remember(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
         return centred * _per_channel(scale, input) + _per_channel(self.bias, input)

@@ -1,0 +1,178 @@
+"""Several processes, several pieces of a batch: what they learn is what one process learns."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+
+from tests.train.corpora import RECIPE, write_homework, write_recipe
+from voxport.runtime.profiles import profile
+from voxport.train.checkpoint import load_checkpoint
+from voxport.train.data import CorpusOptions
+from voxport.train.fit import FitOptions, fit
+from voxport.train.loaders import Share
+from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.plots import read_log
+from voxport.train.recipe import Recipe, load_recipe
+from voxport.train.run import RunFolder
+
+# Dropout draws other numbers in every process. With a small learning rate rounding is not amplified.
+EXACT = RECIPE.replace("dropout = 0.1", "dropout = 0.0").replace("1e-2", "1e-3").replace("steps = 24", "steps = 12")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_homework(tmp_path / "corpus")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return load_recipe(str(write_recipe(tmp_path, EXACT)))
+
+
+def options(data: Path, out: Path) -> FitOptions:
+    corpus = CorpusOptions(profile("homework_mel40"), cache=data.parent / "cache", progress=False)
+    return FitOptions(out, corpus, device="cpu", progress=False)
+
+
+def last_weights(out: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(RunFolder(out).last, weights_only=True)["state_dict"]
+    return state
+
+
+def learnt(out: Path) -> dict[str, torch.Tensor]:
+    """The weights at the end, without the biases that no loss depends on, where the optimiser follows rounding."""
+    state = last_weights(out)
+    for name in list(state):
+        if name.endswith("in_proj_bias"):
+            query, _key, value = state.pop(name).chunk(3)  # softmax takes a shift of all scores away
+            state |= {f"{name}.query": query, f"{name}.value": value}
+    before_batch_norm = ("conv_module.sequential.2.bias", "final_layer_norm.bias")
+    unseen = ("pooling.score.bias", *before_batch_norm)
+    return {name: value for name, value in state.items() if not name.endswith(unseen)}
+
+
+def assert_same(left: Path, right: Path) -> None:
+    a, b = learnt(left), learnt(right)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        if "running_mean" in name:  # follows the bias before it
+            continue
+        torch.testing.assert_close(b[name], value, rtol=1e-3, atol=1e-4, msg=f"{name}: {(b[name] - value).abs().max()}")
+
+
+def loss_curve(out: Path) -> list[tuple[int, float]]:
+    return read_log(RunFolder(out))["train/loss"]
+
+
+def test_two_processes_learn_what_one_learns(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    alone = fit(data, recipe, options(data, tmp_path / "alone"))
+    both = fit(data, recipe, dataclasses.replace(options(data, tmp_path / "both"), devices=2))
+    assert_same(tmp_path / "alone", tmp_path / "both")
+    for (step, loss), (other_step, other) in zip(
+        loss_curve(tmp_path / "alone"), loss_curve(tmp_path / "both"), strict=True
+    ):
+        assert step == other_step
+        assert other == pytest.approx(loss, rel=1e-4)
+    assert both.accuracy_whole == alone.accuracy_whole
+    assert load_checkpoint(both.model).state.keys() == load_checkpoint(alone.model).state.keys()
+    assert len(list((tmp_path / "both" / "logs" / "csv").iterdir())) == 1, "the first process alone writes a log"
+    assert not list((tmp_path / "both").glob("*.part"))
+
+
+def test_a_killed_process_ends_the_run_and_leaves_its_checkpoint(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    endless = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=100_000, save_every=1))
+    folder = RunFolder(tmp_path / "run")
+
+    def kill_second() -> None:
+        while not folder.last.exists():
+            time.sleep(0.05)
+        second = max(torch.multiprocessing.active_children(), key=lambda process: process.name)
+        assert second.pid is not None
+        os.kill(second.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_second, daemon=True)
+    killer.start()
+    with pytest.raises(TrainingError, match=r"process 1 of 2 ended by SIGKILL.*--resume"):
+        fit(data, endless, dataclasses.replace(options(data, folder.path), devices=2))
+    killer.join()
+    assert not torch.multiprocessing.active_children()
+    state = torch.load(folder.last, weights_only=True)
+    assert state["global_step"] >= 1
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+    with folder.lock():
+        pass  # the run let go of its folder
+
+
+def test_pieces_of_a_batch_add_up_to_the_batch(data: Path, tmp_path: Path) -> None:
+    """Without batch normalisation, whose statistics are a piece's, the sum of gradients is the batch's."""
+    text = EXACT.replace("[train]", 'encoder = "transformer"\nbatch_norm = false\n\n[train]')
+    recipe = load_recipe(str(write_recipe(tmp_path, text)))
+    fit(data, recipe, options(data, tmp_path / "whole"))
+    fit(data, recipe, dataclasses.replace(options(data, tmp_path / "pieces"), accumulate=4))
+    assert_same(tmp_path / "whole", tmp_path / "pieces")
+    assert torch.load(RunFolder(tmp_path / "pieces").last, weights_only=True)["global_step"] == 12
+    steps = [step for step, _ in read_log(RunFolder(tmp_path / "pieces"))["valid/accuracy_whole"]]
+    assert steps == [step for step, _ in read_log(RunFolder(tmp_path / "whole"))["valid/accuracy_whole"]]
+
+
+def test_pieces_draw_different_dropout_and_resume_exactly(data: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(write_recipe(tmp_path)))
+    pieces = dataclasses.replace(options(data, tmp_path / "whole"), accumulate=2)
+    fit(data, recipe, pieces)
+    stopped = dataclasses.replace(pieces, out=tmp_path / "stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SpeakerModule, "on_train_batch_start", stop_at(14))
+        with pytest.raises(RuntimeError, match="stopped here"):
+            fit(data, recipe, stopped)
+    assert torch.load(RunFolder(stopped.out).last, weights_only=True)["global_step"] == 12
+    with pytest.raises(TrainingError, match="started with another accumulate"):
+        fit(data, recipe, dataclasses.replace(stopped, resume=True, accumulate=1))
+    fit(data, recipe, dataclasses.replace(stopped, resume=True))
+    a, b = last_weights(pieces.out), last_weights(stopped.out)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stop_at(step: int) -> Callable[[SpeakerModule, Any, int], None]:
+    original = SpeakerModule.on_train_batch_start
+
+    def hook(module: SpeakerModule, batch: Any, batch_idx: int) -> None:
+        if module.global_step == step and batch_idx % 2:
+            raise RuntimeError("stopped here")
+        original(module, batch, batch_idx)
+
+    return hook
+
+
+@pytest.mark.parametrize(("world", "pieces"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 3)])
+def test_shares_make_up_the_batch(world: int, pieces: int) -> None:
+    rows = [
+        np.arange(48)[Share(rank, world, pieces).rows(48, piece)] for rank in range(world) for piece in range(pieces)
+    ]
+    assert sorted(np.concatenate(rows)) == list(range(48))
+    assert {len(part) for part in rows} == {48 // (world * pieces)}
+
+
+@pytest.mark.parametrize(("batch_size", "world", "pieces"), [(8, 3, 1), (8, 2, 3), (8, 4, 2), (8, 8, 1)])
+def test_batches_that_do_not_divide_are_refused(batch_size: int, world: int, pieces: int) -> None:
+    message = rf"batch_size {batch_size} does not divide into {world * pieces} equal parts of at least 2"
+    with pytest.raises(TrainingError, match=message):
+        Share(0, world, pieces).check(batch_size)
+
+
+def test_mistakes_are_refused_before_anything_is_written(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    plain = options(data, tmp_path / "run")
+    with pytest.raises(TrainingError, match="does not divide into 3 equal parts"):
+        fit(data, recipe, dataclasses.replace(plain, devices=3))
+    with pytest.raises(TrainingError, match="--compile works on one device only"):
+        fit(data, recipe, dataclasses.replace(plain, devices=2, compiled=True))
+    assert not (tmp_path / "run").exists()

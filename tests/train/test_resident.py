@@ -1,0 +1,72 @@
+"""The corpus in the device's memory: the same batches, bit for bit, and no silent second choice."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train.corpora import write_homework, write_recipe
+from voxport.runtime.profiles import profile
+from voxport.train import resident
+from voxport.train.data import Corpus, CorpusOptions, CropBatches, open_corpus
+from voxport.train.fit import FitOptions, fit
+from voxport.train.module import TrainingError
+from voxport.train.recipe import load_recipe
+from voxport.train.resident import ResidentCrops, goes_on_device
+from voxport.train.run import RunFolder
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    folder = tmp_path_factory.mktemp("resident")
+    data = write_homework(folder / "corpus", speakers=5, utterances=7)
+    return open_corpus(data, CorpusOptions(profile("homework_mel40"), cache=folder / "cache", progress=False))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_are_those_of_the_file(corpus: Corpus, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "PLANNED_STEPS", 4)
+    monkeypatch.setattr(resident, "_COPY_ROWS", 100)  # the corpus goes over in several pieces
+    batches = CropBatches(corpus, np.arange(30), batch_size=8, crop_frames=40, seed=3)
+    there = ResidentCrops(batches, torch.device(device))
+    padded = 0
+    for step in (0, 1, 4, 3, 11, 12, 5):
+        for rows in (slice(0, 8), slice(2, 4)):
+            features, speakers = batches.batch(step, rows)
+            got_features, got_speakers = there.batch(step, rows)
+            assert got_features.device.type == got_speakers.device.type == device
+            np.testing.assert_array_equal(got_features.cpu(), features)
+            np.testing.assert_array_equal(got_speakers.cpu(), speakers)
+            padded += int((features == batches.pad).all(axis=2).sum())
+    assert padded, "the corpus has utterances shorter than the crop, so that padding is tried"
+
+
+def test_a_resident_run_learns_the_same(tmp_path: Path) -> None:
+    data, recipe = write_homework(tmp_path / "corpus"), load_recipe(str(write_recipe(tmp_path)))
+    corpus = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "cache", progress=False)
+    mapped = FitOptions(tmp_path / "mapped", corpus, device="cpu", progress=False)
+    fit(data, recipe, mapped)
+    fit(data, recipe, dataclasses.replace(mapped, out=tmp_path / "there", resident="yes"))
+    a, b = (torch.load(RunFolder(tmp_path / name).last, weights_only=True) for name in ("mapped", "there"))
+    assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+
+
+def test_a_corpus_that_does_not_fit_is_mapped_or_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = CropBatches(corpus, np.arange(30), batch_size=8, crop_frames=40, seed=3)
+    gpu, size = torch.device("cuda"), batches.last_row * 40 * 4
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * size, 4 * size))
+    assert goes_on_device(batches, gpu, "auto")
+    assert goes_on_device(batches, gpu, "yes")
+    assert not goes_on_device(batches, gpu, "no")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * size - 1, 4 * size))
+    assert not goes_on_device(batches, gpu, "auto")
+    with pytest.raises(TrainingError, match=r"--resident yes: the features take .* GiB .* use --resident no"):
+        goes_on_device(batches, gpu, "yes")
+    assert not goes_on_device(batches, torch.device("cpu"), "auto")
