@@ -47,10 +47,9 @@ def open_runner(variant: Variant, settings: GpuSettings, network: nn.Module) -> 
     Raises:
         BackendError: the device, a package or a file is not usable for it.
     """
-    if variant.graph and settings.device != "cuda":
-        raise BackendError("CUDA graphs need a GPU")
-    if variant.precision in ("tf32", "fp16") and settings.device != "cuda" and variant.kind != "onnx":
-        raise BackendError(f"{variant.precision} needs a GPU")
+    reason = variant.unfit(settings.device)
+    if reason:
+        raise BackendError(reason)
     torch.set_num_threads(settings.threads)
     set_float32(variant.precision)
     if variant.kind == "onnx":

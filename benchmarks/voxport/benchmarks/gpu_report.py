@@ -31,8 +31,8 @@ class GpuSettings:
     recipe: str = "sap_am_bn_3layers"
     batches: tuple[int, ...] = (1, 8, 64)
     frames: tuple[int, ...] = (128, 400, 1000)
-    seconds: float = 0.4
-    warmup: float = 0.2
+    seconds: float = 0.3
+    warmup: float = 0.1
     train_seconds: float = 4.0
     budget_s: float = 480.0
     step_s: float = 150.0

@@ -207,6 +207,12 @@ class _Evidence:
         name = variant.name if number == 0 else f"{variant.name}, round {number + 1}"
         if self._done(name):
             return
+        unfit = variant.unfit(self.settings.device)
+        if unfit:
+            self._log(Step(name, "skipped", 0.0, unfit))
+            backend = GpuBackend(name, variant.precision, variant.how, "skipped", unfit)
+            self._keep(backends=(*self.report.backends, backend))
+            return
         with tempfile.TemporaryDirectory(prefix="voxport-gpu-") as folder:
             partial = Path(folder, "partial.jsonl")
             request = dict(self.request, variant=encode(variant), round=number, partial=str(partial))

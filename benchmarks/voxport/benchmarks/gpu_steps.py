@@ -1,6 +1,7 @@
 """The steps of `voxport bench gpu`, each a job in a process of its own. Imports torch."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import sys
@@ -44,7 +45,7 @@ _SPEAKERS = 600
 _POOL = 4  # distinct inputs of a cell, used in turn
 _VOICES = 8
 _DEVICE_CALLS = 30
-_MOST_CALLS = 400
+_MOST_CALLS = 600
 _PACKAGES = (
     "torch triton torchaudio numpy onnx onnxscript onnxruntime onnxruntime-gpu tensorrt pytorch-lightning torchmetrics"
 ).split()
@@ -116,29 +117,35 @@ def _fresh(settings: GpuSettings) -> Checkpoint:
 
 
 def _plain_onnx(settings: GpuSettings, network: nn.Module, folder: Path) -> dict[str, str]:
-    """Export the network as torch.onnx does it, where no ONNX file was given; how, or why not."""
+    """Export the network as torch.onnx does it, where no ONNX file was given; how, or why not.
+
+    The older exporter, which needs no onnxscript, writes the example's length into attention's reshapes.
+    """
+    path = folder / "plain.onnx"
     if settings.onnx:
-        return {"path": "", "how": "an ONNX file was given"}
-    path, reasons = folder / "plain.onnx", []
-    example = torch.randn(2, 200, network.project.in_features)  # type: ignore[union-attr, arg-type]
-    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    ways: tuple[dict[str, Any], ...] = (
-        {"dynamo": True, "dynamic_shapes": (dynamic,), "external_data": False},
-        {"dynamo": False, "dynamic_axes": {"features": {0: "B", 1: "T"}, "scores": {0: "B"}}},
-    )
-    for way in ways:
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    network, (example,), str(path), input_names=["features"], output_names=["scores"],
-                    opset_version=18, **way,
-                )  # fmt: skip
-            return {"path": str(path), "how": f"torch.onnx.export(dynamo={way['dynamo']}), opset 18"}
-        except Exception as problem:  # exporters have no common error
-            reasons.append(f"dynamo={way['dynamo']}: {(str(problem).strip().splitlines() or ['?'])[0][:200]}")
-            path.unlink(missing_ok=True)
-    return {"path": "", "how": f"torch.onnx.export failed ({'; '.join(reasons)}); give an ONNX file with --onnx"}
+        return {"path": "", "how": "not needed, an ONNX file was given"}
+    if importlib.util.find_spec("onnxscript") is None:
+        return {"path": "", "how": "not made, torch.onnx needs onnxscript; give a file with --onnx and --checkpoint"}
+    project: Any = network.project
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network,
+                (torch.randn(2, 200, project.in_features),),
+                str(path),
+                input_names=["features"],
+                output_names=["scores"],
+                opset_version=18,
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},),
+                external_data=False,
+            )
+    except Exception as problem:  # exporters have no common error
+        path.unlink(missing_ok=True)
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        return {"path": "", "how": f"torch.onnx.export failed ({reason:.200}); give --onnx FILE and --checkpoint"}
+    return {"path": str(path), "how": f"torch.onnx.export of torch {torch.__version__}, opset 18"}
 
 
 def cell_inputs(settings: GpuSettings, checkpoint: Checkpoint, cell: Cell) -> list[npt.NDArray[np.float32]]:

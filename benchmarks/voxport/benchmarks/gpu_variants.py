@@ -33,6 +33,14 @@ class Variant:
     costly: bool = False
     path: str = ""
 
+    def unfit(self, device: str) -> str:
+        """Why it cannot run on `device` whatever is installed; empty where it may."""
+        if device != "cuda" and self.graph:
+            return "CUDA graphs need a GPU"
+        if device != "cuda" and self.precision in ("tf32", "fp16") and self.kind != "onnx":
+            return f"{self.precision} needs a GPU"
+        return ""
+
     @property
     def how(self) -> str:
         """How it computes, in words."""
@@ -47,25 +55,25 @@ class Variant:
         return words[self.kind] + (", CUDA graphs" if self.graph else "")
 
 
-_EAGER: tuple[Variant, ...] = (
+_FIRST: tuple[Variant, ...] = (
     Variant(BASELINE, "eager"),
     Variant("eager tf32", "eager", "tf32"),
     Variant("eager bf16", "eager", "bf16"),
-    Variant("eager fp16", "eager", "fp16"),
     Variant("eager fp32, graphs", "eager", graph=True),
-    Variant("eager tf32, graphs", "eager", "tf32", graph=True),
     Variant("eager bf16, graphs", "eager", "bf16", graph=True),
-    Variant("eager fp16, graphs", "eager", "fp16", graph=True),
 )
-_TRACED: tuple[Variant, ...] = (
+_THEN: tuple[Variant, ...] = (
     Variant("TorchScript fp32", "torchscript"),
     Variant("TorchScript fp32, graphs", "torchscript", graph=True),
+    Variant("eager fp16", "eager", "fp16"),
+    Variant("eager fp16, graphs", "eager", "fp16", graph=True),
+    Variant("eager tf32, graphs", "eager", "tf32", graph=True),
     Variant("eager fp32 (control)", "eager"),
 )
 _COMPILED: tuple[Variant, ...] = (
+    Variant("compile fp32, reduce-overhead", "compile", mode="reduce-overhead", costly=True),
     Variant("compile fp32", "compile", costly=True),
     Variant("AOTInductor fp32", "aoti", costly=True),
-    Variant("compile fp32, reduce-overhead", "compile", mode="reduce-overhead", costly=True),
     Variant("compile bf16, reduce-overhead", "compile", "bf16", mode="reduce-overhead", costly=True),
     Variant("compile fp32, max-autotune", "compile", mode="max-autotune", costly=True),
 )
@@ -78,7 +86,7 @@ def variants(settings: GpuSettings, plain_onnx: str | None = None) -> tuple[Vari
         files = [(plain_onnx, "plain export")]
     onnx = [variant for path, name in files for variant in _onnx(path, name, settings)]
     plans = [Variant(f"{Path(path).name}", "artefact", path=path) for path in settings.plans]
-    found = (*_EAGER, *onnx, *plans, *_TRACED, *_COMPILED, *_tensorrt(files, settings))
+    found = (*_FIRST, *onnx, *plans, *_THEN, *_COMPILED, *_tensorrt(files, settings))
     return tuple(each for each in found if not settings.only or each.name == BASELINE or _wanted(each, settings.only))
 
 

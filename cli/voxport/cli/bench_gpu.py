@@ -33,8 +33,8 @@ _TRAINING = ("training", "steps/s", "of ceiling", "data", "forward", "backward",
 @click.option("--recipe", default="sap_am_bn_3layers", show_default=True, help="Of the fresh network and training.")
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1, 8, 64), show_default=True)
 @click.option("--frames", multiple=True, type=click.IntRange(1), default=(128, 400, 1000), show_default=True)
-@click.option("--seconds", type=click.FloatRange(0.01), default=0.4, show_default=True, help="Timed, per cell.")
-@click.option("--warmup", type=click.FloatRange(0), default=0.2, show_default=True, help="Least seconds before that.")
+@click.option("--seconds", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Timed, per cell.")
+@click.option("--warmup", type=click.FloatRange(0), default=0.1, show_default=True, help="Least seconds before that.")
 @click.option("--train-seconds", type=click.FloatRange(0.05), default=4.0, show_default=True, help="Per training.")
 @click.option("--budget-s", type=click.FloatRange(1), default=480.0, show_default=True, help="Seconds of everything.")
 @click.option("--step-s", type=click.FloatRange(1), default=150.0, show_default=True, help="Seconds of one step.")
@@ -108,7 +108,7 @@ def _show(report: "GpuReport") -> None:
     click.echo(f"ONNX Runtime: {facts.get('onnxruntime-gpu', facts.get('onnxruntime'))}, {facts.get('providers')}")
     click.echo(f"network: {report.network}, {report.parameters:,} parameters")
     if report.ceilings is not None:
-        products = ", ".join(f"{each.name} {float(each.value) / 1e3:,.1f}" for each in report.ceilings.products)
+        products = ", ".join(f"{each.name} {number(float(each.value) / 1e3)}" for each in report.ceilings.products)
         launch = "" if report.ceilings.launch_us is None else f"; empty kernel {report.ceilings.launch_us:.1f} µs"
         click.echo(f"ceilings: {products} TFLOP/s; copy {report.ceilings.copy_gb_s:,.0f} GB/s{launch}")
     show_table("\nBack ends, answers against float64 (worst cell)", _BACKENDS, _backends(report))

@@ -1,0 +1,36 @@
+"""From benchmark documents to one report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxport.benchmarks.documents import Document, read_document
+from voxport.benchmarks.gpu_report import GpuReport
+from voxport.benchmarks.page import Page, Part
+from voxport.benchmarks.page_gpu import gpu_part
+from voxport.benchmarks.page_latency import latency_part
+from voxport.benchmarks.page_scale import scale_part
+from voxport.benchmarks.page_train import train_part
+from voxport.benchmarks.report import LatencyReport
+from voxport.benchmarks.scale_report import ScaleReport
+
+
+def build_page(paths: Sequence[Path], title: str = "") -> Page:
+    """One part for each document, in the order given.
+
+    Raises:
+        ReportError: a file cannot be read, or is no benchmark of voxport's.
+    """
+    parts = tuple(part_of(read_document(path)) for path in paths)
+    footer = f"Made by voxport bench report from {', '.join(path.name for path in paths)}."
+    return Page(title or "voxport benchmark report", parts, footer)
+
+
+def part_of(document: Document) -> Part:
+    """The part about one document."""
+    if isinstance(document, LatencyReport):
+        return latency_part(document)
+    if isinstance(document, ScaleReport):
+        return scale_part(document)
+    if isinstance(document, GpuReport):
+        return gpu_part(document)
+    return train_part(document)

@@ -1,0 +1,211 @@
+"""What a latency document holds beside times: truth, memory, energy, cold starts, limits, profiles."""
+
+from collections.abc import Mapping, Sequence
+
+from voxport.benchmarks.evidence import ColdStart, Limits, Profile
+from voxport.benchmarks.page import Bar, BarChart, Block, Dot, Notes, ScatterChart, Section, Table
+from voxport.benchmarks.page_words import megabytes, number, percent, verdict
+from voxport.benchmarks.report import LatencyReport, Row
+
+_OPS = 8  # kinds of operation that a profile shows
+
+
+def pareto_sections(report: LatencyReport) -> list[Section]:
+    """Right answers against latency, or the distance of scores where no labelled utterances were given."""
+    first = next((cell for cell in report.cells if any(row.cell == cell for row in report.rows)), None)
+    rows = [row for row in report.rows if row.cell == first and row.p50_ms is not None]
+    roles = {item.spec.name: item.spec.role for item in report.backends}
+    rows = [row for row in rows if roles.get(row.backend) != "control"]
+    judged = [row for row in rows if row.accuracy is not None]
+    if len(judged) > 1:
+        return [Section("Speed beside truth", (_accuracy_chart(report, judged, roles), *_truth_tables(report)))]
+    wrong = [row for row in rows if row.answer is not None and row.answer.max_abs]
+    if len(wrong) > 1:
+        return [Section("Speed beside truth", (_error_chart(report, wrong, roles), *_truth_tables(report)))]
+    tables = _truth_tables(report)
+    return [Section("The same answers?", tables)] if tables else []
+
+
+def _dots(rows: Sequence[Row], roles: Mapping[str, str], heights: Sequence[float]) -> tuple[Dot, ...]:
+    shown = []
+    for i, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        colour = -1 if roles.get(row.backend) == "baseline" else i
+        out = row.verdict in ("answers differ", "less accurate")
+        shown.append(Dot(row.backend, row.p50_ms or row.max_ms, height, colour, hollow=out))
+    return tuple(shown)
+
+
+def _accuracy_chart(report: LatencyReport, rows: Sequence[Row], roles: Mapping[str, str]) -> ScatterChart:
+    heights = [100 * (row.accuracy or 0.0) for row in rows]
+    legend = "Up and to the left is better. The dashed line joins those that nobody beats in both; hollow: not ranked."
+    title = f"Right answers against the median of a call, {rows[0].cell}"
+    return ScatterChart(title, "ms of a call", "right answers, %", _dots(rows, roles, heights), legend=legend)
+
+
+def _error_chart(report: LatencyReport, rows: Sequence[Row], roles: Mapping[str, str]) -> ScatterChart:
+    heights = [row.answer.max_abs or 0.0 for row in rows if row.answer is not None]
+    legend = "Down and to the left is better. Hollow: over the tolerance, so not ranked."
+    title = f"Largest difference of a score against the median of a call, {rows[0].cell}"
+    dots = _dots(rows, roles, heights)
+    return ScatterChart(title, "ms of a call", "max |Δscore|", dots, log_y=True, frontier=False, legend=legend)
+
+
+def _truth_tables(report: LatencyReport) -> tuple[Table, ...]:
+    found = []
+    if report.answers:
+        rows = tuple(
+            (
+                each.backend,
+                str(each.cell),
+                "not finite" if each.max_abs is None else f"{each.max_abs:.1e}",
+                f"{each.allowed:.1e}",
+                percent(each.top1),
+                verdict("passed" if each.same else "failed"),
+            )
+            for each in report.answers
+        )
+        columns = ("back end", "batch × frames", "max |Δscore|", "allowed", "same best speaker", "parity")
+        found.append(Table(columns, rows, "Answers on the timed inputs, against eager PyTorch"))
+    if report.accuracy:
+        judged = tuple(
+            (
+                each.backend,
+                percent(each.accuracy, 2),
+                f"{each.correct:,} of {each.utterances:,}",
+                "n/a" if each.drop is None else f"{each.drop:.2f} points",
+                verdict({True: "passed", False: "failed", None: "not judged"}[each.passed]),
+                each.note,
+            )
+            for each in report.accuracy
+        )
+        columns = ("back end", "accuracy", "right", "below eager", "gate", "note")
+        found.append(Table(columns, judged, "Right answers on labelled utterances"))
+    return tuple(found)
+
+
+def evidence_sections(report: LatencyReport) -> list[Section]:
+    """Cold starts, memory and energy, limits, profiles; what was not measured is left out."""
+    sections = []
+    if report.cold_starts:
+        sections.append(Section("Cold start", (_cold_chart(report.cold_starts), _cold_table(report.cold_starts))))
+    if any(row.resident_bytes or row.device_bytes or row.joules_per_utterance for row in report.rows):
+        sections.append(Section("Size, memory and energy", (_memory_table(report),)))
+    if report.limits is not None:
+        sections.append(Section("Distance to the limit", _limits(report.limits)))
+    if report.profiles:
+        sections.append(Section("Where the time goes", tuple(_profile(each) for each in report.profiles)))
+    return sections
+
+
+def _cold_chart(starts: Sequence[ColdStart]) -> BarChart:
+    bars = tuple(
+        Bar(
+            each.backend,
+            (each.process_ms.median, each.imports_ms.median, each.load_ms.median, each.first_ms.median),
+            f"{number(each.total_ms.median)} ms",
+        )
+        for each in starts
+    )
+    names = ("start of the process", "imports", "load", "first answer")
+    legend = f"Medians over {len(starts[0].samples)} fresh processes or more."
+    return BarChart("From nothing to the first answer", names, bars, "ms", legend)
+
+
+def _cold_table(starts: Sequence[ColdStart]) -> Table:
+    columns = (
+        "back end",
+        "process ms",
+        "imports ms",
+        "load ms",
+        "first answer ms",
+        "new shape ms",
+        "all ms",
+        "samples",
+    )
+    rows = tuple(
+        (
+            each.backend,
+            *(
+                number(part.median if part else None)
+                for part in (
+                    each.process_ms,
+                    each.imports_ms,
+                    each.load_ms,
+                    each.first_ms,
+                    each.new_shape_ms,
+                    each.total_ms,
+                )
+            ),
+            str(each.total_ms.samples),
+        )
+        for each in starts
+    )
+    return Table(columns, rows)
+
+
+def _memory_table(report: LatencyReport) -> Table:
+    """The largest of each back end over its cells."""
+    rows = []
+    for name in dict.fromkeys(row.backend for row in report.rows):
+        own = [row for row in report.rows if row.backend == name]
+        energies = [row.joules_per_utterance for row in own if row.joules_per_utterance is not None]
+        rows.append(
+            (
+                name,
+                megabytes(_most(row.size_bytes for row in own)),
+                megabytes(_most(row.resident_bytes for row in own)),
+                megabytes(_most(row.proportional_bytes for row in own)),
+                megabytes(_most(row.device_bytes for row in own)),
+                number(1e3 * max(energies)) if energies else "n/a",
+            )
+        )
+    columns = ("back end", "file", "resident", "proportional share", "on the GPU", "mJ an utterance")
+    return Table(columns, tuple(rows), "The largest over all cells")
+
+
+def _most(values: object) -> int | None:
+    found = [value for value in values if value is not None]  # type: ignore[attr-defined]
+    return max(found, default=None)
+
+
+def _limits(limits: Limits) -> tuple[Block, ...]:
+    rows = tuple(
+        (
+            each.model,
+            str(each.cell),
+            number(each.gflop),
+            number(each.gflops),
+            number(each.product_ms),
+            number(each.memory_ms),
+            number(each.floor_ms),
+            percent(each.covered, 0),
+        )
+        for each in limits.floors
+    )
+    columns = (
+        "model",
+        "batch × frames",
+        "GFLOP",
+        "ceiling GFLOP/s",
+        "products ms",
+        "memory ms",
+        "floor ms",
+        "measured",
+    )
+    blocks: list[Block] = [
+        Table(columns, rows, "The least time that a call can take here: its products at the measured ceiling")
+    ]
+    facts = []
+    if limits.copy_gb_s is not None:
+        facts.append(f"a large copy moves {number(limits.copy_gb_s)} GB/s, bytes read and bytes written counted")
+    if limits.launch_us is not None:
+        facts.append(f"an empty kernel takes {number(limits.launch_us)} µs")
+    if facts or limits.notes:
+        blocks.append(Notes((*facts, *limits.notes)))
+    return tuple(blocks)
+
+
+def _profile(profile: Profile) -> Table:
+    rows = tuple((op.name, number(op.calls), number(op.us), percent(op.share)) for op in profile.ops[:_OPS])
+    title = f"{profile.backend} at {profile.cell}, by {profile.tool}"
+    return Table(("operation", "calls", "µs", "share"), rows, title)
