@@ -7,10 +7,11 @@ import click
 
 from voxport.cli.common import example, json_option, needs
 from voxport.cli.export_int8 import int8_options
-from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.export_options import OutputChoice, emit_report, gate_options, is_shown, show_report
 from voxport.cli.export_sherpa import sherpa, sherpa_check
 from voxport.cli.export_tensorrt import tensorrt
 from voxport.cli.export_torch import pt2, torchscript
+from voxport.cli.export_triton import triton
 
 if TYPE_CHECKING:
     from voxport.export.accuracy import AccuracyOptions
@@ -27,12 +28,13 @@ def export() -> None:
         voxport export onnx runs/best/model.pt -o model.onnx
         voxport export onnx runs/best/model.pt -o sound.onnx --input waveform --max-frames 1000
         voxport export onnx runs/best/model.pt -o half.onnx --precision fp16
+        voxport export onnx runs/best/model.pt -o voices.onnx --output embedding
         voxport export onnx runs/best/model.pt -o small.onnx --precision int8 --accuracy-data held-out/
         """
     )
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="File to write.")
 @click.option(
     "--input",
     "input_kind",
@@ -40,6 +42,14 @@ def export() -> None:
     default="features",
     show_default=True,
     help="What the model takes: log-mel features, or sound with the features computed inside.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    type=OutputChoice(["scores", "embedding", "both"]),
+    default="both",
+    show_default=True,
+    help="What the model gives: scores of its speakers, the voice as a vector, or both.",
 )
 @click.option(
     "--precision",
@@ -133,3 +143,4 @@ export.add_command(pt2)
 export.add_command(sherpa)
 export.add_command(sherpa_check)
 export.add_command(tensorrt)
+export.add_command(triton)

@@ -18,6 +18,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 _REAL = 40
 
 
+class OutputChoice(click.Choice[str]):
+    """scores, embedding or both, as the names of outputs."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        if str(value).lower() not in self.choices:
+            self.fail(
+                f"{value!r} is not one of {', '.join(self.choices)}; the file to write is given with -o", param, ctx
+            )
+        chosen = super().convert(value, param, ctx)
+        return ("scores", "embedding") if chosen == "both" else (chosen,)
+
+
 def gate_options(command: F) -> F:
     """The options of everything that runs the parity gate. Those on accuracy reach `command` as one, `accuracy`."""
     gated = _with_accuracy(command)

@@ -102,6 +102,7 @@ def _model_rows(found: "Inspection") -> Rows:
         ("length in frames", f"{contract.min_frames} to {contract.max_frames}"),
         ("length in seconds", f"{shortest:.2f} to {longest:.2f}"),
         ("precision", contract.precision),
+        ("gives", " and ".join(contract.outputs)),
         ("embedding", f"{contract.embedding_size} numbers, unit length"),
         ("score", f"{contract.score_scale:g} × cosine"),
         (
@@ -129,7 +130,7 @@ def _proof_rows(found: "Inspection") -> Rows:
         rows = [
             ("parity with the original", f"{parity.cases:,} cases"),
             ("max |Δscore|", f"{parity.max_abs_score:.3g}, tolerance {parity.tolerance:.3g}"),
-            ("smallest cosine of embeddings", f"{parity.min_cosine:.7f}"),
+            ("smallest cosine of embeddings", "none" if parity.min_cosine is None else f"{parity.min_cosine:.7f}"),
             ("same best speaker", f"{parity.top1_agreement:.2%}"),
         ]
     if golden is None:
@@ -137,7 +138,7 @@ def _proof_rows(found: "Inspection") -> Rows:
     verdict = "as recorded" if golden.passed else "NOT as recorded"
     return [
         *rows,
-        ("golden vector", f"{verdict}: max |Δscore| {golden.max_abs_score:.3g}, tolerance {golden.tolerance:.3g}"),
+        ("golden vector", f"{verdict}: {golden.measure} {golden.max_abs_score:.3g}, tolerance {golden.tolerance:.3g}"),
     ]
 
 

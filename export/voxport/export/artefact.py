@@ -11,20 +11,22 @@ from torch import Tensor, nn
 
 from voxport.export.accuracy import AccuracyOptions
 from voxport.export.deployable import DeployableNet, deployable_net
+from voxport.export.errors import ExportError
 from voxport.export.frontend_graph import FrontendGraph
 from voxport.export.gate import GateOptions, gather, named, prove
 from voxport.export.judgement import judged
 from voxport.export.onnx_half import to_half
-from voxport.export.onnx_tidy import check_graph, write_onnx
+from voxport.export.onnx_tidy import check_graph, keep_outputs, write_onnx
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
 from voxport.export.proven import Target, prove_and_name
 from voxport.export.quantization import QuantizationReport, QuantizeOptions, quantize_graph
 from voxport.export.real import RealOptions
+from voxport.export.scored import scored
 from voxport.export.staging import check_output
 from voxport.export.status import status
 from voxport.export.to_onnx import GraphInput, check_opset, to_onnx
-from voxport.runtime.contract import METADATA_KEY, InputKind, Precision
+from voxport.runtime.contract import METADATA_KEY, OUTPUTS, InputKind, Output, Precision
 from voxport.runtime.frontend import min_samples
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.train.checkpoint import Checkpoint
@@ -34,12 +36,13 @@ _EXAMPLE_FRAMES = 53  # of the capture; no other size of a network is likely to 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(GateOptions):
-    """How to export: what the gate's options say, the graph's input, its precision and its opset.
+    """How to export: what the gate's options say, the graph's input, its outputs, its precision and its opset.
 
     `quantize` is for precision int8, where None takes the defaults.
     """
 
     input_kind: InputKind = "features"
+    outputs: tuple[Output, ...] = OUTPUTS
     precision: Precision = "fp32"
     opset: int = 20
     quantize: QuantizeOptions | None = None
@@ -47,6 +50,8 @@ class ExportOptions(GateOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_opset(self.opset)
+        if not self.outputs or not set(self.outputs) <= set(OUTPUTS):
+            raise ExportError(f"outputs must be some of {', '.join(OUTPUTS)}, found {self.outputs or 'none'}")
 
 
 def export_onnx(
@@ -70,6 +75,7 @@ def export_onnx(
         load=lambda path: OnnxModel.load(path, verify=False),
         accept=accept_onnx,
         quantization=built.quantization,
+        outputs=options.outputs,
     )
     return prove_and_name(source, output, target, options.input_kind, options.precision, options)
 
@@ -96,6 +102,7 @@ def build_graph(checkpoint: Checkpoint, options: ExportOptions, where: str) -> B
     if options.precision == "int8":
         chosen = options.quantize or QuantizeOptions(cache=options.real.cache, progress=options.progress)
         graph, quantization = quantize_graph(graph, checkpoint, options.input_kind, options.limits, chosen)
+    graph = keep_outputs(graph, options.outputs)  # last: what int8 costs is measured on scores and embeddings
     check_graph(graph, options.opset, where)
     return Built(graph, quantization)
 
@@ -123,7 +130,7 @@ def check(
     limits = LengthLimits(contract.min_frames, contract.max_frames)
     evidence = gather(named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
     report = prove(model, evidence, os.fspath(model_path), progress)
-    return judged(report, model, evidence.checkpoint, accuracy, None)
+    return judged(report, scored(model, evidence.reference.class_weight), evidence.checkpoint, accuracy, None)
 
 
 class SoundNet(nn.Module):

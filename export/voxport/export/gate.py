@@ -14,6 +14,7 @@ from voxport.export.parity_grid import Case, LengthLimits, Utterance, grid_cases
 from voxport.export.parity_report import Check, ParityReport
 from voxport.export.real import RealOptions, real_utterances
 from voxport.export.reference import Reference, Tolerance, eager_answer, eager_reference
+from voxport.export.scored import scored
 from voxport.export.tolerances import tolerance_of
 from voxport.runtime.backend import Backend
 from voxport.runtime.contract import Contract, InputKind, Precision
@@ -130,7 +131,8 @@ def prove(backend: Backend, evidence: Evidence, model: str, progress: bool = Fal
         return track(items, description, len(items), progress)
 
     checks = (*contract_checks(backend.contract, evidence), _golden_check(backend, evidence, model))
-    cases = run_cases(backend, evidence.utterances, evidence.cases, evidence.reference, shown)
+    with_scores = scored(backend, evidence.reference.class_weight)
+    cases = run_cases(with_scores, evidence.utterances, evidence.cases, evidence.reference, shown)
     failures = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
     failures += disagreements(cases, evidence.tolerance)
     return ParityReport(
@@ -192,8 +194,11 @@ def _golden_check(backend: Backend, evidence: Evidence, model: str) -> Check:
         return Check("golden vector", False, str(problem))
     golden = backend.contract.golden
     network = evidence.checkpoint.network()
-    scores, _ = eager_answer(network, evidence.checkpoint.frontend, golden.input.values)
+    scores, embedding = eager_answer(network, evidence.checkpoint.frontend, golden.input.values)
     recorded = float(np.abs(scores.numpy().astype(np.float64) - golden.scores.values.astype(np.float64)).max())
     bound = evidence.tolerance.score
-    detail = f"max |Δscore| of the artefact {replayed.max_abs_score:.2g}, of the eager network {recorded:.2g}"
+    if golden.embedding is not None:
+        recorded = float(np.linalg.norm(embedding.numpy().astype(np.float64) - golden.embedding.values))
+        bound = evidence.tolerance.embedding
+    detail = f"{replayed.measure} of the artefact {replayed.max_abs_score:.2g}, of the eager network {recorded:.2g}"
     return Check("golden vector", replayed.passed and recorded <= bound, f"{detail}, tolerance {bound:.2g}")

@@ -87,11 +87,11 @@ class _InHalf(nn.Module):
         self.part = part
 
     def forward(self, *inputs: Any) -> Any:
-        with _RoundedProducts():
+        with _RoundedProducts():  # type: ignore[no-untyped-call]
             return self.part(*inputs)
 
 
-class _RoundedProducts(TorchDispatchMode):
+class _RoundedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Operands and results of matrix products and convolutions are those that half can hold."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

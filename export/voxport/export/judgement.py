@@ -5,6 +5,8 @@ import dataclasses
 from voxport.export.accuracy import AccuracyOptions, accuracy_gate
 from voxport.export.parity_report import ParityReport
 from voxport.export.quantization import QuantizationReport
+from voxport.export.reference import class_weights
+from voxport.export.scored import scored
 from voxport.runtime.backend import Backend
 from voxport.train.checkpoint import Checkpoint
 
@@ -22,7 +24,10 @@ def judged(
         CorpusError: the labelled set cannot be opened.
         ExportError: nothing in it can be used with this model.
     """
-    found = accuracy_gate(backend, checkpoint, accuracy) if accuracy is not None else None
+    found = None
+    if accuracy is not None:
+        weight = class_weights(checkpoint.network(), backend.contract.embedding_size)
+        found = accuracy_gate(scored(backend, weight), checkpoint, accuracy)
     failures = list(report.failures)
     if found is not None and not found.passed:
         failures.append(found.complaint)

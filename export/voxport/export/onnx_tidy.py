@@ -62,6 +62,25 @@ def check_graph(model: ModelProto, opset: int, where: str) -> None:
         raise ExportError(f"{where}: not valid ONNX ({problem})") from problem
 
 
+def keep_outputs(model: ModelProto, outputs: Sequence[str]) -> ModelProto:
+    """A copy of `model` with these outputs alone, and what they depend on."""
+    kept = ModelProto()
+    kept.CopyFrom(model)
+    graph = kept.graph
+    values = [value for value in model.graph.output if value.name in outputs]
+    del graph.output[:]
+    graph.output.extend(values)
+    nodes = _live_nodes(graph)
+    used = {name for node in nodes for name in node.input}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    fresh = GraphProto()  # first, since clearing the graph takes its own nodes away
+    fresh.node.extend(nodes)
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(fresh.node)
+    graph.initializer.extend(weights)
+    return kept
+
+
 def write_onnx(path: Path, graph: ModelProto, metadata: Mapping[str, str]) -> None:
     """Write `graph` with `metadata` to `path`; equal graphs and metadata give equal bytes."""
     model = ModelProto()

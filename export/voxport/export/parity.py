@@ -6,15 +6,15 @@ in padded batches, through the interface that applications use.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from voxport.export.parity_grid import Case, Utterance, build_batch
 from voxport.export.reference import Reference, Tolerance
-from voxport.runtime.backend import Backend
+from voxport.runtime.backend import Answer, Backend, Float32
+from voxport.runtime.contract import Contract
 from voxport.runtime.errors import VoxportError
 from voxport.train.intervals import wilson
 
@@ -26,6 +26,7 @@ class RowResult:
     """One utterance in one run. A difference that is no number counts as infinite.
 
     `margin` is by how much the reference prefers its best speaker to the one that the artefact chose.
+    Distance and cosine of embeddings are None for an artefact that gives none.
     """
 
     row: int
@@ -33,8 +34,8 @@ class RowResult:
     real: bool
     frames: int
     max_abs_score: float
-    embedding_distance: float
-    cosine: float
+    embedding_distance: float | None
+    cosine: float | None
     margin: float
 
     @property
@@ -70,8 +71,8 @@ class Agreement:
     comparisons: int
     utterances: int
     max_abs_score: float
-    max_embedding_distance: float
-    min_cosine: float
+    max_embedding_distance: float | None
+    min_cosine: float | None
     top1: float
     top1_interval: tuple[float, ...]  # Wilson's, 95 %
     flips: tuple[str, ...]
@@ -100,8 +101,8 @@ def agreement(results: Sequence[CaseResult]) -> Agreement | None:
         comparisons=len(pairs),
         utterances=len(same),
         max_abs_score=max(row.max_abs_score for _, row in pairs),
-        max_embedding_distance=max(row.embedding_distance for _, row in pairs),
-        min_cosine=min(row.cosine for _, row in pairs),
+        max_embedding_distance=max((d for _, row in pairs if (d := row.embedding_distance) is not None), default=None),
+        min_cosine=min((c for _, row in pairs if (c := row.cosine) is not None), default=None),
         top1=top1,
         top1_interval=wilson(top1, len(same)),
         flips=tuple(f"{address(result, row)}, margin {row.margin:.3g}" for result, row in pairs if row.flipped),
@@ -148,38 +149,54 @@ def _run_case(
     except VoxportError as problem:
         error = str(problem)
     else:
-        count = len(case.rows)
-        wanted = (count, reference.scores.shape[1]), (count, reference.embeddings.shape[1])
-        if (answer.scores.shape, answer.embedding.shape) == wanted:
+        found, wanted = _arrays(answer, backend.contract), _shapes(len(case.rows), backend.contract, reference)
+        if {name: values.shape for name, values in found.items()} == wanted:
             rows = tuple(
-                _compare(row, utterances[index], (answer.scores[row], answer.embedding[row]), reference, index)
+                _compare(
+                    row, utterances[index], {name: values[row] for name, values in found.items()}, reference, index
+                )
                 for row, index in enumerate(case.rows)
             )
         else:
-            error = f"answers of shape {answer.scores.shape} and {answer.embedding.shape}, expected {wanted}"
+            shapes = " and ".join(str(values.shape) for values in found.values())
+            error = f"answers of shape {shapes}, expected {tuple(wanted.values())}"
     seconds = time.perf_counter() - start
     return CaseResult(number, case.kind, len(case.rows), case.padded, case.garbage, seconds, rows, error)
 
 
+def _arrays(answer: Answer, contract: Contract) -> dict[str, Float32]:
+    """The answer's parts: scores always (see `scored`), embeddings where the artefact has them."""
+    found = {"scores": answer.scores}
+    if "embedding" in contract.outputs:
+        found["embedding"] = answer.embedding
+    return found
+
+
+def _shapes(rows: int, contract: Contract, reference: Reference) -> dict[str, tuple[int, int]]:
+    shapes = {"scores": (rows, reference.scores.shape[1]), "embedding": (rows, reference.embeddings.shape[1])}
+    return {name: shape for name, shape in shapes.items() if name == "scores" or name in contract.outputs}
+
+
 def _compare(
-    row: int,
-    utterance: Utterance,
-    answer: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
-    reference: Reference,
-    index: int,
+    row: int, utterance: Utterance, answer: Mapping[str, Float32], reference: Reference, index: int
 ) -> RowResult:
-    scores, embedding = (each.astype(np.float64) for each in answer)
+    found = {name: values.astype(np.float64) for name, values in answer.items()}
     right, right_embedding = reference.scores[index].astype(np.float64), reference.embeddings[index].astype(np.float64)
-    finite = bool(np.isfinite(scores).all() and np.isfinite(embedding).all())
-    norms = float(np.linalg.norm(embedding) * np.linalg.norm(right_embedding))
+    finite = all(bool(np.isfinite(values).all()) for values in found.values())
+    scores, distance, cosine = found["scores"], None, None
+    if "embedding" in found:
+        embedding = found["embedding"]
+        norms = float(np.linalg.norm(embedding) * np.linalg.norm(right_embedding))
+        distance = float(np.linalg.norm(embedding - right_embedding)) if finite else math.inf
+        cosine = float(embedding @ right_embedding) / norms if finite and norms > 0 else -1.0
     return RowResult(
         row=row,
         utterance=utterance.name,
         real=utterance.real,
         frames=utterance.frames,
         max_abs_score=float(np.abs(scores - right).max()) if finite else math.inf,
-        embedding_distance=float(np.linalg.norm(embedding - right_embedding)) if finite else math.inf,
-        cosine=float(embedding @ right_embedding) / norms if finite and norms > 0 else -1.0,
+        embedding_distance=distance,
+        cosine=cosine,
         margin=float(right.max() - right[scores.argmax()]) if finite else math.inf,
     )
 
@@ -189,4 +206,4 @@ def _score_of(row: RowResult) -> float:
 
 
 def _distance_of(row: RowResult) -> float:
-    return row.embedding_distance
+    return 0.0 if row.embedding_distance is None else row.embedding_distance

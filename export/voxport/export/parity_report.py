@@ -75,7 +75,7 @@ class ParityReport:
         return Parity(
             cases=found.comparisons,
             max_abs_score=float(f"{found.max_abs_score:.1e}"),
-            min_cosine=math.floor(found.min_cosine * 1e6) / 1e6,
+            min_cosine=None if found.min_cosine is None else math.floor(found.min_cosine * 1e6) / 1e6,
             top1_agreement=found.top1,
             tolerance=self.tolerance.score,
         )
@@ -138,13 +138,21 @@ def facts(report: ParityReport) -> list[tuple[str, str]]:
             ("compared", f"{found.comparisons} answers, {found.utterances} utterances, {len(report.cases)} runs"),
             ("max abs Δscore", f"{found.max_abs_score:.3g} (tolerance {report.tolerance.score:.3g})"),
             ("worst", found.worst),
-            ("max ‖Δembedding‖", f"{found.max_embedding_distance:.3g} (tolerance {report.tolerance.embedding:.3g})"),
-            ("min cosine of embeddings", f"{found.min_cosine:.9f}"),
+            *_embedding_facts(found, report.tolerance.embedding),
             ("same best speaker", f"{found.top1:.2%} of utterances (95 % interval {low:.2%} to {high:.2%})"),
             ("flips", str(len(found.flips))),
         ]
     rows += [*accuracy_facts(report.accuracy), *quantization_facts(report.quantization)]
     return [*rows, ("tolerance", f"{report.precision}: {report.tolerance.reason}"), ("time", f"{report.seconds:.0f} s")]
+
+
+def _embedding_facts(found: Agreement, bound: float) -> list[tuple[str, str]]:
+    if found.max_embedding_distance is None or found.min_cosine is None:
+        return [("embeddings", "none: the artefact gives scores alone")]
+    return [
+        ("max ‖Δembedding‖", f"{found.max_embedding_distance:.3g} (tolerance {bound:.3g})"),
+        ("min cosine of embeddings", f"{found.min_cosine:.9f}"),
+    ]
 
 
 def plot(report: ParityReport) -> Figure:
@@ -179,8 +187,9 @@ def _case_line(case: CaseResult) -> str:
     frames = [row.frames for row in case.rows]
     span = str(frames[0]) if min(frames) == max(frames) else f"{min(frames)} to {max(frames)}"
     score = max(row.max_abs_score for row in case.rows)
-    distance = max(row.embedding_distance for row in case.rows)
-    return f"{head} {span} | {score:.2g} | {distance:.2g} | {sum(row.flipped for row in case.rows)} |"
+    distances = [row.embedding_distance for row in case.rows if row.embedding_distance is not None]
+    distance = f"{max(distances):.2g}" if distances else "none"
+    return f"{head} {span} | {score:.2g} | {distance} | {sum(row.flipped for row in case.rows)} |"
 
 
 def _bullets(items: Iterable[str]) -> list[str]:

@@ -16,9 +16,10 @@ from voxport.export.gate import Evidence, GateOptions, Named, gather, prove
 from voxport.export.judgement import judged
 from voxport.export.parity_report import ParityReport, write_report
 from voxport.export.quantization import QuantizationReport
+from voxport.export.scored import scored
 from voxport.export.staging import Staging, check_output
 from voxport.runtime.backend import Backend
-from voxport.runtime.contract import Array, Contract, Golden, InputKind, Precision
+from voxport.runtime.contract import OUTPUTS, Array, Contract, Golden, InputKind, Output, Precision
 
 
 @runtime_checkable
@@ -55,6 +56,7 @@ class Target:
     beside: tuple[str, ...] = ()
     folder: bool = False
     evidence: Callable[[Evidence], Evidence] = _as_it_is
+    outputs: tuple[Output, ...] = OUTPUTS
     quantization: QuantizationReport | None = None
 
 
@@ -72,7 +74,7 @@ def prove_and_name(
     """
     check_output(output, options.force, target.folder)
     evidence = target.evidence(gather(source, kind, options.limits, precision, options.real))
-    contract = contract_for(evidence, kind)
+    contract = contract_for(evidence, kind, target.outputs)
     try:
         with Staging(output, target.beside, target.folder) as staging:
             target.write(staging.artefact, contract)
@@ -93,7 +95,8 @@ def _gate(target: Target, artefact: Path, evidence: Evidence, output: Path, opti
     backend = target.load(artefact)
     try:
         report = prove(backend, evidence, str(output), options.progress)
-        return judged(report, backend, evidence.checkpoint, options.accuracy, target.quantization)
+        with_scores = scored(backend, evidence.reference.class_weight)
+        return judged(report, with_scores, evidence.checkpoint, options.accuracy, target.quantization)
     finally:
         if isinstance(backend, Closable):  # the device's memory, before the finished artefact is loaded again
             backend.close()
@@ -104,9 +107,10 @@ def report_stem(output: Path) -> Path:
     return output.with_suffix(".parity")
 
 
-def contract_for(evidence: Evidence, kind: InputKind) -> Contract:
+def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...] = OUTPUTS) -> Contract:
     """The contract of an artefact of `kind`, its golden vector taken from the evidence; parity is not in it yet."""
     checkpoint, golden = evidence.checkpoint, evidence.golden
+    scored = "scores" in outputs
     return Contract(
         labels=checkpoint.labels,
         frontend=checkpoint.frontend,
@@ -121,9 +125,11 @@ def contract_for(evidence: Evidence, kind: InputKind) -> Contract:
         golden=Golden(
             input=Array.of(evidence.utterances[golden].input),
             scores=Array.of(evidence.reference.scores[golden]),
-            tolerance=evidence.tolerance.score,
+            tolerance=evidence.tolerance.score if scored else evidence.tolerance.embedding,
+            embedding=None if scored else Array.of(evidence.reference.embeddings[golden]),
         ),
         rejection=checkpoint.rejection,
+        outputs=outputs,
     )
 
 

@@ -21,6 +21,7 @@ from voxport.train.model import SpeakerNet
 
 _NOISE_FACTOR = 10
 _FLOOR = 2.0**-20  # of the score scale: 8 units in the last place of a score near its scale
+Float32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating[Any]]
 Track = Callable[[Sequence[Utterance], str], Iterable[Utterance]]
 
@@ -33,10 +34,11 @@ class Reference:
     float32 and the same in float64, over these utterances.
     """
 
-    scores: npt.NDArray[np.float32]
-    embeddings: npt.NDArray[np.float32]
+    scores: Float32
+    embeddings: Float32
     score_noise: float
     embedding_noise: float
+    class_weight: Float32  # (D, speakers): scores are embedding @ class_weight
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], tr
             embedding_noise = max(embedding_noise, float((embedding_D - truth[1]).norm()))
         scores.append(answer[0].numpy())
         embeddings.append(answer[1].numpy())
-    return Reference(np.stack(scores), np.stack(embeddings), score_noise, embedding_noise)
+    class_weight = class_weights(single, embeddings[0].shape[0])
+    return Reference(np.stack(scores), np.stack(embeddings), score_noise, embedding_noise, class_weight)
 
 
 @contextmanager
@@ -93,6 +96,13 @@ def eager_answer(network: SpeakerNet, frontend: Frontend, values: Floats) -> tup
     """Scores (S,) and unit-length embedding (D,) of features (T, F) or samples (n,), alone."""
     features = compute_features(values, frontend) if values.ndim == 1 else values
     return _answer(network, torch.from_numpy(features.astype(np.float32)))
+
+
+@torch.inference_mode()
+def class_weights(network: SpeakerNet, embedding_size: int) -> Float32:
+    """Float32 (embedding_size, speakers): a unit-length embedding times this gives the network's scores."""
+    found: Float32 = network.scores(torch.eye(embedding_size)).numpy()
+    return found
 
 
 def tolerance(noise: Reference, score_scale: float) -> Tolerance:

@@ -1,12 +1,12 @@
 """What every way of running a model has in common: its answer, its protocol, its input checks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, Output
 from voxport.runtime.errors import ContractError, VoxportError
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import Dim, TensorSpec
@@ -15,16 +15,66 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
 class Answer:
-    """A model's answer to a batch.
+    """A model's answer to a batch. Reading an output that the model does not have raises VoxportError."""
 
-    `scores` is float32 (batch, speakers): the contract's score_scale × cosine, one column per label.
-    `embedding` is float32 (batch, embedding_size), rows of unit length.
-    """
+    __slots__ = ("_embedding", "_scores")
 
-    scores: Float32
-    embedding: Float32
+    def __init__(self, scores: Float32 | None, embedding: Float32 | None) -> None:
+        """None stands for an output that the model does not have."""
+        self._scores, self._embedding = scores, embedding
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Float32]) -> "Answer":
+        """From a graph's outputs by their names."""
+        return cls(outputs.get("scores"), outputs.get("embedding"))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answer"]) -> "Answer":
+        """The rows of all `parts`, one after the other; at least one part of one model."""
+        first = parts[0]
+        return cls(
+            None if first._scores is None else np.concatenate([part.scores for part in parts]),
+            None if first._embedding is None else np.concatenate([part.embedding for part in parts]),
+        )
+
+    def take(self, rows: Any) -> "Answer":
+        """Copies of some rows: a position, or positions in any order. The result has as many rows."""
+        at = np.atleast_1d(rows)
+        return Answer(
+            None if self._scores is None else self._scores[at], None if self._embedding is None else self._embedding[at]
+        )
+
+    @property
+    def scores(self) -> Float32:
+        """Float32 (batch, speakers): the contract's score_scale × cosine, one column per label."""
+        if self._scores is None:
+            raise _no_output("scores")
+        return self._scores
+
+    @property
+    def embedding(self) -> Float32:
+        """Float32 (batch, embedding_size), rows of unit length."""
+        if self._embedding is None:
+            raise _no_output("embedding")
+        return self._embedding
+
+
+def need_output(contract: Contract, output: Output) -> None:
+    """Raise VoxportError unless the model with this contract has `output`: before any work, where it is known early."""
+    if output not in contract.outputs:
+        raise _no_output(output)
+
+
+def _no_output(output: Output) -> VoxportError:
+    kept, cannot = ("scores", "embed, enroll and verify voices")
+    if output == "scores":
+        kept, cannot = "embedding", "identify its training's speakers"
+    return VoxportError(
+        f"this model was exported with --output {kept}, so it cannot {cannot}; "
+        + ("enroll speakers in a gallery, or " if output == "scores" else "")
+        + "export it again with --output both"
+    )
 
 
 class Backend(Protocol):
@@ -44,9 +94,9 @@ def expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple[
         source = TensorSpec("features", "float32", ("batch", "frames", contract.frontend.n_mels))
     else:
         source = TensorSpec("waveform", "float32", ("batch", "samples"))
-    scores = TensorSpec("scores", "float32", ("batch", len(contract.labels)))
-    embedding = TensorSpec("embedding", "float32", ("batch", contract.embedding_size))
-    return (source, TensorSpec("lengths", "int64", ("batch",))), (scores, embedding)
+    widths = {"scores": len(contract.labels), "embedding": contract.embedding_size}
+    outputs = tuple(TensorSpec(name, "float32", ("batch", widths[name])) for name in contract.outputs)
+    return (source, TensorSpec("lengths", "int64", ("batch",))), outputs
 
 
 def check_tensors(

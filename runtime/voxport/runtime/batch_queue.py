@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from voxport.runtime.backend import Float32
+from voxport.runtime.backend import Answer
 from voxport.runtime.batching import MAX_SECONDS
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.prepare import Prepared
 
-Finish = Callable[[Float32, Float32, float], Any]  # scores (speakers,), embedding (size,), seconds → the result
+Finish = Callable[[Answer, float], Any]  # the answer's one row, seconds → the result
 
 _MAX_WAIT_MS = 60_000.0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from voxport.runtime.backend import Backend
+from voxport.runtime.backend import Answer, Backend
 from voxport.runtime.batch_queue import BatcherOptions, BatchQueue, Finish, Request
 from voxport.runtime.batching import pad
 from voxport.runtime.errors import BatcherClosedError, QueueFullError
@@ -181,8 +181,8 @@ class BatchWorker:
                 for request in batch:
                     self._run([request])
             return
-        for request, scores, embedding in zip(batch, answer.scores, answer.embedding, strict=True):
-            _answer(request, scores.copy(), embedding.copy())
+        for row, request in enumerate(batch):
+            _answer(request, answer.take(row))
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -214,9 +214,9 @@ def fail(future: "Future[Any]", problem: Exception) -> None:
         future.set_exception(problem)
 
 
-def _answer(request: Request, scores: Any, embedding: Any) -> None:
+def _answer(request: Request, answer: Answer) -> None:
     try:
-        result = request.finish(scores, embedding, request.prepared.seconds)
+        result = request.finish(answer, request.prepared.seconds)
     except BaseException as problem:
         request.future.set_exception(problem)
     else:

@@ -7,7 +7,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from voxport.runtime.backend import Float32
+import numpy as np
+
+from voxport.runtime.backend import Answer, Float32, need_output
 from voxport.runtime.batch_queue import BatcherOptions, Finish
 from voxport.runtime.batch_worker import BatchWorker, fail
 from voxport.runtime.contract import Contract
@@ -76,6 +78,7 @@ class Batcher:
         return self._submit(sound, sample_rate, _embedding)
 
     def _submit(self, sound: Sound, sample_rate: int | None, finish: Finish) -> "Future[Any]":
+        need_output(self._contract, "embedding" if finish is _embedding else "scores")
         self._worker.reserve()
         future: Future[Any] = Future()
         self._enqueue(sound, sample_rate, finish, future)
@@ -120,6 +123,7 @@ class Batcher:
     async def _answer(self, sound: Sound, sample_rate: int | None, finish: Finish) -> Any:
         import asyncio  # who awaits has it already; who does not need not load it
 
+        need_output(self._contract, "embedding" if finish is _embedding else "scores")
         if (waiter := self._worker.reserve_or_wait()) is not None:
             try:
                 await asyncio.wrap_future(waiter)
@@ -179,16 +183,16 @@ class Batcher:
         return partial(_identification, self._contract, top)
 
 
-def _identification(contract: Contract, top: int, scores: Float32, _: Float32, seconds: float) -> Identification:
-    return rank(scores, contract, top, seconds)
+def _identification(contract: Contract, top: int, answer: Answer, seconds: float) -> Identification:
+    return rank(answer.scores[0], contract, top, seconds)
 
 
-def _scores(scores: Float32, _: Float32, __: float) -> Float32:
-    return scores
+def _scores(answer: Answer, _: float) -> Float32:
+    return np.array(answer.scores[0])
 
 
-def _embedding(_: Float32, embedding: Float32, __: float) -> Float32:
-    return embedding
+def _embedding(answer: Answer, _: float) -> Float32:
+    return np.array(answer.embedding[0])
 
 
 def _own(prepared: Prepared, sound: Sound) -> Prepared:

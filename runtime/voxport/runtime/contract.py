@@ -24,6 +24,9 @@ METADATA_KEY = "voxport.contract"  # the key of the contract in ONNX metadata an
 
 InputKind = Literal["features", "waveform"]
 Precision = Literal["fp32", "fp16", "int8"]
+Output = Literal["scores", "embedding"]
+
+OUTPUTS: tuple[Output, ...] = ("scores", "embedding")  # of most models, in this order
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,27 @@ class Golden:
 
     `input` has shape (frames, n_mels) or (samples,), as the contract's input kind says; `scores` has
     shape (speakers,) and comes from eager PyTorch, not from the exported file. `tolerance` bounds
-    max |Δscore| and is the export's parity tolerance.
+    max |Δscore| and is the export's parity tolerance. For a model without scores, `embedding`
+    (embedding_size,) is recorded too, and `tolerance` bounds ‖Δembedding‖.
     """
 
     input: Array
     scores: Array
     tolerance: float
+    embedding: Array | None = None
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What the parity gate measured when the file was written, in short."""
+    """What the parity gate measured when the file was written, in short.
+
+    Scores of a model without scores are those that the network's own head gives to its embeddings.
+    `min_cosine` is between embeddings; None for a model without them.
+    """
 
     cases: int
     max_abs_score: float
-    min_cosine: float
+    min_cosine: float | None
     top1_agreement: float
     tolerance: float
 
@@ -83,7 +92,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a voxport model is, as its own file tells it."""
+    """What a voxport model is, as its own file tells it. `outputs` are those that its graph has."""
 
     labels: tuple[str, ...]
     frontend: Frontend
@@ -98,6 +107,7 @@ class Contract:
     golden: Golden
     parity: Parity | None = None
     rejection: Rejection | None = None
+    outputs: tuple[Output, ...] = OUTPUTS
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -109,10 +119,22 @@ class Contract:
             raise ValueError(f"embedding_size must be positive, found {self.embedding_size}")
         if self.score_scale <= 0:
             raise ValueError(f"score_scale must be positive, found {self.score_scale}")
+        if not self.outputs or self.outputs != tuple(name for name in OUTPUTS if name in self.outputs):
+            raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, in this order, found {self.outputs}")
+        if "scores" not in self.outputs and self.golden.embedding is None:
+            raise ValueError("a model without scores needs a golden embedding")
 
     def to_json(self) -> str:
-        """One JSON document, with sorted keys, so that equal contracts give equal bytes."""
-        return json.dumps(encode(self), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        """One JSON document, with sorted keys, so that equal contracts give equal bytes.
+
+        What says only the usual, outputs for example, is left out: readers that do not know it stay able to read.
+        """
+        data = encode(self)
+        if self.outputs == OUTPUTS:
+            del data["outputs"]
+        if self.golden.embedding is None:
+            del data["golden"]["embedding"]
+        return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "Contract":

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.backend import Answer, Backend, Float32
+from voxport.runtime.backend import Answer, Backend, Float32, need_output
 from voxport.runtime.batching import group_by_length, pad
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError
@@ -28,7 +28,8 @@ class SpeakerIdentifier:
     kept between calls: any number of threads may share one identifier.
 
     Every method that takes sound raises AudioError where it cannot be used, LengthError where it is
-    shorter or longer than the model allows, and BackendError where onnxruntime or TensorRT fails.
+    shorter or longer than the model allows, and BackendError where onnxruntime or TensorRT fails. A model
+    that was exported without scores cannot identify, and one without embeddings cannot embed: VoxportError.
     """
 
     def __init__(self, backend: Backend, why: str | None = None) -> None:
@@ -88,6 +89,7 @@ class SpeakerIdentifier:
 
     def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
         """The `top` most probable speakers of one sound, best first."""
+        need_output(self.contract, "scores")
         prepared = prepare_sound(self.contract, sound, sample_rate)
         return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
 
@@ -98,6 +100,7 @@ class SpeakerIdentifier:
             VoxportError: the model takes sound, or the features have a wrong type, shape or value.
             LengthError: too few or too many frames.
         """
+        need_output(self.contract, "scores")
         prepared = prepare_features(self.contract, features)
         return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
 
@@ -110,6 +113,7 @@ class SpeakerIdentifier:
         for any number of sounds. The first bad sound raises, and its message names it.
         """
         results: list[Identification] = []
+        need_output(self.contract, "scores")
         for window, answer in self._windows(sounds, sample_rate):
             results += [
                 rank(row, self.contract, top, prepared.seconds)
@@ -119,28 +123,34 @@ class SpeakerIdentifier:
 
     def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
         """Scores of one sound, float32 (speakers,): score_scale × cosine, in the order of the labels."""
+        need_output(self.contract, "scores")
         return self._run([prepare_sound(self.contract, sound, sample_rate)]).scores.reshape(-1)
 
     def scores_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
         """Scores of many sounds of any lengths, float32 (sounds, speakers); see `identify_batch`."""
+        need_output(self.contract, "scores")
         rows = [answer.scores for _, answer in self._windows(sounds, sample_rate)]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.contract.labels)), np.float32)
 
     def scores_features(self, features: npt.ArrayLike) -> Float32:
         """Scores (speakers,) of features (frames, n_mels); raises as `identify_features` does."""
+        need_output(self.contract, "scores")
         return self._run([prepare_features(self.contract, features)]).scores.reshape(-1)
 
     def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
         """The voice of one sound as a unit vector, float32 (embedding_size,). Compare two by dot product."""
+        need_output(self.contract, "embedding")
         return self._run([prepare_sound(self.contract, sound, sample_rate)]).embedding.reshape(-1)
 
     def embed_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
         """Unit vectors of many sounds of any lengths, float32 (sounds, embedding_size); see `identify_batch`."""
+        need_output(self.contract, "embedding")
         rows = [answer.embedding for _, answer in self._windows(sounds, sample_rate)]
         return np.concatenate(rows) if rows else np.zeros((0, self.contract.embedding_size), np.float32)
 
     def embed_features(self, features: npt.ArrayLike) -> Float32:
         """Like `embed`, of features (frames, n_mels); raises as `identify_features` does."""
+        need_output(self.contract, "embedding")
         return self._run([prepare_features(self.contract, features)]).embedding.reshape(-1)
 
     def _windows(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[tuple[list[Prepared], Answer]]:
@@ -154,9 +164,9 @@ class SpeakerIdentifier:
 
     def _run(self, prepared: Sequence[Prepared]) -> Answer:
         """Answer in the order given, however the rows are grouped into batches."""
-        scores = np.empty((len(prepared), len(self.contract.labels)), np.float32)
-        embedding = np.empty((len(prepared), self.contract.embedding_size), np.float32)
+        order: list[int] = []
+        parts = []
         for group in group_by_length([item.seconds for item in prepared]):
-            answer = self._backend.run(*pad([prepared[i].values for i in group]))
-            scores[group], embedding[group] = answer.scores, answer.embedding
-        return Answer(scores, embedding)
+            parts.append(self._backend.run(*pad([prepared[i].values for i in group])))
+            order += group
+        return Answer.joined(parts).take(np.argsort(order))

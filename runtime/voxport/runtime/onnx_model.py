@@ -18,7 +18,6 @@ from voxport.runtime.onnx_file import TensorSpec, read_onnx
 from voxport.runtime.onnx_session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.onnx_tensorrt import nodes_by_provider
 
-_OUTPUTS = ("scores", "embedding")
 _KEPT_SECONDS = 12.0  # of sound in a batch, whose working memory is kept for the next run; see `_run`
 
 
@@ -35,7 +34,7 @@ class OnnxModel:
         self._options = options or OnnxOptions()
         # TensorRT builds an engine anew for a shape beyond its profile; the other providers take any.
         self._most_rows = self._options.max_batch if self._options.device == "tensorrt" else None
-        self._source = contract.input_kind
+        self._source, self._outputs = contract.input_kind, contract.outputs
         self._allowed = LengthRange.of_input(contract)
         step = contract.frontend.hop_length if contract.input_kind == "features" else 1
         self._kept = int(_KEPT_SECONDS * contract.frontend.sample_rate / step)
@@ -94,7 +93,7 @@ class OnnxModel:
         for start in range(0, len(counts), self._most_rows):
             rows = counts[start : start + self._most_rows]
             parts.append(self._run(np.ascontiguousarray(batch[start : start + len(rows), : int(rows.max())]), rows))
-        return Answer(np.concatenate([a.scores for a in parts]), np.concatenate([a.embedding for a in parts]))
+        return Answer.joined(parts)
 
     def explain(self) -> Explanation:
         """What runs where, as ONNX Runtime says it."""
@@ -120,10 +119,10 @@ class OnnxModel:
         # process with 500 MB for good. Such runs give theirs back, for a tenth to a sixth of their time.
         options = self._give_back if batch.shape[0] * batch.shape[1] > self._kept else None
         try:
-            scores, embedding = self._session.run(_OUTPUTS, {self._source: batch, "lengths": counts}, options)
+            found = self._session.run(self._outputs, {self._source: batch, "lengths": counts}, options)
         except Exception as problem:  # its errors have no common base of their own
             raise BackendError(f"onnxruntime failed on an input of shape {batch.shape}: {problem}") from problem
-        return Answer(scores, embedding)
+        return Answer.of(dict(zip(self._outputs, found, strict=True)))
 
 
 def _tensors(found: Any) -> tuple[TensorSpec, ...]:

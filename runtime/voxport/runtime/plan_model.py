@@ -8,11 +8,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.backend import Answer, Float32, Int64, check_batch, check_tensors
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, Output
 from voxport.runtime.cuda_memory import Buffer, Cuda, cuda_module, cuda_versions, gpu_name
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.explanation import Explanation
@@ -21,8 +20,6 @@ from voxport.runtime.lengths import LengthRange
 from voxport.runtime.plan_engine import Context, Engine, Profile, Shape, Tensor, tensorrt_version
 from voxport.runtime.plan_file import VERSION_COMPATIBLE, PlanFile, read_plan, read_sidecar
 from voxport.runtime.plan_shapes import bucket, choose_profile
-
-_OUTPUTS = ("scores", "embedding")
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ class PlanModel:
                 start = stop
         if len(parts) == 1:
             return parts[0]
-        return Answer(np.concatenate([a.scores for a in parts]), np.concatenate([a.embedding for a in parts]))
+        return Answer.joined(parts)
 
     def explain(self) -> Explanation:
         """What runs where."""
@@ -229,20 +226,20 @@ class PlanModel:
         slot.graph = self._cuda.end_capture()
 
     def _answer(self, rows: int) -> Answer:
-        scores, embedding = (
-            self._buffers[name].array((rows, width)).copy() for name, width in zip(_OUTPUTS, self._widths, strict=True)
-        )
-        return Answer(scores, embedding)
+        return Answer.of({name: self._buffers[name].array((rows, self._width(name))).copy() for name in self._outputs})
 
     @property
-    def _widths(self) -> tuple[int, int]:
-        return len(self._contract.labels), self._contract.embedding_size
+    def _outputs(self) -> tuple[Output, ...]:
+        return self._contract.outputs
+
+    def _width(self, output: Output) -> int:
+        return len(self._contract.labels) if output == "scores" else self._contract.embedding_size
 
     def _shapes(self, shape: Shape, *, inputs: bool) -> dict[str, Shape]:
         """Shapes of all inputs, or of all outputs, for a source of `shape`."""
         if inputs:
             return {self._contract.input_kind: shape, "lengths": shape[:1]}
-        return {name: (shape[0], width) for name, width in zip(_OUTPUTS, self._widths, strict=True)}
+        return {name: (shape[0], self._width(name)) for name in self._outputs}
 
     def _allocate(self, tensors: tuple[Tensor, ...]) -> dict[str, Buffer]:
         counts: dict[str, int] = {}
@@ -256,7 +253,7 @@ class PlanModel:
         """Raise ContractError unless the plan is what the contract promises, for every length of it."""
         specs = tuple(one.spec for one in inputs), tuple(one.spec for one in outputs)
         check_tensors(self._contract, *specs, "the plan")
-        extra = sorted({one.name for one in outputs} - set(_OUTPUTS))
+        extra = sorted({one.name for one in outputs} - set(self._outputs))
         if extra:
             raise ContractError(f"the plan has the output {', '.join(extra)}, which nobody reads; build it again")
         longest = max((profile.largest[1] for profile in self._profiles), default=0)
