@@ -76,6 +76,13 @@ def test_a_single_slow_call_does_not_unsettle_a_window() -> None:
     assert warm_up(fake.call, RULE, fake.clock).stable
 
 
+def test_a_first_call_that_compiles_does_not_use_up_the_warmup() -> None:
+    fake = FakeTime(forever(lambda n: 60_000.0 if n == 0 else 30.0 if n < 20 else 10.0))
+    found = warm_up(fake.call, RULE, fake.clock)
+    assert found.stable
+    assert found.first_ns == 60_000 * MS
+
+
 def test_slow_calls_still_get_full_windows() -> None:
     fake = FakeTime(forever(lambda _: 900.0))
     found = warm_up(fake.call, RULE, fake.clock)

@@ -31,6 +31,7 @@ from voxport.runtime.errors import VoxportError
 
 MAX_FAILED_TURNS = 2  # a backend that failed so often is not tried again
 TRACE_LENGTHS = 64
+SERVER_PATIENCE = 12.0  # every rate that is tried takes hundreds of queries
 BUILD_PATIENCE = 4.0  # a compiler may take longer than any answer
 
 
@@ -231,7 +232,7 @@ class _Run:
                     if (turn.backend, cell) in session.skipped:
                         continue
                     started = time.monotonic() - session.began
-                    patience = self.settings.timeout + rule.warmup_cap + rule.seconds
+                    patience = self._patience()
                     timed = worker.ask(Time(cell, rule, session.load(turn.round)), Timed, patience)
                     reference = self.references[subject.spec.input_kind][cell]
                     _same_inputs(turn.backend, timed.inputs_digest, reference.inputs_digest)
@@ -241,6 +242,13 @@ class _Run:
             session.fail(subject.spec, "time" if cell else "open", problem, cell, turn.round)
             return False
         return True
+
+    def _patience(self) -> float:
+        """Seconds that a worker may take for one block."""
+        rule, timeout = self.settings.rule, self.settings.timeout
+        return (
+            timeout * (SERVER_PATIENCE if self.settings.scenario == "server" else 1.0) + rule.warmup_cap + rule.seconds
+        )
 
     def _specs(self) -> list[BackendSpec]:
         return [subject.spec for subject in self.session.subjects.values()]
@@ -254,7 +262,8 @@ class _Run:
 
     def _boundaries(self) -> tuple[Boundary, ...]:
         kinds = dict.fromkeys(spec.input_kind for spec in self._specs())
-        devices = tuple(dict.fromkeys(spec.device for spec in self._specs()))
+        timed = {block.backend for block in self.blocks}
+        devices = tuple(dict.fromkeys(spec.device for spec in self._specs() if spec.name in timed))
         return tuple(Boundary(kind, boundary_text(kind, devices, self.settings.scenario)) for kind in kinds)
 
     def _describe(self, subject: Subject) -> BackendReport:

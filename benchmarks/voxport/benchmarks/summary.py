@@ -247,10 +247,12 @@ def _distance(check: AnswerCheck) -> str:
 
 
 def _failure_notes(report: LatencyReport) -> list[str]:
+    missing = {name for name, _ in report.missing}  # listed apart, with their reasons
     return [
         f"failed: {failure.backend} "
         + (f"at {failure.cell} " if failure.cell else "")
         + (f"in round {failure.round + 1} " if failure.round is not None else "")
         + failure.reason
         for failure in report.failures
+        if failure.backend not in missing
     ]

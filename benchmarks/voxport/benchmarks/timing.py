@@ -28,7 +28,8 @@ class BlockRule:
 
     Warm-up runs in windows of at least `window_seconds` and `window_calls`, at least three of them. It ends
     once it took `warmup_seconds` and the medians of the last three windows differ by at most `tolerance`,
-    or, marked unstable, after `warmup_cap`. Timing lasts `seconds` and at least `min_calls`, but at most `max_calls`.
+    or, marked unstable, after `warmup_cap`, which does not count the very first call: a compiler or the capture
+    of a graph may take a minute there. Timing lasts `seconds` and at least `min_calls`, but at most `max_calls`.
     """
 
     seconds: float = 2.0
@@ -89,7 +90,7 @@ def warm_up(call: Call, rule: BlockRule, clock: Clock) -> Warmup:
         elapsed = (now - start) / 1e9
         spread = _spread(medians[-3:])
         stable = spread <= rule.tolerance
-        if (stable and elapsed >= rule.warmup_seconds) or elapsed >= rule.warmup_cap:
+        if (stable and elapsed >= rule.warmup_seconds) or elapsed - first / 1e9 >= rule.warmup_cap:
             return Warmup(stable, calls, elapsed, spread, first)
 
 

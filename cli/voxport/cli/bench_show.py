@@ -191,7 +191,9 @@ def _ms(value: float | None) -> str:
 
 
 def _megabytes(value: int | None) -> str:
-    return "" if value is None else f"{value / 1e6:.1f}"
+    if value is None:
+        return ""
+    return f"{value / 1e6:.1f}" if value >= 1e6 else f"{value / 1e6:.2g}"
 
 
 def _ratio(interval: "Interval | None") -> str:
