@@ -73,6 +73,8 @@ def made(
         bool(driver),
         {"voxport": VOXPORT, **found},
         started,
+        "/usr/bin/g++",
+        "apt-get install g++",
     )
 
 

@@ -182,7 +182,8 @@ def test_a_torchaudio_that_fails_with_torch_is_one_clash() -> None:
 
 def test_a_cpu_does_all_but_what_needs_a_gpu() -> None:
     lacking = {found.name for found in find_abilities(made()) if not found.ready}
-    assert lacking == {"train on cuda", "run ONNX on cuda", "run ONNX on tensorrt", "run TensorRT plans"}
+    on_gpu = {"train on cuda", "run ONNX on cuda", "run ONNX on tensorrt", "run TensorRT plans"}
+    assert lacking == {*on_gpu, "export pt2 --aoti for cuda"}
     for name in lacking:
         assert "an NVIDIA GPU (nvidia-smi shows none)" in ability(made(), name).missing
 
@@ -278,3 +279,34 @@ def test_everything_that_voxport_requires_is_looked_at() -> None:
 )
 def test_release(version: str, numbers: tuple[int, ...]) -> None:
     assert release(version) == numbers
+
+
+# TorchScript and .pt2
+
+
+def test_native_code_needs_a_compiler() -> None:
+    assert ability(made(), "export pt2 --aoti for cpu").ready
+    without = dataclasses.replace(made(), compiler=None)
+    found = ability(without, "export pt2 --aoti for cpu")
+    assert (found.missing, found.mend) == (("a C++ compiler",), "apt-get install g++")
+    assert ability(without, "export torchscript, pt2").ready
+    bare = dataclasses.replace(made({"onnx": None}), compiler=None)
+    found = ability(bare, "export pt2 --aoti for cpu")
+    assert found.missing == ("onnx", "a C++ compiler")
+    assert found.mend == 'pip install "voxport[export]", and apt-get install g++'
+
+
+def test_native_code_for_the_gpu_needs_one() -> None:
+    name = "export pt2 --aoti for cuda"
+    assert ability(with_gpu(), name).ready
+    assert "an NVIDIA GPU (nvidia-smi shows none)" in ability(made(), name).missing
+    found = ability(dataclasses.replace(with_gpu(), compiler=None), name)
+    assert (found.missing, found.mend) == (("a C++ compiler",), "apt-get install g++")
+
+
+def test_torch_files_need_torch_alone() -> None:
+    server = made({name: None for name in GOOD if name not in ("numpy", "click", "torch")}, dict.fromkeys(STARTED))
+    assert ability(server, "run TorchScript and .pt2").ready
+    without = made({"torch": None}, {"torch": None})
+    found = ability(without, "run TorchScript and .pt2")
+    assert (found.missing, found.mend) == (("torch",), 'pip install "voxport[torch]"')

@@ -20,7 +20,7 @@ from tests.export.conftest import SMALL
 from tests.export.tiny import LABELS, make_checkpoint, write_checkpoint
 from tests.runtime.tiny_models import make_tiny
 from voxport.cli.root import cli
-from voxport.export import to_aoti, torch_artefact
+from voxport.export import compiler, to_aoti, torch_artefact
 from voxport.export.errors import ExportError, ParityError
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
@@ -197,15 +197,15 @@ def test_without_a_compiler_the_error_says_how_to_get_one(tmp_path: Path, monkey
     with pytest.raises(BackendError, match=r"C\+\+ compiler, and no-such-compiler is not found; .*CXX"):
         export_pt2(tmp_path / "none.pt", tmp_path / "m.pt2", Pt2Options(aoti=True))
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(to_aoti.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(to_aoti.shutil, "which", lambda _: None)
+    monkeypatch.setattr(compiler.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(compiler.shutil, "which", lambda _: None)
     with pytest.raises(BackendError, match=r"g\+\+ is not found; apt-get install g\+\+"):
-        to_aoti.find_compiler()
+        to_aoti.need_compiler()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_without_a_gpu_nothing_is_compiled_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(to_aoti, "find_compiler", lambda: "/usr/bin/g++")
+    monkeypatch.setattr(to_aoti, "need_compiler", lambda: "/usr/bin/g++")
     with pytest.raises(BackendError, match=r"--device cuda: torch .* finds no usable GPU"):
         export_pt2(tmp_path / "none.pt", tmp_path / "m.pt2", Pt2Options(aoti=True, device="cuda"))
     with pytest.raises(ExportError, match="--device is for --aoti"):

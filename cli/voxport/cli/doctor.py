@@ -85,6 +85,7 @@ def _machine(environment: "Environment") -> list[tuple[str, object]]:
         ("CPU features", " ".join(environment.cpu_features) or "not known"),
         ("GPU", gpu),
         ("NVIDIA driver", environment.driver or "none"),
+        ("C++ compiler", environment.compiler or "none"),
     ]
 
 
@@ -108,6 +109,7 @@ def _report(
             "cpu_features": environment.cpu_features,
             "gpus": environment.gpus,
             "driver": environment.driver,
+            "compiler": environment.compiler,
         },
         "packages": {package.name: package.version for package in environment.packages.values()},
         "started": environment.probes,

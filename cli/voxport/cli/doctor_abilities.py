@@ -45,11 +45,15 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _extras(environment, "train", ("train",), _torch(environment)),
         _train_cuda(environment),
         _extras(environment, "export onnx", ("export",), [*_torch(environment), *cpu]),
+        _extras(environment, "export torchscript, pt2", ("export",), _torch(environment)),
+        _aoti(environment, "export pt2 --aoti for cpu"),
+        _aoti_cuda(environment),
         _extras(environment, "export check", ("export",), [*_torch(environment), *cpu]),
         _extras(environment, "run ONNX on cpu", (), cpu),
         _provider(environment, "run ONNX on cuda", CUDA, 'pip install "voxport[gpu]"'),
         _provider(environment, "run ONNX on tensorrt", TENSORRT, ORT_TENSORRT),
         _plans(environment),
+        _extras(environment, "run TorchScript and .pt2", ("torch",), _starts(environment, "torch")),
         _extras(environment, "bench", ("bench", "train"), [*_torch(environment), *cpu]),
         _extras(environment, "demo", ("demo",), [*_torch(environment), *cpu]),
     )
@@ -103,6 +107,25 @@ def _train_cuda(environment: Environment) -> Ability:
         index = "https://download.pytorch.org/whl/cu128"
         return Ability(name, ("a torch that is built for CUDA",), f"{TORCH} --force-reinstall --index-url {index}")
     return Ability(name, ("a driver that torch's CUDA can use",), "see the clashes, and nvidia-smi")
+
+
+def _aoti(environment: Environment, name: str) -> Ability:
+    """Compiling a program to native code, for the CPU."""
+    base = _extras(environment, name, ("export",), _torch(environment))
+    if environment.compiler is not None:
+        return base
+    missing = (*base.missing, "a C++ compiler")
+    return Ability(
+        name, missing, environment.get_compiler if base.ready else f"{base.mend}, and {environment.get_compiler}"
+    )
+
+
+def _aoti_cuda(environment: Environment) -> Ability:
+    """The same for the GPU: what training on it needs, and the compiler."""
+    name, on_gpu = "export pt2 --aoti for cuda", _train_cuda(environment)
+    if not on_gpu.ready:
+        return Ability(name, on_gpu.missing, on_gpu.mend)
+    return _aoti(environment, name)
 
 
 def _provider(environment: Environment, name: str, provider: str, mend: str) -> Ability:

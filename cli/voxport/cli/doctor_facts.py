@@ -62,6 +62,8 @@ class Environment:
     nvidia_smi: bool
     packages: Mapping[str, Package]
     probes: Mapping[str, Probe]
+    compiler: str | None = None  # where the C++ compiler is
+    get_compiler: str = ""
 
     def version(self, *names: str) -> str | None:
         """Of the first of `names` that is installed."""
@@ -75,7 +77,9 @@ class Environment:
 def look(root: Path = Path("/"), timeout: float = 120.0) -> Environment:
     """Look at this environment and this machine. Each library has `timeout` seconds to start."""
     from voxport.benchmarks.machine import describe_machine  # it needs nothing but Python
+    from voxport.export.compiler import find_compiler  # nor does this
 
+    compiler = find_compiler()
     machine = describe_machine(root)
     gpus = [{fact.name: fact.value for fact in gpu.facts} for gpu in machine.gpus]
     return Environment(
@@ -89,6 +93,8 @@ def look(root: Path = Path("/"), timeout: float = 120.0) -> Environment:
         nvidia_smi=shutil.which("nvidia-smi") is not None,
         packages=installed_packages(),
         probes=probe_all(bool(gpus), timeout),
+        compiler=compiler.path,
+        get_compiler=compiler.get,
     )
 
 

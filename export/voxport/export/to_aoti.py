@@ -6,9 +6,7 @@ with travels inside it, and the runtime compares before it loads.
 """
 
 import io
-import os
 import platform
-import shutil
 import subprocess
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
+from voxport.export.compiler import find_compiler
 from voxport.export.errors import ExportError
 from voxport.export.to_torch import first_line, quiet
 from voxport.export.torch_archive import Members, members_of
@@ -24,34 +23,25 @@ from voxport.runtime.torch_session import cpu_features
 
 AotiDevice = Literal["cpu", "cuda"]
 
-_GET_COMPILER = {
-    "Linux": "apt-get install g++ (Debian, Ubuntu) or dnf install gcc-c++ (Fedora, Red Hat)",
-    "Darwin": "xcode-select --install",
-    "Windows": "install the Visual Studio Build Tools with C++ and run from their prompt",
-}
-_DEFAULT_COMPILER = {"Darwin": "clang++", "Windows": "cl"}
 
-
-def find_compiler() -> str:
-    """The C++ compiler that AOTInductor will call.
+def need_compiler() -> str:
+    """Where the C++ compiler is that AOTInductor will call.
 
     Raises:
         BackendError: there is none; the message says how to get one.
     """
-    name = os.environ.get("CXX") or _DEFAULT_COMPILER.get(platform.system(), "g++")
-    found = shutil.which(name)
-    if found is None:
-        way = _GET_COMPILER.get(platform.system(), "install one")
+    compiler = find_compiler()
+    if compiler.path is None:
         raise BackendError(
-            f"AOTInductor needs a C++ compiler, and {name} is not found; {way}, or name another in CXX. "
-            "Without --aoti, the program needs none"
+            f"AOTInductor needs a C++ compiler, and {compiler.name} is not found; {compiler.get}, "
+            "or name another in CXX. Without --aoti, the program needs none"
         )
-    return found
+    return compiler.path
 
 
 def check_device(device: AotiDevice) -> None:
     """Raise BackendError unless code for `device` can be compiled and proven here."""
-    find_compiler()
+    need_compiler()
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError(
             f"--device cuda: torch {torch.__version__} finds no usable GPU, and a package is proven on its device; "
@@ -106,7 +96,7 @@ def built_with(device: AotiDevice) -> dict[str, str]:
 
 def _compiler_version() -> str:
     try:
-        done = subprocess.run([find_compiler(), "--version"], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run([need_compiler(), "--version"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return (done.stdout.strip().splitlines() or ["unknown"])[0][:100]
