@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("audio", "contract", "gallery", "gallery_member", "onnx", "onnx_contract", "samples")
+NAMES = ("audio", "contract", "gallery", "gallery_member", "onnx", "onnx_contract", "samples", "stream", "timeline")
 
 
 def main() -> int:

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fuzz.targets import DTYPES, model_file
+from fuzz.arrays import DTYPES
+from fuzz.live import CHUNK, HEAD
+from fuzz.targets import model_file
 from voxport.runtime import Contract, Gallery
 from voxport.runtime.contract import Array, Golden, Parity, Rejection
 from voxport.runtime.profiles import profile
@@ -100,6 +102,20 @@ def arrays() -> list[bytes]:
     ]
 
 
+def recordings() -> list[bytes]:
+    """Tones and silence in chunks of several types: HEAD (rate, window, hop, share of speech), then the chunks."""
+    wave = np.sin(np.arange(32) * np.pi / 4) * 0.5
+    tones = {i: (wave * (2**15 if "i" in name else 1)).astype(name) for i, name in enumerate(DTYPES[:5])}
+    chunks = [CHUNK.pack(kind, 0, 1, 0, 24_000) + tone.tobytes()[:32].ljust(32, b"\0") for kind, tone in tones.items()]
+    silence = CHUNK.pack(0, 2, 1, 0, 40_000) + bytes(32)
+    wrong = CHUNK.pack(7, 0, 1, 0, 100) + bytes(32)
+    return [
+        HEAD.pack(0, rate, window, hop, 80) + b"".join(rows)
+        for rate, window, hop in ((0, 0, 0), (1, 30, 4), (2, 60, 1))
+        for rows in (chunks, [chunks[0], silence, chunks[3], wrong, chunks[1]], chunks[:1])
+    ]
+
+
 SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "audio": sound_files,
     "contract": contracts,
@@ -108,4 +124,6 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "onnx": model_files,
     "onnx_contract": contracts,
     "samples": arrays,
+    "stream": recordings,
+    "timeline": recordings,
 }

@@ -6,16 +6,16 @@ Whatever else comes out is a bug. The atheris harness (`run.py`) and the test su
 import contextlib
 import io
 import os
-import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fuzz.arrays import array_of
+from fuzz.live import stream, timeline
 from voxport.runtime import Contract, Gallery, VoxportError, read_contract
 from voxport.runtime.audio import check_samples, read_audio, resample
 from voxport.runtime.contract import METADATA_KEY
@@ -24,7 +24,6 @@ from voxport.runtime.profiles import profile
 
 MAX_SECONDS = 60.0  # decoded at most; what is longer is refused
 FRONTEND = profile("homework_mel40")
-DTYPES = ("<f4", "<f8", "<f2", "<i2", "<i4", ">i2", ">f4", "|u1", "<i8", "<c8", "|b1", "<u2", "|S3", "|O")
 
 
 @contextlib.contextmanager
@@ -107,27 +106,6 @@ def samples(data: bytes) -> None:
             assert np.isfinite(compute_features(at_16k, FRONTEND)).all()
 
 
-def array_of(data: bytes) -> tuple[Any, int]:
-    """The first 8 bytes say how the others become an array, and at which rate in Hz."""
-    kind, columns, step, order, rate = struct.unpack("<BBbBi", data[:8].ljust(8, b"\0"))
-    name = DTYPES[kind % len(DTYPES)]
-    body = data[8:]
-    dtype = np.dtype(name)
-    if name == "|O":
-        array: Any = np.array([None, 1.5, "x", *body[:20]], dtype=object)
-    else:
-        array = np.frombuffer(body[: len(body) // dtype.itemsize * dtype.itemsize], dtype)  # read-only
-    if columns % 12:
-        array = array[: array.size // (columns % 12) * (columns % 12)].reshape(-1, columns % 12)
-    if order & 1:
-        array = array.T
-    if step:
-        array = array[::step]
-    if order & 2:
-        array = np.broadcast_to(array, (2, *array.shape))
-    return array, rate % 400_000 - 1000
-
-
 def model_file(contract_json: bytes) -> bytes:
     """The least that passes for a model file: a version, an operator set, an empty graph, and a contract."""
     version, operators, graph = b"\x08\x0a", _field(8, b"\x10\x14"), _field(7, b"")
@@ -151,4 +129,6 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "onnx": onnx,
     "onnx_contract": onnx_contract,
     "samples": samples,
+    "stream": stream,
+    "timeline": timeline,
 }

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz.live import CHUNK, HEAD, chunks_of, identifier
 from fuzz.run import NAMES
-from fuzz.seeds import SEEDS, a_contract, galleries, gallery_members, sound_files
+from fuzz.seeds import SEEDS, a_contract, galleries, gallery_members, recordings, sound_files
 from fuzz.targets import FRONTEND, TARGETS, model_file
-from voxport.runtime import Gallery, VoxportError, read_contract
+from voxport.runtime import Gallery, Stream, VoxportError, read_contract
 from voxport.runtime.audio import read_audio
 
 EDITS = st.lists(
@@ -57,6 +58,11 @@ def test_the_seeds_are_what_they_seem(tmp_path: Path) -> None:
         assert len(read_audio(tmp_path / "sound", 16000)) >= 1600
     (tmp_path / "model").write_bytes(model_file(a_contract().to_json().encode()))
     assert read_contract(tmp_path / "model") == a_contract()
+    stream = Stream(identifier())
+    chunks = list(chunks_of(recordings()[0][HEAD.size :]))
+    assert len(chunks) == 5
+    assert sum(len(stream.push(chunk)) for chunk in chunks) > 10
+    assert CHUNK.size + 32 == (len(recordings()[0]) - HEAD.size) / 5
     (tmp_path / "gallery").write_bytes(galleries()[1])
     assert len(Gallery.load(tmp_path / "gallery", a_contract()).speakers) == 3
     assert len(gallery_members()) == 6
