@@ -39,7 +39,8 @@ def make_axis(values: Iterable[float], log: bool | None = None, zero: bool = Fal
     if log:
         step = max((high / low) ** room, 1.03)
         low, high = low / step, high * step
-        return Axis(low, high, True, _log_ticks(low, high))
+        ticks = _log_ticks(low, high)
+        return Axis(low, high, True, ticks if len(ticks) > 2 else _even_ticks(low, high))
     low = min(low, 0.0) if zero else low
     space = room * (high - low) or abs(high) * 0.1 or 1.0
     low, high = (low if zero and low == 0 else low - space), high + space
@@ -60,7 +61,7 @@ def _even_ticks(low: float, high: float) -> tuple[float, ...]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(each * power for each in (1, 2, 2.5, 5, 10) if each * power >= rough * 0.999)
     first = math.ceil(low / step)
-    return tuple(round(step * i, 12) for i in range(first, math.floor(high / step) + 1))
+    return tuple(round(step * i, 12 - math.floor(math.log10(step))) for i in range(first, math.floor(high / step) + 1))
 
 
 def tick_text(value: float) -> str:

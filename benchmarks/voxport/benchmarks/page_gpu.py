@@ -26,7 +26,7 @@ def gpu_part(report: GpuReport) -> Part:
     if report.rows:
         sections.append(Section("How long a call takes", (_chart(report), _grid(report))))
     if report.backends:
-        sections.append(Section("Every way of running it", (_backends(report),)))
+        sections.append(Section("Every way of running it", _backends(report)))
     if report.training:
         sections.append(Section("Training", _training(report)))
     if report.ceilings is not None:
@@ -104,7 +104,8 @@ def _chart(report: GpuReport) -> IntervalChart:
                 min(row.device_p50_ms or row.p50_ms, row.p50_ms),
                 row.p50_ms,
                 row.p99_ms,
-                f"{number(row.p50_ms)} ms" + ("" if row.ratio is None else f", {number(row.ratio)}×"),
+                f"{number(row.p50_ms)} ms"
+                + ("" if row.ratio is None or row.verdict == "baseline" else f", {number(row.ratio)}×"),
                 -1 if row.verdict == "baseline" else colour.get(row.backend, 0),
                 hollow=row.verdict == "answers differ",
                 chip=Chip("answers differ", "bad") if row.verdict == "answers differ" else None,
@@ -135,10 +136,13 @@ def _grid(report: GpuReport) -> Table:
     return Table(("back end", *(str(cell) for cell in cells)), tuple(lines), caption)
 
 
-def _backends(report: GpuReport) -> Table:
+def _backends(report: GpuReport) -> tuple[Block, ...]:
+    """What ran and how right it is; then what did not run, and why."""
     lines = []
     for each in report.backends:
         checks = [check for check in report.parity if check.backend == each.name]
+        if not checks and each.status != "ok":
+            continue
         away = max((check.max_abs for check in checks if check.max_abs is not None), default=None)
         relative = max((check.relative for check in checks if check.relative is not None), default=None)
         parity = "passed" if checks and all(check.same for check in checks) else "failed" if checks else "not judged"
@@ -146,7 +150,6 @@ def _backends(report: GpuReport) -> Table:
             (
                 each.name,
                 each.how,
-                verdict(each.status),
                 number(each.build_seconds),
                 megabytes(each.device_bytes),
                 "n/a" if away is None else f"{away:.1e}",
@@ -154,14 +157,13 @@ def _backends(report: GpuReport) -> Table:
                 f"{checks[0].allowed:.0e}" if checks else "n/a",
                 percent(min((check.top1 for check in checks), default=None)),
                 verdict(parity),
-                each.reason,
             )
         )
-    columns = (
-        *("back end", "how", "ran", "to the first answer s", "on the GPU", "max |Δscore|", "relative"),
-        *("allowed", "same best speaker", "answers", "why not"),
-    )
-    return Table(columns, tuple(lines), "Answers are held against float64; the worst cell counts")
+    columns = ("back end", "how", "first answer s", "on the GPU", "max |Δscore|", "relative")
+    caption = "Answers are held against float64; the worst cell counts"
+    ran = Table((*columns, "allowed", "same best speaker", "answers"), tuple(lines), caption)
+    missing = tuple((each.name, verdict(each.status), each.reason) for each in report.backends if each.status != "ok")
+    return (ran, Table(("back end", "outcome", "why"), missing, "What did not run")) if missing else (ran,)
 
 
 def _training(report: GpuReport) -> tuple[Block, ...]:

@@ -69,15 +69,16 @@ def _table(table: Table) -> str:
         f"<tr>{''.join(f'<td{kind}>{_entry(entry)}</td>' for entry, kind in zip(row, kinds, strict=True))}</tr>"
         for row in table.rows
     )
-    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
-    return f"<div class=scroll><table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    caption = f"<div class=caption>{escape(table.caption)}</div>" if table.caption else ""
+    inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class=card>{caption}<div class=scroll>{inside}</div></div>"
 
 
 def _kind(entries: list[Entry]) -> str:
     """The class of a column: numbers to the right, long texts with room."""
     texts = [entry for entry in entries if isinstance(entry, str)]
     filled = [text for text in texts if text and text != "n/a"]
-    if len(texts) == len(entries) and filled and all(text[0] in "0123456789+-−" for text in filled):
+    if len(texts) == len(entries) and any(texts) and all(text[0] in "0123456789+-−" for text in filled):
         return " class=n"
     return " class=w" if any(len(text) > _WIDE for text in texts) else ""
 

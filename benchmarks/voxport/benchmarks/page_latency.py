@@ -37,9 +37,11 @@ def latency_part(report: LatencyReport) -> Part:
     """Everything that the document tells."""
     sections: list[Section] = []
     if report.rows:
-        sections += [Section("How long a call takes", (_times(report), *_tables(report)))]
-        sections += [Section("How much faster", (*_speed_ups(report), _legend(report)))]
+        sections.append(Section("How much faster", _speed_ups(report)))
+        sections.append(Section("How long a call takes", (_times(report),)))
     sections += pareto_sections(report)
+    if report.rows:
+        sections.append(Section("All figures", (*_tables(report), _legend(report))))
     sections += evidence_sections(report)
     if report.failures:
         sections.append(Section("What could not be measured", (_failures(report),)))

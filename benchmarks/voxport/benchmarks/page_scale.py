@@ -45,8 +45,8 @@ def _headline(report: ScaleReport, failed: list[str]) -> str:
     attention = found.get("attention alone")
     if attention is not None and attention.growth is not None:
         whole = found.get("whole network")
-        rest = f", the whole network's as n^{whole.growth.exponent:.2f}" if whole and whole.growth else ""
-        return f"Attention's cost grows as n^{attention.growth.exponent:.2f} with the length of an utterance{rest}"
+        rest = f", the whole network's with its power {whole.growth.exponent:.2f}" if whole and whole.growth else ""
+        return f"Attention's cost grows with the length to the power {attention.growth.exponent:.2f}{rest}"
     if failed:
         return f"Not measured: {sentence(failed)}"
     return "How cost grows with the size of the task"
@@ -81,8 +81,8 @@ def _blocks(curve: Curve) -> tuple[Block, ...]:
     blocks: list[Block] = [lead]
     lines = tuple(_line(series, i) for i, series in enumerate(curve.series) if series.points)
     if lines:
-        legend = f"Both axes are logarithmic: a straight line is a power law, and its slope the exponent. {curve.cost}."
-        blocks.append(LineChart(f"Milliseconds against {curve.size}", curve.size, "ms", lines, legend))
+        legend = "Both axes are logarithmic: a straight line is a power law, and its slope the exponent."
+        blocks.append(LineChart(f"Milliseconds against {curve.size}: {curve.cost}", curve.size, "ms", lines, legend))
         blocks.append(_table(curve))
     ended = tuple(f"{series.name} ends there: {series.ended}" for series in curve.series if series.ended)
     if curve.notes or ended:

@@ -61,9 +61,10 @@ grid-template-columns:repeat(auto-fill,minmax(290px,1fr))}
 .numbers i{flex:none;width:19px;height:19px;border-radius:50%;background:var(--c);color:var(--card);font-style:normal;
 font-size:11px;font-weight:650;display:grid;place-items:center}
 .numbers i.hollow{background:none;color:var(--c);box-shadow:inset 0 0 0 2px var(--c)}
-.scroll{overflow-x:auto;margin:0 0 18px;border:1px solid var(--rule);border-radius:10px;background:var(--card)}
+.card{margin:0 0 18px;border:1px solid var(--rule);border-radius:10px;background:var(--card);overflow:hidden}
+.scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
-caption{text-align:left;font-weight:620;font-size:15px;padding:14px 16px 8px}
+.caption{font-weight:620;font-size:15px;padding:14px 16px 6px}
 th,td{padding:7px 14px;text-align:left;vertical-align:baseline;border-top:1px solid var(--rule)}
 thead th{font-weight:550;color:var(--soft);font-size:13px;border-top:0;white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}tbody tr td:first-child{min-width:9em;overflow-wrap:anywhere}
@@ -81,7 +82,8 @@ summary:focus-visible,a:focus-visible{outline:2px solid var(--accent);outline-of
 footer{color:var(--soft);font-size:13px;padding-bottom:48px}
 """
 
-_NARROW = """@media (max-width:720px){main,header,footer{padding-left:16px;padding-right:16px}header{padding-top:24px}
+_NARROW = """@media (max-width:720px){nav a{display:block;margin:0 0 4px}
+main,header,footer{padding-left:16px;padding-right:16px}header{padding-top:24px}
 h2{font-size:24px}h3{margin-top:34px}.tiles{grid-template-columns:1fr 1fr;gap:8px}.tile{padding:12px 14px}
 .tile b{font-size:21px}
 figure{padding:14px 14px 12px;margin-left:-4px;margin-right:-4px}
@@ -92,7 +94,8 @@ figure{padding:14px 14px 12px;margin-left:-4px;margin-right:-4px}
 th,td{padding:6px 10px}}"""
 
 _PRINT = """@media print{body{background:#fff;font-size:11pt}main,header,footer{max-width:none;padding:0}
-figure,.tile,tr,.row,dl{break-inside:avoid}h2,h3,caption,summary{break-after:avoid}.part+.part{break-before:page}
+figure,.tile,tr,.row,dl{break-inside:avoid}h2,h3,.caption,summary{break-after:avoid}.card{overflow:visible}
+.part+.part{break-before:page}
 .scroll{overflow:visible}nav{display:none}table{font-size:9.5pt}th,td{padding:3px 6px}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 details::details-content{content-visibility:visible;block-size:auto}}"""

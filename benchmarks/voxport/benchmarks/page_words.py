@@ -60,12 +60,12 @@ def ratio(interval: Interval | None) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share."""
-    return "n/a" if value is None else f"{100 * value:.{digits}f} %"
+    return "n/a" if value is None else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def megabytes(value: float | None) -> str:
     """Bytes in MB."""
-    return "n/a" if value is None else f"{number(value / 1e6)} MB"
+    return "n/a" if value is None else f"{number(value / 1e6)}\u00a0MB"
 
 
 def plural(count: int, what: str) -> str:
