@@ -12,13 +12,15 @@ import torch
 import voxport.export
 from tests.export.conftest import Exported
 from tests.export.tiny import LABELS, write_checkpoint
-from voxport.export.artefact import ExportOptions, export_onnx
+from voxport.export.artefact import ExportOptions, export_onnx, onnx_graph
 from voxport.export.errors import ExportError
 from voxport.export.frontend_graph import FrontendGraph
+from voxport.export.onnx_half import to_half
 from voxport.export.onnx_tidy import check_graph, tidy, to_bytes
 from voxport.export.to_onnx import GraphInput, to_onnx
 from voxport.runtime.contract import METADATA_KEY
 from voxport.runtime.frontend import compute_features, min_samples
+from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.profiles import PROFILES
 
 
@@ -109,10 +111,27 @@ def test_each_frontend_in_onnxruntime(name: str) -> None:
             np.testing.assert_allclose(features[i, : len(wanted)], wanted, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("opset", [17, 23, 26])
-def test_opset_that_is_known_to_break_is_refused(opset: int) -> None:
-    with pytest.raises(ExportError, match=f"opset {opset}: choose 18 to 22 \\(20 is the best tested\\)"):
+@pytest.mark.parametrize(
+    ("opset", "why"),
+    [(-1, "no older"), (17, "no older one than 18"), (23, "operator Attention"), (25, "mask"), (26, "invalid file")],
+)
+def test_opset_that_is_known_to_break_is_refused(opset: int, why: str) -> None:
+    with pytest.raises(ExportError, match=f"opset {opset}: choose 18 to 22 \\(20 is the best tested\\); .*{why}"):
         ExportOptions(opset=opset)
+
+
+@pytest.mark.parametrize("opset", [18, 19, 21, 22])  # 20 is what all other tests export
+def test_every_opset_that_is_allowed_gives_the_same_answers(exported: Exported, opset: int) -> None:
+    model = onnx_graph(exported.checkpoint, ExportOptions(opset=opset), "model.onnx")
+    check_graph(model, opset, "model.onnx")
+    rng = np.random.default_rng(4)
+    feed = {"features": rng.normal(size=(2, 70, 40)).astype(np.float32), "lengths": np.array([70, 33])}
+    wanted = OnnxModel.load(exported.model).run(feed["features"], feed["lengths"])
+    for graph, tolerance in ((model, 1e-4), (to_half(model), 0.05)):
+        check_graph(graph, opset, "model.onnx")
+        scores, embedding = onnxruntime.InferenceSession(to_bytes(graph)).run(("scores", "embedding"), feed)
+        np.testing.assert_allclose(scores, wanted.scores, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(embedding, wanted.embedding, rtol=0, atol=tolerance)
 
 
 class Double(torch.nn.Module):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import example, json_option, needs
+from voxport.cli.export_dry_run import dry_run_option, show_preview
 from voxport.cli.export_int8 import int8_options
 from voxport.cli.export_options import OutputChoice, emit_report, gate_options, is_shown, show_report
 from voxport.cli.export_sherpa import sherpa, sherpa_check
@@ -64,11 +65,19 @@ def export() -> None:
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.onnx.")
+@dry_run_option
 @gate_options
 @json_option
 @needs("export", "cpu")
 def onnx(
-    checkpoint: Path, output: Path, real: int, cache: Path | None, progress: bool | None, as_json: bool, **choices: Any
+    checkpoint: Path,
+    output: Path,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    dry_run: bool,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Write CHECKPOINT as one ONNX file that describes itself, proven equal to eager PyTorch.
 
@@ -76,12 +85,15 @@ def onnx(
     a longer range takes longer to prove. Its report is written beside the file, as NAME.parity.json,
     .md and .png. A file that does not pass is not left under its name, and the exit code is 1.
     """
-    from voxport.export.artefact import ExportOptions, export_onnx
+    from voxport.export.artefact import ExportOptions, export_onnx, preview_onnx
     from voxport.export.proven import report_stem
     from voxport.export.real import RealOptions
 
     shown = is_shown(progress)
     options = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    if dry_run:
+        show_preview(preview_onnx(checkpoint, output, options), as_json)
+        return
     report = export_onnx(checkpoint, output, options)
     if as_json:
         emit_report(report)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.export_dry_run import dry_run_option, show_preview
 from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
 
 
@@ -24,11 +25,19 @@ from voxport.cli.export_options import emit_report, gate_options, is_shown, show
 @click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.onnx.")
+@dry_run_option
 @gate_options
 @json_option
 @needs("export", "cpu")
 def sherpa(
-    checkpoint: Path, output: Path, real: int, cache: Path | None, progress: bool | None, as_json: bool, **choices: Any
+    checkpoint: Path,
+    output: Path,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    dry_run: bool,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Write CHECKPOINT as a speaker model for sherpa-onnx, proven equal to eager PyTorch.
 
@@ -38,10 +47,13 @@ def sherpa(
     """
     from voxport.export.proven import report_stem
     from voxport.export.real import RealOptions
-    from voxport.export.sherpa import SherpaOptions, export_sherpa
+    from voxport.export.sherpa import SherpaOptions, export_sherpa, preview_sherpa
 
     shown = is_shown(progress)
     options = SherpaOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    if dry_run:
+        show_preview(preview_sherpa(checkpoint, output, options), as_json)
+        return
     report = export_sherpa(checkpoint, output, options)
     if as_json:
         emit_report(report)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from voxport.cli.common import example, json_option, needs
-from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.export_dry_run import dry_run_option, show_preview
+from voxport.cli.export_options import OutputChoice, emit_report, gate_options, is_shown, show_report
 
 if TYPE_CHECKING:
     from voxport.export.parity_report import ParityReport
@@ -18,6 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _shared_options(command: F) -> F:
     """What both commands take besides the gate's options."""
     for option in (
+        dry_run_option,
         click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.SUFFIX."),
         click.option("--force", is_flag=True, help="Replace an existing file."),
         click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input."),
@@ -30,7 +32,15 @@ def _shared_options(command: F) -> F:
             show_default=True,
             help="What the model takes: log-mel features, or sound with the features computed inside.",
         ),
-        click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write."),
+        click.option(
+            "--output",
+            "outputs",
+            type=OutputChoice(["scores", "embedding", "both"]),
+            default="both",
+            show_default=True,
+            help="What the model gives: scores of its speakers, the voice as a vector, or both.",
+        ),
+        click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="File to write."),
         click.argument("checkpoint", type=click.Path(path_type=Path)),
     ):
         command = option(command)
@@ -50,7 +60,14 @@ def _shared_options(command: F) -> F:
 @json_option
 @needs("export")
 def torchscript(
-    checkpoint: Path, output: Path, real: int, cache: Path | None, progress: bool | None, as_json: bool, **choices: Any
+    checkpoint: Path,
+    output: Path,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    dry_run: bool,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Write CHECKPOINT as TorchScript, for applications that load models with torch.jit.
 
@@ -59,10 +76,13 @@ def torchscript(
     is proven as ONNX files are.
     """
     from voxport.export.real import RealOptions
-    from voxport.export.torch_artefact import TorchExportOptions, export_torchscript
+    from voxport.export.torch_artefact import TorchExportOptions, export_torchscript, preview_torchscript
 
     shown = is_shown(progress)
     options = TorchExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    if dry_run:
+        show_preview(preview_torchscript(checkpoint, output, options), as_json)
+        return
     report = export_torchscript(checkpoint, output, options)
     click.echo(
         "note: PyTorch has deprecated TorchScript; its successor is written by voxport export pt2, "
@@ -94,7 +114,14 @@ def torchscript(
 @json_option
 @needs("export")
 def pt2(
-    checkpoint: Path, output: Path, real: int, cache: Path | None, progress: bool | None, as_json: bool, **choices: Any
+    checkpoint: Path,
+    output: Path,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    dry_run: bool,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Write CHECKPOINT as a .pt2 file: a torch.export program, or native code with --aoti.
 
@@ -103,10 +130,13 @@ def pt2(
     is proven as ONNX files are.
     """
     from voxport.export.real import RealOptions
-    from voxport.export.torch_artefact import Pt2Options, export_pt2
+    from voxport.export.torch_artefact import Pt2Options, export_pt2, preview_pt2
 
     shown = is_shown(progress)
     options = Pt2Options(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    if dry_run:
+        show_preview(preview_pt2(checkpoint, output, options), as_json)
+        return
     _show(export_pt2(checkpoint, output, options), output, as_json)
 
 

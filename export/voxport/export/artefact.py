@@ -19,6 +19,7 @@ from voxport.export.onnx_half import to_half
 from voxport.export.onnx_tidy import check_graph, keep_outputs, write_onnx
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
+from voxport.export.preview import Kind, Preview, preview
 from voxport.export.proven import Target, prove_and_name
 from voxport.export.quantization import QuantizationReport, QuantizeOptions, quantize_graph
 from voxport.export.real import RealOptions
@@ -78,6 +79,21 @@ def export_onnx(
         outputs=options.outputs,
     )
     return prove_and_name(source, output, target, options.input_kind, options.precision, options)
+
+
+def preview_onnx(
+    checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: ExportOptions | None = None
+) -> Preview:
+    """What `export_onnx` would build, without building it; raises as it does where the checkpoint is at fault."""
+    options = options or ExportOptions()
+    notes = []
+    if options.precision == "fp16":
+        notes.append("inputs, outputs, norms, softmax and pooling stay in float32")
+    if options.precision == "int8":
+        chosen = options.quantize or QuantizeOptions()
+        notes.append(f"{chosen.scheme} int8, layers kept in float: {chosen.keep_float}")
+    kind = Kind("ONNX", options.input_kind, options.outputs, options.precision, options.opset, notes=tuple(notes))
+    return preview(named(checkpoint_path), Path(output), kind, options)
 
 
 class Built(NamedTuple):

@@ -11,10 +11,11 @@ from voxport.export.gate import Evidence, GateOptions, named
 from voxport.export.onnx_tidy import check_graph, write_onnx
 from voxport.export.parity_grid import Case
 from voxport.export.parity_report import ParityReport
+from voxport.export.preview import Kind, Preview, preview
 from voxport.export.proven import Target, prove_and_name
 from voxport.export.sherpa_check import check_sherpa
 from voxport.export.sherpa_format import framework_of, sherpa_metadata
-from voxport.export.sherpa_model import OPSET, SherpaModel, capture_sherpa
+from voxport.export.sherpa_model import OPSET, SherpaModel, capture_sherpa, sherpa_tensors
 from voxport.export.staging import check_output
 from voxport.export.status import status
 from voxport.runtime.contract import METADATA_KEY
@@ -57,6 +58,24 @@ def export_sherpa(
         evidence=_one_by_one,
     )
     return prove_and_name(source, output, target, "features", "fp32", options)
+
+
+def preview_sherpa(
+    checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: SherpaOptions | None = None
+) -> Preview:
+    """What `export_sherpa` would build, without building it; raises as it does where the checkpoint is at fault."""
+    options, source = options or SherpaOptions(), named(checkpoint_path)
+    frontend, speakers = source.checkpoint.frontend, len(source.checkpoint.labels)
+    framework = framework_of(frontend)
+    width = deployable_net(source.checkpoint).class_weight_ES.shape[0]
+    sherpa_metadata(frontend, width, options.language, "")  # refuses a blank language
+    kind = Kind(
+        "ONNX for sherpa-onnx",
+        opset=OPSET,
+        tensors=sherpa_tensors(framework, frontend.n_mels, speakers, width),
+        notes=(f"framework {framework}; the gate runs every utterance alone, as sherpa-onnx does",),
+    )
+    return preview(source, Path(output), kind, options)
 
 
 def _accept(path: Path) -> None:

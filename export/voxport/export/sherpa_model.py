@@ -13,6 +13,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from voxport.export.deployable import DeployableNet
+from voxport.export.preview import Tensors
 from voxport.export.sherpa_format import EMBEDDING, SCORES, Framework, feed_of, framework_of
 from voxport.export.to_onnx import GraphInput, to_onnx
 from voxport.runtime.backend import Answer, Float32, check_batch
@@ -20,6 +21,7 @@ from voxport.runtime.contract import Contract
 from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import BackendError
 from voxport.runtime.lengths import LengthRange
+from voxport.runtime.onnx_file import TensorSpec
 from voxport.runtime.onnx_session import OnnxOptions, start_session
 
 OPSET = 18  # the oldest that torch writes: phones run older ONNX Runtimes than servers
@@ -69,6 +71,16 @@ def capture_sherpa(network: DeployableNet, framework: Framework, n_mels: int) ->
     graph = to_onnx(module.eval(), inputs, outputs, OPSET)
     graph.ir_version = _IR_VERSION
     return graph
+
+
+def sherpa_tensors(framework: Framework, n_mels: int, speakers: int, embedding_size: int) -> Tensors:
+    """The tensors of the graph that `capture_sherpa` gives."""
+    embedding = TensorSpec(EMBEDDING, "float32", ("batch", embedding_size))
+    scores = TensorSpec(SCORES, "float32", ("batch", speakers))
+    if framework == "wespeaker":
+        return Tensors((TensorSpec("feats", "float32", ("batch", "frames", n_mels)),), (embedding, scores))
+    signal = TensorSpec("audio_signal", "float32", ("batch", n_mels, "frames"))
+    return Tensors((signal, TensorSpec("length", "int64", ("batch",))), (scores, embedding))
 
 
 class SherpaModel:

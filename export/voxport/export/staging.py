@@ -18,16 +18,21 @@ def check_output(output: Path, force: bool, folder: bool = False) -> None:
 
     `folder` says that the artefact is a folder itself.
     """
-    if output.is_dir() and not folder:
-        raise ExportError(f"{output}: is a folder; name a file in it, such as {output / 'model.onnx'}")
-    if os.path.lexists(output) and folder and not output.is_dir():
-        raise ExportError(f"{output}: is a file, and a folder is to be written; give another name")
+    refuse_output(output, folder)
     if os.path.lexists(output) and not force:
         raise ExportError(f"{output}: exists; give another name, or --force to replace it")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise cannot_write(output, problem) from problem
+
+
+def refuse_output(output: Path, folder: bool = False) -> None:
+    """Raise ExportError where `output` is of the wrong kind, whatever may be replaced."""
+    if output.is_dir() and not folder:
+        raise ExportError(f"{output}: is a folder; name a file in it, such as {output / 'model.onnx'}")
+    if os.path.lexists(output) and folder and not output.is_dir():
+        raise ExportError(f"{output}: is a file, and a folder is to be written; give another name")
 
 
 class Staging:

@@ -16,6 +16,7 @@ from voxport.export.onnx_tidy import tidy
 # torch's own operators start at 18. From 23 on it writes Attention, whose CPU kernel in ONNX Runtime refuses
 # a mask that is the same for all queries; asked for 26 it writes an invalid file.
 OPSETS = range(18, 23)
+_LAST_WITH_ATTENTION = 25
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,17 @@ def to_onnx(module: nn.Module, inputs: Mapping[str, GraphInput], outputs: tuple[
 
 def check_opset(opset: int) -> None:
     """Raise ExportError for an opset that the capture is known to get wrong."""
-    if opset not in OPSETS:
-        raise ExportError(
-            f"opset {opset}: choose {OPSETS.start} to {OPSETS.stop - 1} (20 is the best tested); "
-            "torch writes no older one, and from 23 on its attention does not run on every CPU"
+    if opset in OPSETS:
+        return
+    why = "torch writes no older one than 18"
+    if opset > _LAST_WITH_ATTENTION:
+        why = "asked for it, torch writes an invalid file"
+    elif opset >= OPSETS.stop:
+        why = (
+            "from 23 on torch writes the operator Attention, whose CPU kernel in ONNX Runtime refuses a mask that is "
+            "the same for all queries"
         )
+    raise ExportError(f"opset {opset}: choose {OPSETS.start} to {OPSETS.stop - 1} (20 is the best tested); {why}")
 
 
 @contextmanager

@@ -15,12 +15,13 @@ from voxport.export.frontend_graph import FrontendGraph
 from voxport.export.gate import GateOptions, named
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
+from voxport.export.preview import Kind, Preview, preview
 from voxport.export.proven import Target, prove_and_name
 from voxport.export.staging import check_output
 from voxport.export.status import status
 from voxport.export.to_torch import Subject, program_members, to_program, to_torchscript
 from voxport.export.torch_archive import Members, write_archive
-from voxport.runtime.contract import InputKind
+from voxport.runtime.contract import OUTPUTS, InputKind, Output
 from voxport.runtime.frontend import min_samples
 from voxport.runtime.torch_model import TorchModel
 from voxport.runtime.torch_session import TorchOptions
@@ -33,9 +34,15 @@ Build = Callable[[Subject], tuple[Members, dict[str, str]]]  # the archive's mem
 
 @dataclass(frozen=True, kw_only=True)
 class TorchExportOptions(GateOptions):
-    """How to export: what the gate's options say, and the graph's input."""
+    """How to export: what the gate's options say, the network's input and its outputs."""
 
     input_kind: InputKind = "features"
+    outputs: tuple[Output, ...] = OUTPUTS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.outputs or self.outputs != tuple(name for name in OUTPUTS if name in self.outputs):
+            raise ExportError(f"outputs must be some of {', '.join(OUTPUTS)}, found {self.outputs or 'none'}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +73,7 @@ def export_torchscript(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or TorchExportOptions(), Path(output)
-    if output.suffix.lower() in (".pt2", ".onnx"):
-        raise ExportError(
-            f"{output}: a TorchScript file, called {output.suffix}, would mislead; "
-            f"name it {output.with_suffix('.torchscript')}"
-        )
+    _check_torchscript_name(output)
 
     def build(subject: Subject) -> tuple[Members, dict[str, str]]:
         with status("Tracing the network", options.progress):
@@ -94,8 +97,7 @@ def export_pt2(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or Pt2Options(), Path(output)
-    if output.suffix != ".pt2":
-        raise ExportError(f"{output}: torch loads such files only by the suffix .pt2; name it {output.stem}.pt2")
+    _check_pt2_name(output)
     if options.aoti:
         from voxport.export.to_aoti import check_device
 
@@ -112,6 +114,44 @@ def export_pt2(
             return compile_package(program, options.device), built_with(options.device)
 
     return _export(checkpoint_path, output, build, options)
+
+
+def preview_torchscript(
+    checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: TorchExportOptions | None = None
+) -> Preview:
+    """What `export_torchscript` would build, without building it."""
+    options, output = options or TorchExportOptions(), Path(output)
+    _check_torchscript_name(output)
+    notes = ("TorchScript is deprecated by PyTorch; .pt2 is its successor",)
+    return preview(named(checkpoint_path), output, Kind("TorchScript", options.input_kind, notes=notes), options)
+
+
+def preview_pt2(
+    checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: Pt2Options | None = None
+) -> Preview:
+    """What `export_pt2` would build, without building it; with `aoti` raises where it cannot be compiled here."""
+    options, output = options or Pt2Options(), Path(output)
+    _check_pt2_name(output)
+    name = "torch.export program"
+    if options.aoti:
+        from voxport.export.to_aoti import check_device
+
+        check_device(options.device)
+        name = f"native code by AOTInductor for {options.device}"
+    return preview(named(checkpoint_path), output, Kind(name, options.input_kind), options)
+
+
+def _check_torchscript_name(output: Path) -> None:
+    if output.suffix.lower() in (".pt2", ".onnx"):
+        raise ExportError(
+            f"{output}: a TorchScript file, called {output.suffix}, would mislead; "
+            f"name it {output.with_suffix('.torchscript')}"
+        )
+
+
+def _check_pt2_name(output: Path) -> None:
+    if output.suffix != ".pt2":
+        raise ExportError(f"{output}: torch loads such files only by the suffix .pt2; name it {output.stem}.pt2")
 
 
 class ExactSoundNet(nn.Module):
@@ -133,19 +173,39 @@ class ExactSoundNet(nn.Module):
         return scores_BS, embedding_BD
 
 
-def subject_of(checkpoint: Checkpoint, kind: InputKind, limits: LengthLimits) -> Subject:
+class KeptOutputs(nn.Module):
+    """A network whose answer holds `outputs` alone. A capture leaves out the work that only the others need."""
+
+    def __init__(self, network: nn.Module, outputs: tuple[Output, ...]) -> None:
+        super().__init__()
+        self.network = network
+        self.outputs = outputs
+
+    def forward(self, inputs: Tensor, lengths_B: Tensor) -> tuple[Tensor, ...]:
+        """Those of scores (B, S) and unit-length embedding (B, E) that are kept, in this order."""
+        answers = dict(zip(OUTPUTS, self.network(inputs, lengths_B), strict=True))
+        return tuple(answers[name] for name in self.outputs)
+
+
+def subject_of(
+    checkpoint: Checkpoint, kind: InputKind, limits: LengthLimits, outputs: tuple[Output, ...] = OUTPUTS
+) -> Subject:
     """The deployable network of a checkpoint, with the frontend before it for waveform input, and its range."""
     frontend = checkpoint.frontend
     network = deployable_net(checkpoint).float()
+
+    def kept(module: nn.Module) -> nn.Module:
+        return module if outputs == OUTPUTS else KeptOutputs(module, outputs).eval()
+
     # An example of one frame would make 1 a constant of the graph.
     frames = max(2, min(max(_EXAMPLE_FRAMES, limits.min_frames), limits.max_frames))
     if kind == "features":
         example = torch.zeros(2, frames, frontend.n_mels)
-        return Subject(network, example, limits.min_frames, max(limits.max_frames, frames))
+        return Subject(kept(network), example, limits.min_frames, max(limits.max_frames, frames))
     longest = min_samples(frontend, limits.max_frames + 1) - 1
     example = torch.zeros(2, min(min_samples(frontend, frames), longest))
     sound = ExactSoundNet(FrontendGraph(frontend), network).eval()
-    return Subject(sound, example, min_samples(frontend, limits.min_frames), longest)
+    return Subject(kept(sound), example, min_samples(frontend, limits.min_frames), longest)
 
 
 def _export(
@@ -153,12 +213,13 @@ def _export(
 ) -> ParityReport:
     check_output(output, options.force)
     source = named(checkpoint_path)
-    members, facts = build(subject_of(source.checkpoint, options.input_kind, options.limits))
+    members, facts = build(subject_of(source.checkpoint, options.input_kind, options.limits, options.outputs))
     run_on = TorchOptions("cuda" if facts.get("device") == "cuda" else "cpu")
     target = Target(
         write=lambda path, contract: write_archive(path, members, contract, facts),
         load=lambda path: TorchModel.load(path, run_on, verify=False),
         accept=lambda path: _accept(path, run_on),
+        outputs=options.outputs,
     )
     return prove_and_name(source, output, target, options.input_kind, "fp32", options)
 
