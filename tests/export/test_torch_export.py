@@ -35,7 +35,7 @@ from voxport.export.torch_artefact import (
 )
 from voxport.runtime.contract import InputKind
 from voxport.runtime.contract_io import read_contract
-from voxport.runtime.errors import BackendError
+from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.load import load_backend
 from voxport.runtime.torch_file import read_torch
 from voxport.runtime.torch_model import TorchModel
@@ -187,6 +187,27 @@ def test_names_that_would_mislead(tmp_path: Path) -> None:
 
 def read_names(folder: Path) -> set[str]:
     return {each.name for each in folder.iterdir()}
+
+
+@pytest.mark.parametrize("form", ["torchscript", "pt2"])
+@pytest.mark.parametrize("output", ["scores", "embedding"])
+def test_one_output_alone(form: Form, output: str, tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "model.pt", make_checkpoint(SMALL))
+    lengths = ("--min-frames", 8, "--max-frames", 16, "--real", 0)
+    result = run(form, path, "-o", tmp_path / f"one.{form}", "--output", output, *lengths)
+    assert result.exit_code == 0, result.output
+    model = load_backend(tmp_path / f"one.{form}")
+    assert model.contract.outputs == (output,)
+    values: npt.NDArray[np.float32] = np.random.default_rng(4).normal(size=(2, 16, 40)).astype(np.float32)
+    answer = model.run(values, [16, 9])
+    with torch.inference_mode():
+        scores, embedding = subject_of(make_checkpoint(SMALL), "features", LengthLimits(8, 16)).module(
+            torch.from_numpy(values), torch.tensor([16, 9])
+        )
+    kept, wanted, other = ("scores", scores, "embedding") if output == "scores" else ("embedding", embedding, "scores")
+    np.testing.assert_allclose(getattr(answer, kept), wanted.numpy(), rtol=0, atol=1e-5)
+    with pytest.raises(VoxportError, match=f"was exported with --output {output}"):
+        getattr(answer, other)
 
 
 # --- AOTInductor --------------------------------------------------------------------------------------

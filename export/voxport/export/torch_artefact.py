@@ -123,7 +123,9 @@ def preview_torchscript(
     options, output = options or TorchExportOptions(), Path(output)
     _check_torchscript_name(output)
     notes = ("TorchScript is deprecated by PyTorch; .pt2 is its successor",)
-    return preview(named(checkpoint_path), output, Kind("TorchScript", options.input_kind, notes=notes), options)
+    return preview(
+        named(checkpoint_path), output, Kind("TorchScript", options.input_kind, options.outputs, notes=notes), options
+    )
 
 
 def preview_pt2(
@@ -138,7 +140,7 @@ def preview_pt2(
 
         check_device(options.device)
         name = f"native code by AOTInductor for {options.device}"
-    return preview(named(checkpoint_path), output, Kind(name, options.input_kind), options)
+    return preview(named(checkpoint_path), output, Kind(name, options.input_kind, options.outputs), options)
 
 
 def _check_torchscript_name(output: Path) -> None:

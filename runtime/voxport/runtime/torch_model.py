@@ -95,9 +95,9 @@ class TorchModel:
         # Padding beyond the longest length that was proven is cut: a program refuses it, and it changes nothing.
         if batch.shape[1] > self._allowed.longest:
             batch = np.ascontiguousarray(batch[:, : self._allowed.longest])
-        scores, embedding = self._run(batch, counts)
-        self._check_shapes(scores, embedding, len(counts))
-        return Answer(scores, embedding)
+        found = self._run(batch, counts)
+        self._check_outputs(found, len(counts))
+        return Answer.of(dict(zip(self.contract.outputs, found, strict=True)))
 
     def explain(self) -> Explanation:
         """What runs where."""
@@ -125,15 +125,14 @@ class TorchModel:
             notes=tuple(notes),
         )
 
-    def _run(self, batch: Float32, counts: Int64) -> tuple[Any, Any]:
+    def _run(self, batch: Float32, counts: Int64) -> list[Any]:
         torch = self._torch
         try:
             with torch.inference_mode(), limited_threads(torch, self._options.threads), self._full_float32():
-                answer = self._network(self._tensor(batch), self._tensor(counts))
-                scores, embedding = (each.to("cpu").numpy() for each in answer)
+                outputs = self._network(self._tensor(batch), self._tensor(counts))
+                return [each.to("cpu").numpy() for each in outputs]
         except Exception as problem:  # torch's errors have no common base
             raise BackendError(f"PyTorch failed on an input of shape {batch.shape}: {first_line(problem)}") from problem
-        return scores, embedding
 
     def _full_float32(self) -> contextlib.AbstractContextManager[object]:
         """On the GPU: without TF32, to which torch rounds convolutions unless it is told otherwise."""
@@ -149,14 +148,17 @@ class TorchModel:
             values = values.copy()
         return self._torch.from_numpy(values).to(self._device)
 
-    def _check_shapes(self, scores: Any, embedding: Any, rows: int) -> None:
+    def _check_outputs(self, found: list[Any], rows: int) -> None:
+        """Raise ContractError unless the model gave what its contract promises."""
         contract = self.contract
-        for name, found, width in (
-            ("scores", scores, len(contract.labels)),
-            ("embedding", embedding, contract.embedding_size),
-        ):
-            if found.shape != (rows, width) or found.dtype != np.float32:
-                raise ContractError(
-                    f"the contract promises the output {name}: float32 ({rows}, {width}), "
-                    f"the model gives {found.dtype} {found.shape}; export the model again"
-                )
+        widths = {"scores": len(contract.labels), "embedding": contract.embedding_size}
+        wanted = [f"{name}: float32 ({rows}, {widths[name]})" for name in contract.outputs]
+        given = [
+            f"{name}: {each.dtype} ({', '.join(map(str, each.shape))})"
+            for name, each in zip((*contract.outputs, *["?"] * len(found)), found, strict=False)
+        ]
+        if given != wanted:
+            raise ContractError(
+                f"the contract promises the outputs {', '.join(wanted)}, the model gives {', '.join(given)}; "
+                "export the model again"
+            )
