@@ -39,13 +39,24 @@ def test_eight_bit_products_are_told_apart() -> None:
     assert found == Product(1, 10, 4, 6, 1, "int8")
 
 
-def test_operations_and_bytes_add_up() -> None:
-    def node(op: str, sources: list[Any], result: Any, parameters: int) -> dict[str, Any]:
-        told = {"op_name": op, "parameter_size": str(parameters)}
-        told["input_type_shape"] = [{"float": list(shape)} for shape in sources]  # type: ignore[assignment]
-        told["output_type_shape"] = [{"float": list(result)}]  # type: ignore[assignment]
-        return {"args": told}
+def node(op: str, sources: list[Any], result: Any, parameters: int) -> dict[str, Any]:
+    told: dict[str, Any] = {"op_name": op, "parameter_size": str(parameters)}
+    told["input_type_shape"] = [{"float": list(shape)} for shape in sources]
+    told["output_type_shape"] = [{"float": list(result)}]
+    return {"args": told}
 
+
+def test_products_between_dequantised_tensors_are_of_eight_bits() -> None:
+    nodes = [
+        node("DequantizeLinear", [(4, 6)], (4, 6), 24),
+        node("MatMul", [(10, 4), (4, 6)], (10, 6), 0),
+        node("MatMul", [(2, 3, 5), (2, 5, 3)], (2, 3, 3), 0),  # of attention: no weight, so in float
+    ]
+    work = work_of("m", CELL, nodes, io_bytes=0)
+    assert [(product.k, product.dtype) for product in work.products] == [(4, "int8"), (5, "float32")]
+
+
+def test_operations_and_bytes_add_up() -> None:
     nodes = [
         node("MatMul", [(10, 4), (4, 6)], (10, 6), 96),
         node("MatMul", [(10, 4), (4, 6)], (10, 6), 96),

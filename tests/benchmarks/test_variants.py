@@ -183,6 +183,8 @@ def test_servers_are_compared_by_rate(measured: LatencyReport) -> None:
     assert right.rank == 1
     wrong = next(row for row in rows if row.backend == "wrong.onnx")
     assert wrong.speed_up is None  # it held no rate at all
+    none = [dataclasses.replace(block, served=served(0.0)) for block in measured.blocks]
+    assert all(row.rank is None for row in rows_of(dataclasses.replace(measured, blocks=tuple(none)), Beside()))
 
 
 def test_the_frontier_is_who_nobody_beats_in_both(measured: LatencyReport) -> None:

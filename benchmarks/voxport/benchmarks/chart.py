@@ -85,7 +85,7 @@ def _middle(row: Row) -> float:
 
 
 def _draw_times(axes: "Axes", rows: Sequence[Row], places: Places, colours: dict[str, str]) -> None:
-    _logarithmic(axes)
+    logarithmic(axes)
     for row in rows:
         height, colour = places[row.backend, row.cell], colours[row.backend]
         middle = end = _middle(row)
@@ -99,7 +99,8 @@ def _draw_times(axes: "Axes", rows: Sequence[Row], places: Places, colours: dict
         steady = row.unstable_rounds == 0
         face = colour if steady else "white"
         axes.plot((middle,), (height,), "o", markersize=8, color=colour, markerfacecolor=face)
-        _say(axes, end, height, f"p50 {middle:.3g} ms" + ("" if steady else " (unstable)"))
+        which = "max" if row.p50_ms is None else "p50"
+        _say(axes, end, height, f"{which} {middle:.3g} ms" + ("" if steady else " (unstable)"))
     low, high = min(_middle(row) for row in rows), max(row.p99_ms or row.p90_ms or _middle(row) for row in rows)
     axes.set_xlim(low / (high / low) ** 0.06 / 1.05, high * (high / low) ** 0.22 * 1.1)
     axes.set_title("one call in milliseconds: ● p50, thick to p90, thin to p99", fontsize=10, loc="left", color=INK)
@@ -122,7 +123,7 @@ def _draw_ratios(axes: "Axes", rows: Sequence[Row], places: Places, colours: dic
     ends = [end for row in rows if row.speed_up for end in (row.speed_up.low, row.speed_up.high)]
     low, high = min([*ends, 0.95]), max([*ends, 1.05])
     if high > 4 * low:
-        _logarithmic(axes)
+        logarithmic(axes)
         axes.set_xlim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
     else:
         axes.set_xlim(low - 0.06 * (high - low), high + 0.06 * (high - low))
@@ -131,7 +132,8 @@ def _draw_ratios(axes: "Axes", rows: Sequence[Row], places: Places, colours: dic
     axes.set_title(title, fontsize=10, loc="left", color=INK)
 
 
-def _logarithmic(axes: "Axes") -> None:
+def logarithmic(axes: "Axes") -> None:
+    """A logarithmic x axis whose ticks are plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log")
@@ -167,14 +169,18 @@ def _head_cells(axes: "Axes", report: LatencyReport, cells: Sequence[Cell], plac
 
 
 def _title(figure: "Figure", report: LatencyReport) -> None:
-    settings, machine = report.settings, report.machine
-    figure.suptitle(TITLES[settings.scenario], x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    where = machine.cpu if settings.device == "cpu" else "GPU"
+    figure.suptitle(TITLES[report.settings.scenario], x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure.supxlabel("\n".join(footnotes(report)), x=0.01, ha="left", fontsize=8, color=INK)
+
+
+def footnotes(report: LatencyReport) -> list[str]:
+    """Where, when and what: a picture travels without its document."""
+    settings = report.settings
+    where = report.machine.cpu if settings.device == "cpu" else "GPU"
     threads = f"{settings.threads} thread" + ("s" if settings.threads > 1 else "")
-    facts = f"{where}, {threads}, {settings.rounds} rounds of fresh processes, {report.created[:10]}"
-    figure.supxlabel(
-        "\n".join((facts, *(boundary.text for boundary in report.boundaries))), x=0.01, ha="left", fontsize=8, color=INK
-    )
+    rounds = f"{settings.rounds} round" + ("s" if settings.rounds > 1 else "")
+    facts = f"{where}, {threads}, {rounds} of fresh processes, {report.created[:10]}"
+    return [facts, *(boundary.text for boundary in report.boundaries)]
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

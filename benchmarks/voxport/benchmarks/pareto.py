@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voxport.benchmarks.chart import GRID, INK, backend_colours, save_figure
+from voxport.benchmarks.chart import GRID, INK, backend_colours, footnotes, logarithmic, save_figure
 from voxport.benchmarks.plan import Cell
 from voxport.benchmarks.report import LatencyReport, ReportError, Row
 from voxport.benchmarks.summary import RANKED
@@ -25,6 +25,7 @@ def draw_pareto(report: LatencyReport, path: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     controls = {item.spec.name for item in report.backends if item.spec.role == "control"}
     rows = [row for row in report.rows if row.backend not in controls and truth_of(row) is not None]
@@ -33,7 +34,7 @@ def draw_pareto(report: LatencyReport, path: Path) -> None:
         raise ReportError(f"{path}: no backend was both timed and compared, so there is nothing to draw")
     columns = min(3, len(cells))
     lines = -(-len(cells) // columns)
-    figure = Figure(figsize=(4.6 * columns + 1.4, 3.9 * lines + 0.9), layout="constrained")
+    figure = Figure(figsize=(max(8.0, 4.2 * columns + 2.0), 3.6 * lines + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     colours = backend_colours(report, list(dict.fromkeys(row.backend for row in report.rows)))
@@ -43,15 +44,18 @@ def draw_pareto(report: LatencyReport, path: Path) -> None:
         axes.set_visible(False)
     what = "Accuracy" if _by_accuracy(rows) else "Distance from eager PyTorch's scores"
     figure.suptitle(f"{what} against latency", x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    figure.supxlabel(
-        "filled: answers and accuracy pass; hollow: they do not, so it is not ranked; "
-        "line: nobody is both quicker and truer",
-        x=0.01,
-        ha="left",
-        fontsize=8,
-        color=INK,
-    )
+    notes = ["filled: answers and accuracy pass; hollow: they do not, so it is not ranked"]
+    notes.append("line: those whom nobody beats in both")
+    if not _by_accuracy(rows):
+        notes[-1] += f"; eager PyTorch is the reference, drawn at {LEAST_ERROR:g}"
+    figure.supxlabel("\n".join((*notes, *footnotes(report))), x=0.01, ha="left", fontsize=8, color=INK)
+    handles = [Line2D([], [], marker="o", linestyle="", color=colours[name], label=name) for name in _names(rows)]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8.5, frameon=False)
     save_figure(figure, path)
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.backend for row in rows))
 
 
 def truth_of(row: Row) -> float | None:
@@ -89,6 +93,14 @@ def _height(row: Row, accuracy: bool) -> float:
     return 100 * value if accuracy else abs(value)
 
 
+def _widen(axes: "Axes", factor: float = 3.0) -> None:
+    """At least so many times from left to right, so that a few percent do not look like a world."""
+    low, high = axes.get_xlim()
+    if high < factor * low:
+        middle = (low * high) ** 0.5
+        axes.set_xlim(middle / factor**0.5, middle * factor**0.5)
+
+
 def _draw(axes: "Axes", report: LatencyReport, cell: Cell, rows: Sequence[Row], colours: dict[str, str]) -> None:
     accuracy = _by_accuracy(rows)
     if not accuracy:  # errors and accuracies do not share an axis
@@ -98,16 +110,16 @@ def _draw(axes: "Axes", report: LatencyReport, cell: Cell, rows: Sequence[Row], 
     for row in rows:
         face = colours[row.backend] if row.verdict in RANKED else "white"
         point = (_time(row),), (_height(row, accuracy),)
-        axes.plot(*point, "o", markersize=9, color=colours[row.backend], markerfacecolor=face, label=row.backend)
-    axes.set_xscale("log")
+        axes.plot(*point, "o", markersize=9, color=colours[row.backend], markerfacecolor=face)
+    logarithmic(axes)
     axes.set_xlabel("median time of a call in ms", fontsize=9)
     axes.set_ylabel("accuracy in %" if accuracy else "max |Δscore|, best at the top", fontsize=9)
     if not accuracy:
         axes.set_yscale("log")
         axes.invert_yaxis()
-    axes.grid(True, which="both", color=GRID, linewidth=0.8)
+    axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(0.15)
+    _widen(axes)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"batch {cell}" + ("" if cell.trace else " frames"), fontsize=10, loc="left", color=INK)
-    axes.legend(fontsize=7.5, frameon=False, loc="best")

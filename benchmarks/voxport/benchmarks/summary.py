@@ -164,7 +164,8 @@ def _ranked(rows: Sequence[Row], controls: set[str]) -> list[Row]:
             return -row.queries_per_second
         return row.max_ms if row.p50_ms is None else row.p50_ms
 
-    fair = [row for row in rows if row.verdict in RANKED and row.backend not in controls]
+    able = [row for row in rows if row.queries_per_second != 0.0]  # one that holds no rate has no place
+    fair = [row for row in able if row.verdict in RANKED and row.backend not in controls]
     places = {row.backend: place for place, row in enumerate(sorted(fair, key=order), 1)}
     return [dataclasses.replace(row, rank=places.get(row.backend)) for row in rows]
 
