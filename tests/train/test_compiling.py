@@ -1,5 +1,6 @@
 """The compiled network: the same scores and gradients, the same names, and an error where it cannot be compiled."""
 
+import copy
 import dataclasses
 import functools
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.train.corpora import write_homework, write_recipe
 from voxport.runtime.profiles import profile
@@ -21,48 +23,42 @@ from voxport.train.run import RunFolder
 
 
 def network(encoder: str) -> SpeakerNet:
-    torch.manual_seed(0)
-    options = ModelOptions(
-        1,
-        d_model=8,
-        num_heads=2,
-        ffn_dim=8,
-        kernel_size=3,
-        dropout=0.0,
-        encoder=encoder,  # type: ignore[arg-type]
-    )
+    options = ModelOptions(1, 8, 2, 8, kernel_size=3, dropout=0.0, encoder=encoder)  # type: ignore[arg-type]
     return build_network(options, 4, 3)
 
 
-def assert_compiles(encoder: str, backend: str) -> None:
-    eager, other = network(encoder), network(encoder)
-    features = torch.randn(4, 9, 4)
-    compiled = compiled_scores(other, "cpu", backend)
-    expected, got = eager(features), compiled(features)
+def assert_compiles(eager: nn.Module, backend: str) -> None:
+    other, features = copy.deepcopy(eager), torch.randn(4, 9, 4)
+    expected, got = eager(features), compiled_scores(other, "cpu", backend=backend)(features)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    expected.square().sum().backward()
-    got.square().sum().backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward([expected, got], [torch.ones_like(got), torch.ones_like(got)])
     for (name, a), b in zip(eager.named_parameters(), other.parameters(), strict=True):
         assert a.grad is not None
         assert b.grad is not None
-        torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-3, msg=f"{name}: {a.grad} {b.grad}")
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4, msg=f"{name}: {a.grad} {b.grad}")
 
 
 @pytest.mark.parametrize("encoder", ["conformer", "transformer"])
 def test_the_network_is_one_graph_without_breaks(encoder: str) -> None:
-    assert_compiles(encoder, "eager")
+    assert_compiles(network(encoder), "eager")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_machine_code_gives_the_networks_scores() -> None:
-    assert_compiles("conformer", "inductor")
+def test_machine_code_gives_the_same_scores_and_gradients() -> None:
+    """A small network, since compiling takes long; dynamo's part of the real ones is tested above."""
+    assert_compiles(nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 3)), "inductor")
 
 
-def test_without_a_compiler_there_is_an_error_and_no_eager_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/g++",))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
-    with pytest.raises(TrainingError, match=r"--compile: torch.compile failed \(.*C\+\+ compiler"):
-        compiled_scores(network("transformer"), "cpu")(torch.randn(3, 7, 4))
+def test_without_a_compiler_there_is_an_error_and_no_eager_run() -> None:
+    settings = {"cpp.cxx": ("/nowhere/g++",), "fx_graph_cache": False}
+    small = nn.Sequential(nn.Linear(4, 6), nn.SiLU())
+    message = r"--compile: torch.compile failed \(.*/nowhere/g\+\+.*needs a C\+\+ compiler"
+    with (
+        torch._inductor.config.patch(settings),
+        torch._functorch.config.patch(enable_autograd_cache=False),
+        pytest.raises(TrainingError, match=message),
+    ):
+        compiled_scores(small, "cpu")(torch.randn(3, 7, 4))
 
 
 def test_runs_go_on_across_the_option_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,18 +8,24 @@ from torch import Tensor, nn
 from voxport.train.module import TrainingError
 
 
-def compiled_scores(network: nn.Module, device: str, backend: str = "inductor") -> Callable[[Tensor], Tensor]:
+def compiled_scores(
+    network: nn.Module, device: str, pieces: int = 1, backend: str = "inductor"
+) -> Callable[[Tensor], Tensor]:
     """`network` compiled for training on `device` (cpu or cuda): features (B, T, F) → scores (B, S).
 
-    On a GPU the compiled step is also captured as a CUDA graph: a step of a small network launches hundreds
-    of kernels, and launching them one by one takes longer than they do. Compilation happens at the first
-    call, once per shape of the features. `fullgraph`, since torch.compile else runs what it cannot
-    compile, or too many shapes, uncompiled without a word.
+    On a GPU the compiled passes are also captured as CUDA graphs: a step of a small network launches hundreds
+    of kernels, and launching them one by one takes longer than they do. Not so where a batch goes through
+    in several `pieces`: a graph writes its gradients where those of the piece before still are.
+
+    Compilation happens at the first call, once per shape of the features. `fullgraph`, since torch.compile
+    else runs what it cannot compile, or too many shapes, uncompiled without a word.
 
     The function raises TrainingError where the network cannot be compiled here.
     """
-    mode = "reduce-overhead" if device == "cuda" and backend == "inductor" else None
-    compiled = torch.compile(network, backend=backend, mode=mode, fullgraph=True, dynamic=False)
+    graphs = device == "cuda" and pieces == 1 and backend == "inductor"
+    compiled = torch.compile(
+        network, backend=backend, mode="reduce-overhead" if graphs else None, fullgraph=True, dynamic=False
+    )
 
     def scores(features: Tensor) -> Tensor:
         try:
@@ -32,7 +38,8 @@ def compiled_scores(network: nn.Module, device: str, backend: str = "inductor") 
 
 
 def _explained(problem: Exception, device: str) -> TrainingError:
-    reason = next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
+    reason = lines[1] if lines[0].endswith("raised:") and len(lines) > 1 else lines[0]
     needs = "Triton, which PyTorch for CUDA brings" if device == "cuda" else "a C++ compiler (g++, clang++, or $CXX)"
     return TrainingError(
         f"--compile: torch.compile failed ({reason}). On this device it needs {needs}; without --compile the run "

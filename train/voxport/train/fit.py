@@ -162,7 +162,7 @@ def _train(job: _Job) -> list[dict[str, float]]:
     done = steps_done(job.folder) if options.resume else 0
     callbacks: list[Callback] = [saver, StepBar()] if options.progress and place.first else [saver]
     valid_labels = torch.from_numpy(job.corpus.speakers[valid])
-    module = build_module(job.facts.recipe, job.corpus, job.device, options.compiled, valid_labels)
+    module = build_module(job.facts.recipe, job.corpus, job.device, options.compiled, options.accumulate, valid_labels)
     with quiet():
         trainer = build_trainer(
             train,
@@ -190,13 +190,15 @@ def _train(job: _Job) -> list[dict[str, float]]:
     return saver.history
 
 
-def build_module(recipe: Recipe, corpus: Corpus, device: str, compiled: bool, valid_labels: Tensor) -> SpeakerModule:
+def build_module(
+    recipe: Recipe, corpus: Corpus, device: str, compiled: bool, accumulate: int, valid_labels: Tensor
+) -> SpeakerModule:
     """A fresh network of `recipe` for `corpus`, ready to train on `device` (cpu or cuda)."""
     torch.manual_seed(recipe.train.seed)
     network = build_network(recipe.model, corpus.frontend.n_mels, len(corpus.labels))
     if device == "cpu":
         use_host_dropout(network)
-    scores = compiled_scores(network, device) if compiled else None
+    scores = compiled_scores(network, device, accumulate) if compiled else None
     return SpeakerModule(network, recipe.train, valid_labels, scores)
 
 

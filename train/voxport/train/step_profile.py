@@ -125,7 +125,8 @@ def _profile(recipe: Recipe, corpus: Corpus, options: ProfileOptions, device: st
     timer = SectionTimer(where)
     phases = Phases(timer, options.warmup, options.steps, OPERATOR_STEPS, options.accumulate)
     train = dataclasses.replace(recipe.train, steps=phases.total)
-    module = build_module(recipe, corpus, device, options.compiled, torch.zeros(1, dtype=torch.long))
+    labels = torch.zeros(1, dtype=torch.long)  # of a validation that does not take place
+    module = build_module(recipe, corpus, device, options.compiled, options.accumulate, labels)
     source = training_source(corpus, np.arange(len(corpus.utterances)), train, where, options.resident)
     steps = TrainingSteps(source, train, 0, Share(0, 1, options.accumulate))
     flop = options.accumulate * _flop(module, next(iter(steps)))

@@ -79,7 +79,7 @@ class Phases(pl.Callback):
         self.total = self._operators + operator_steps  # steps that the run must have
         self.plain_seconds = self.section_seconds = 0.0
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if timer.device.type == "cuda" else [])]
-        self.operators = profile(activities=activities)
+        self.operators = profile(activities=activities, acc_events=True)  # without it torch warns of lost cycles
         self._began = 0.0
 
     def on_train_batch_end(
