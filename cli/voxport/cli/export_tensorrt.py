@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _FROM_CONTRACT = ("input_kind", "precision", "min_frames", "max_frames", "opset")  # of the file behind --onnx
 
 
-def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...]:
+def numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...]:
     """Positive whole numbers with commas between them; none where the option is not given."""
     parts = [] if value is None else [part.strip() for part in value.split(",")]
     if not all(part.isdecimal() and 0 < int(part) < 1 << 31 for part in parts):
@@ -22,8 +22,9 @@ def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     return tuple(int(part) for part in parts)
 
 
-def _three_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
-    found = _numbers(ctx, param, value)
+def three_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """As `numbers`, and exactly three of them."""
+    found = numbers(ctx, param, value)
     if len(found) != 3:
         raise click.BadParameter(f"{value!r} must be three numbers, such as 1,4,16")
     return found
@@ -75,11 +76,11 @@ def _not_beside_onnx() -> None:
     metavar="MIN,OPT,MAX",
     default="1,1,8",
     show_default=True,
-    callback=_three_numbers,
+    callback=three_numbers,
     help="Rows at once: fewest, tuned for, most.",
 )
 @click.option(
-    "--buckets", metavar="N,N,…", callback=_numbers, help="Frames at which profiles end, such as 200,400,1000."
+    "--buckets", metavar="N,N,…", callback=numbers, help="Frames at which profiles end, such as 200,400,1000."
 )
 @click.option("--workspace", "workspace_mib", type=click.IntRange(1), help="Scratch memory in MiB, at most.")
 @click.option("--version-compatible", is_flag=True, help="Also for later TensorRT; slower, carries native code.")

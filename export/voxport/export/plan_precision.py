@@ -1,8 +1,10 @@
 """Which precision a plan really computes in: the proof that half precision did not silently become float.
 
 Two pieces of evidence. The engine inspector names the type of what each layer reads and writes, as far as it
-tells; fused layers and TensorRT 8.6 often do not. And the plan's size: a plan holds every weight, in half or
-in float, so a plan that is smaller than its weights in float must hold many of them in half.
+tells. What counts are the matrix products and convolutions: they do nearly all of the work, while norms and
+sums stay in float on purpose. And the plan's size: a plan holds every weight, in half or in float, so a plan
+that is smaller than its weights in float must hold many of them in half. It decides where the inspector names
+no products, as TensorRT 8.6 often does not.
 """
 
 import json
@@ -28,15 +30,21 @@ _SIZES = {"half": 2, "bfloat": 2, "float": 4, "int8": 1}
 _COPIES = ("reformat", "noop", "constant", "signal", "wait", "shapehosttodevice")  # they compute nothing
 
 
+_PRODUCTS = ("gemm", "conv", "matrixmultiply", "fullyconnected", "mha")  # in a layer's type or its kernel's name
+
+
 @dataclass(frozen=True)
 class PrecisionProof:
     """What was found, over all profiles.
 
-    Counted are layers that compute on floats or int8: `half` and `int8` of them are mostly in that type,
-    by the bytes that they read and write at the shapes that the profiles are tuned for. `untold` are layers
-    of which the inspector tells no type. `half_weights` is the least share of the weights that must be in half.
+    Counted are layers that compute on floats or int8. `half_layers` are mostly in half, by the bytes that they
+    read, write and hold at the shapes that the profiles are tuned for; `half_products` are the products that
+    read half. `untold` are layers of which the inspector tells no type. `half_weights` is the least share of the
+    weights that must be in half.
     """
 
+    products: int
+    half_products: int
     layers: int
     half_layers: int
     int8_layers: int
@@ -53,16 +61,26 @@ class PrecisionProof:
     def half_byte_share(self) -> float:
         return self.half_bytes / self.bytes if self.bytes else 0.0
 
+    @property
+    def half_share(self) -> float:
+        """The share that decides: of the products, or else the best of the others."""
+        if self.products:
+            return self.half_products / self.products
+        return max(self.half_layer_share, self.half_byte_share, self.half_weights)
+
     def __str__(self) -> str:
         return (
-            f"{self.half_layers} of {self.layers} layers ({self.half_layer_share:.0%}) and "
-            f"{self.half_byte_share:.0%} of their bytes in half, {self.int8_layers} layers in int8, "
-            f"{self.untold} layers untold; by the plan's size at least {self.half_weights:.0%} of the weights in half"
+            f"{self.half_products} of {self.products} matrix products, {self.half_layers} of {self.layers} layers "
+            f"({self.half_layer_share:.0%}) and {self.half_byte_share:.0%} of their bytes in half, "
+            f"{self.int8_layers} layers in int8, {self.untold} layers untold; by the plan's size at least "
+            f"{self.half_weights:.0%} of the weights in half"
         )
 
     def facts(self) -> dict[str, float]:
         """The figures, for the file beside the plan."""
         return {
+            "products": self.products,
+            "half_products": self.half_products,
             "layers": self.layers,
             "half_layers": self.half_layers,
             "int8_layers": self.int8_layers,
@@ -74,7 +92,7 @@ class PrecisionProof:
 
     def check(self, precision: Precision) -> None:
         """Raise ExportError, with the figures, where a plan of `precision` is mostly something else."""
-        if precision == "fp16" and max(self.half_layer_share, self.half_byte_share, self.half_weights) < _MOSTLY:
+        if precision == "fp16" and self.half_share < _MOSTLY:
             raise ExportError(
                 f"the plan was asked for in half precision and came out mostly in float: {self}; nothing was written"
             )
@@ -90,24 +108,44 @@ def precision_proof(inspections: Iterable[str], plan_bytes: int, weights: int) -
     Raises:
         ExportError: the inspector's answer is not what any known version gives.
     """
-    layers = half_layers = int8_layers = untold = total = half_total = 0
+    counts = _Counts()
     for text in inspections:
         for layer in _layers(text):
-            sizes = _sizes(layer)
-            if sizes is None:
-                untold += 1
-                continue
-            if not sizes or str(layer.get("LayerType", "")).lower() in _COPIES:
-                continue
-            layers += 1
-            whole = sum(sizes.values())
-            half_layers += 2 * sizes.get("half", 0) >= whole
-            int8_layers += sizes.get("int8", 0) > 0
-            total += whole
-            half_total += sizes.get("half", 0)
-    return PrecisionProof(
-        layers, half_layers, int8_layers, total, half_total, untold, half_weights(plan_bytes, weights)
-    )
+            counts.add(layer)
+    return PrecisionProof(**vars(counts), half_weights=half_weights(plan_bytes, weights))
+
+
+@dataclass
+class _Counts:
+    """Sums over layers; the names are those of the proof."""
+
+    products: int = 0
+    half_products: int = 0
+    layers: int = 0
+    half_layers: int = 0
+    int8_layers: int = 0
+    bytes: int = 0
+    half_bytes: int = 0
+    untold: int = 0
+
+    def add(self, layer: Mapping[str, Any]) -> None:
+        kind = str(layer.get("LayerType", "")).casefold()
+        if kind in _COPIES:
+            return
+        sizes = _sizes(layer)
+        if sizes is None:
+            self.untold += 1
+        if not sizes:
+            return
+        whole, half = sum(sizes.values()), sizes.get("half", 0)
+        self.layers += 1
+        self.half_layers += 2 * half >= whole
+        self.int8_layers += sizes.get("int8", 0) > 0
+        self.bytes += whole
+        self.half_bytes += half
+        if any(word in f"{kind} {layer.get('TacticName', '')}".casefold() for word in _PRODUCTS):
+            self.products += 1
+            self.half_products += _reads_half(layer)
 
 
 def half_weights(plan_bytes: int, weights: int) -> float:
@@ -152,6 +190,13 @@ def _sizes(layer: Mapping[str, Any]) -> dict[str, int] | None:
         sizes[kind] = sizes.get(kind, 0) + _SIZES[kind] * _volume([weights.get("Count")])
         told = True  # a layer computes in the type of its weights
     return sizes if told else None
+
+
+def _reads_half(layer: Mapping[str, Any]) -> bool:
+    """Whether a product's operands are in half; what is added to it may be in float."""
+    weights = layer.get("Weights")
+    own = _kind(weights.get("Type")) if isinstance(weights, dict) else None
+    return own == "half" if own in _SIZES else any(_type_of(each) == "half" for each in _listed(layer, "Inputs"))
 
 
 def _listed(layer: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -1,0 +1,150 @@
+"""From a checkpoint, an ONNX model or a TensorRT plan to a model of an NVIDIA Triton repository."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxport.export.artefact import ExportOptions, export_onnx
+from voxport.export.errors import ExportError
+from voxport.export.files import cannot_write
+from voxport.export.proven import report_stem
+from voxport.export.staging import Staging, check_output
+from voxport.export.triton_config import LABELS_FILE, WARMUP_LENGTHS, Served, TritonOptions, config_text
+from voxport.export.triton_files import PERF_FILE, labels_text, perf_input, readme_text, warmup_lengths
+from voxport.runtime.backend import expected_tensors
+from voxport.runtime.contract import METADATA_KEY
+from voxport.runtime.contract_io import contract_of
+from voxport.runtime.file_kind import first_bytes, is_plan
+from voxport.runtime.onnx_file import TensorSpec, read_onnx
+from voxport.runtime.plan_file import read_plan, read_sidecar, sidecar_path
+
+_ZIP = b"PK\x03\x04"  # a checkpoint
+_REPORTS = (".json", ".md", ".png")
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """A finished model of a repository: its folder, the files in it, and what the client must know."""
+
+    folder: str
+    files: tuple[str, ...]
+    backend: str
+    max_batch: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    speakers: int
+    precision: str
+
+
+def export_triton(
+    model: str | os.PathLike[str],
+    repository: str | os.PathLike[str],
+    options: TritonOptions,
+    graph: ExportOptions | None = None,
+) -> TritonModel:
+    """Write `repository`/NAME: version 1 of the model, config.pbtxt, labels, contract, README.
+
+    `model` is an ONNX model or a plan of voxport, or a checkpoint, which is exported to ONNX by `graph` and
+    proven first. The folder appears whole or not at all; an existing one is replaced only with graph.force.
+
+    Raises:
+        ParityError: the checkpoint's ONNX model gives other answers.
+        ExportError: the options do not fit the model, or the folder exists or cannot be written.
+        ContractError: the model is damaged, or none of voxport's.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    chosen, source = graph or ExportOptions(), Path(model)
+    output = Path(repository) / options.name
+    check_output(output, chosen.force, folder=True)
+    if first_bytes(source) != _ZIP:
+        return _write(source, output, options)
+    with tempfile.TemporaryDirectory(prefix="voxport-") as folder:  # a server may be watching the repository
+        made = Path(folder) / "model.onnx"
+        export_onnx(source, made, chosen)
+        return _write(made, output, options)
+
+
+def preview(model: str | os.PathLike[str], options: TritonOptions) -> str:
+    """The config.pbtxt that `export_triton` would write for an ONNX model or a plan. Raises as that does."""
+    source = Path(model)
+    if first_bytes(source) == _ZIP:
+        raise ExportError(f"{source}: is a checkpoint, whose ONNX model is not made in a dry run; give the ONNX model")
+    served, _ = _served(source)
+    return config_text(served, options.fitted(served))
+
+
+def _write(source: Path, output: Path, options: TritonOptions) -> TritonModel:
+    served, built_with = _served(source)
+    options = options.fitted(served)
+    texts = {
+        "config.pbtxt": config_text(served, options),
+        LABELS_FILE: labels_text(served.contract),
+        "contract.json": json.dumps(json.loads(served.contract.to_json()), indent=1, ensure_ascii=False) + "\n",
+        PERF_FILE: perf_input(served, options),
+        "README.md": readme_text(served, options, built_with),
+    }
+    try:
+        with Staging(output, folder=True) as staging:
+            home = staging.artefact
+            (home / "1").mkdir(parents=True)
+            (home / "warmup").mkdir()
+            shutil.copyfile(source, home / "1" / served.file)
+            for name, text in texts.items():
+                (home / name).write_text(text, encoding="utf-8")
+            (home / "warmup" / WARMUP_LENGTHS).write_bytes(warmup_lengths(served))
+            for suffix in _REPORTS:  # of a model that was exported here or has its report beside it
+                report = Path(f"{report_stem(source)}{suffix}")
+                if report.is_file():
+                    shutil.copyfile(report, home / f"parity{suffix}")
+            files = sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
+            staging.name()
+    except OSError as problem:
+        raise cannot_write(output, problem) from problem
+    shapes = served.inputs, served.outputs
+    facts = len(served.contract.labels), served.contract.precision
+    return TritonModel(str(output), tuple(files), served.by, options.max_batch or 0, *shapes, *facts)
+
+
+def _served(path: Path) -> tuple[Served, dict[str, str]]:
+    """What the file is, and what a plan was built with."""
+    if is_plan(path):
+        return _served_plan(path)
+    file = read_onnx(path, METADATA_KEY, graph=True)
+    contract = contract_of(file, path)
+    inputs = _in_order(file.inputs)
+    if [spec.name for spec in inputs] != [contract.input_kind, "lengths"]:
+        names = ", ".join(spec.name for spec in file.inputs)
+        raise ExportError(f"{path}: has the inputs {names}; serve a model that voxport export onnx wrote")
+    return Served("onnxruntime", contract, inputs, file.outputs), {}
+
+
+def _in_order(inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(sorted(inputs, key=lambda spec: spec.name == "lengths"))
+
+
+def _served_plan(path: Path) -> tuple[Served, dict[str, str]]:
+    file = read_sidecar(path)
+    read_plan(path, file)  # raises where the two do not belong together
+    built_with = dict(file.built_with)
+    inputs, outputs = expected_tensors(file.contract)
+    if built_with.get("tensorrt", "").startswith("8."):  # it has no int64
+        inputs = tuple(dataclasses.replace(s, dtype="int32") if s.name == "lengths" else s for s in inputs)
+    profiles = _profiles(json.loads(sidecar_path(path).read_bytes()).get("profiles"), file.contract.input_kind)
+    if not profiles:
+        raise ExportError(
+            f"{sidecar_path(path)}: does not say the plan's profiles; build it with voxport export tensorrt"
+        )
+    return Served("tensorrt", file.contract, inputs, outputs, profiles), built_with
+
+
+def _profiles(found: Any, kind: str) -> tuple[tuple[int, int], ...]:
+    """Largest rows and length of each profile, from the file beside a plan; none where they are not told."""
+    try:
+        return tuple((int(each[kind][2][0]), int(each[kind][2][1])) for each in found)
+    except (TypeError, KeyError, IndexError, ValueError):
+        return ()
