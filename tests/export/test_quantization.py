@@ -165,7 +165,7 @@ def test_what_cannot_calibrate_is_refused(exported: Exported, corpus: Path, tmp_
         attempt(QuantizeOptions(keep_float=10))
     for wrong in ({"count": 0}, {"keep_float": -1}, {"budget": 0.0}, {"budget": float("nan")}):
         with pytest.raises(ExportError, match=r"give "):
-            QuantizeOptions(**wrong)  # type: ignore[arg-type]
+            QuantizeOptions(**wrong)
 
 
 def test_simulation_rounds_products_and_nothing_else(exported: Exported) -> None:

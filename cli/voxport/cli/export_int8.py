@@ -23,17 +23,11 @@ _NAMES = {
 }
 
 
-class LayerCount(click.ParamType):
+def _layer_count(_: click.Context, __: click.Parameter, value: str) -> int | str:
     """A number of layers, or `auto`."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "auto" or isinstance(value, int):
-            return value
-        if not str(value).isdecimal():
-            self.fail(f"{value!r} is neither a number of layers nor auto", param, ctx)
-        return int(value)
+    if value != "auto" and not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number of layers nor auto")
+    return value if value == "auto" else int(value)
 
 
 def int8_options(command: F) -> F:
@@ -49,7 +43,7 @@ def int8_options(command: F) -> F:
         ),
         click.option(
             "--keep-float",
-            type=LayerCount(),
+            callback=_layer_count,
             metavar="N|auto",
             default="auto",
             show_default=True,
