@@ -10,9 +10,7 @@ from voxport.benchmarks.variants import Variant, chosen
 from voxport.runtime.contract import Contract, InputKind
 from voxport.runtime.contract_io import file_sha256, read_contract
 from voxport.runtime.errors import LengthError, VoxportError
-from voxport.runtime.file_kind import first_bytes, is_plan
-
-ZIP = b"PK\x03\x04"  # TorchScript and .pt2 files are zip archives
+from voxport.runtime.file_kind import is_plan, is_torch_file
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,10 @@ def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) 
 
 def _model(subject: Subject, path: Path) -> Subject:
     """Anything but an ONNX model goes through the runtime's own choice of back end."""
-    if path.suffix.lower() == ".onnx" or not _is_other(path):
+    if not (is_plan(path) or is_torch_file(path)):
         return subject
     device = "tensorrt" if is_plan(path) else subject.spec.device
     return dataclasses.replace(subject, spec=dataclasses.replace(subject.spec, kind="artefact", device=device))
-
-
-def _is_other(path: Path) -> bool:
-    return is_plan(path) or first_bytes(path) == ZIP
 
 
 def _variants(more: Mapping[str, Variant], own: Sequence[Subject], baseline: Subject, ending: str) -> Iterator[Subject]:
