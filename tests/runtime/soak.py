@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from voxport.runtime import Batcher, BatcherOptions, SpeakerIdentifier, VoxportError
+from voxport.runtime import (
+    Batcher,
+    BatcherOptions,
+    Gallery,
+    GalleryScorer,
+    SpeakerIdentifier,
+    Stream,
+    Timeline,
+    VoxportError,
+)
 from voxport.runtime.lengths import LengthRange
 
 
@@ -38,13 +47,18 @@ class Soak:
         self.noise = self.random.uniform(-0.5, 0.5, self.longest).astype(np.float32)
         self.file = folder / "sound.flac"
         soundfile.write(self.file, self.noise[: (self.shortest + self.longest) // 2], self.rate)
+        self.gallery = Gallery(self.identifier.contract)
+        self.gallery.enroll("first", self.identifier.embed(self.noise, self.rate))
+        self.gallery_file = folder / "people.gallery"
+        self.stream = Stream(self.identifier, self.rate)  # one for the whole soak: live sound has no end
+        self.streamed = 0
 
     def sound(self) -> Any:
         return self.noise[: int(self.random.integers(self.shortest, self.longest + 1))]
 
     def ask(self, batcher: Batcher, number: int) -> None:
         """One call; the kind goes by its number."""
-        kind = number % 10
+        kind = number % 13
         if kind == 0:
             self.identifier.identify(self.file)
         elif kind == 1:
@@ -57,8 +71,38 @@ class Soak:
                 future.result()
         elif kind == 4:
             self.identifier.embed(self.sound(), self.rate)
+        elif kind == 5:
+            self.enroll()
+        elif kind == 6:
+            self.listen()
+        elif kind == 7:
+            scorer = GalleryScorer(self.identifier, self.gallery, threshold=0.5)
+            Timeline(self.identifier, scorer=scorer).segments(iter([self.sound(), self.sound()]), self.rate)
         else:
             self.identifier.identify(self.sound(), self.rate)
+
+    def enroll(self) -> None:
+        """Somebody comes, is found, verified and written down, and goes."""
+        voice = self.identifier.embed(self.sound(), self.rate)
+        self.gallery.enroll("guest", voice)
+        self.gallery.identify(voice)
+        self.gallery.verify("guest", voice)
+        self.gallery.save(self.gallery_file)
+        Gallery.load(self.gallery_file, self.identifier.contract)
+        self.gallery.remove("guest")
+        with contextlib.suppress(VoxportError):
+            self.gallery.verify("guest", voice)
+
+    def listen(self) -> None:
+        """Chunks of any size, now and then a bad one, and sometimes a new beginning."""
+        chunk = self.sound()[: int(self.random.integers(1, self.rate))]
+        self.stream.push(chunk)
+        with contextlib.suppress(VoxportError):
+            self.stream.push(chunk.astype(np.uint8))
+        self.streamed += 1
+        if self.streamed % 100 == 0:
+            self.stream.close()
+            self.stream.reset()
 
 
 def main() -> None:

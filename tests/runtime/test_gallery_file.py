@@ -499,3 +499,19 @@ for turn in range(8):
     counts = {entry.speaker: entry.utterances for entry in Gallery.load(path, tiny.contract).speakers}
     assert counts.pop("everybody") == 24
     assert counts == {f"{which}-{turn}": 1 for which in "abc" for turn in range(8)}
+
+
+# --- names that no file can have ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a\0b.gallery", "\ud800.gallery"])
+def test_an_impossible_name_is_refused_as_such(tiny: TinyModel, name: str) -> None:
+    gallery = Gallery(tiny.contract)
+    for work in (lambda: Gallery.load(name, None), lambda: gallery.save(name), lambda: edit(name, tiny)):
+        with pytest.raises(GalleryError, match="cannot be the name of a file"):
+            work()
+
+
+def edit(name: str, tiny: TinyModel) -> None:
+    with Gallery.edit(name, tiny.contract):
+        raise AssertionError("it was opened")

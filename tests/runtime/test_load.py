@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, features, make_tiny
 from voxport.cli.root import cli
-from voxport.runtime import BackendOptions, SpeakerIdentifier, VoxportError, load_backend
+from voxport.runtime import BackendOptions, SpeakerIdentifier, VoxportError, load_backend, read_contract
 from voxport.runtime.backend import Answer
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError, ContractError
@@ -326,3 +326,10 @@ def test_identify_says_what_runs_where(tiny: TinyModel, tmp_path: Path) -> None:
     wrong = CliRunner().invoke(cli, [*arguments[:-1], "tensorrt"])
     assert wrong.exit_code == 1
     assert wrong.stderr.startswith("error: device 'tensorrt' was asked for")
+
+
+@pytest.mark.parametrize("name", ["a\0b.onnx", "a\0b.plan", "a\0b.pt2", "\ud800.onnx", "\ud800.engine"])
+def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    for read in (read_contract, load_backend, SpeakerIdentifier.load):
+        with pytest.raises(ContractError):
+            read(name)

@@ -1,4 +1,4 @@
-"""Memory stays flat: two thousand questions of mixed lengths, of every kind, in a fresh process."""
+"""Memory stays flat: two thousand questions of mixed lengths, of every kind, galleries and streams among them."""
 
 import json
 import os

@@ -27,9 +27,15 @@ def first_bytes(path: str | os.PathLike[str]) -> bytes:
             return b""
         with open(path, "rb") as file:
             return file.read(4)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL or half a character, which no file's name can hold
         return b""
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:
+    """In small letters; none for a name that no file can have, which is left to the reader of ONNX to refuse."""
+    try:
+        if b"\0" in os.fsencode(path):
+            return ""
+    except UnicodeEncodeError:  # half a character
+        return ""
     return os.path.splitext(os.fspath(path))[1].lower()

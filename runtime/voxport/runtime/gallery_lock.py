@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from voxport.runtime.errors import GalleryError
+from voxport.runtime.npz_file import check_file_name
 
 _PAUSE_S = 0.02
 
@@ -20,6 +21,7 @@ def locked(path: Path, timeout_s: float) -> Iterator[None]:
         GalleryError: another process or thread still holds it after `timeout_s` seconds, or the folder
             cannot be written.
     """
+    check_file_name(path)
     target = Path(os.path.realpath(path))
     lock = target.with_name(f".{target.name}.lock")
     give_up = time.monotonic() + timeout_s

@@ -57,6 +57,7 @@ def _write_arrays(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
 
 def _replace(path: Path, write: "Callable[[IO[bytes]], None]") -> None:
     """Let `write` fill a file beside `path`, then put it in its place, through a link if it is one."""
+    check_file_name(path)
     target = Path(os.path.realpath(path))
     part = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -74,6 +75,16 @@ def _replace(path: Path, write: "Callable[[IO[bytes]], None]") -> None:
         raise GalleryError(f"{path}: cannot be written ({problem.strerror or problem})") from problem
 
 
+def check_file_name(path: Path) -> None:
+    """Raise GalleryError for a name that no file can have, which the system's calls would raise ValueError for."""
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half a character
+        possible = False
+    if not possible:
+        raise GalleryError(f"{str(path)!r}: cannot be the name of a file; give another")
+
+
 @contextlib.contextmanager
 def open_npz(path: Path, kind: str, names: Collection[str]) -> "Iterator[NpzReader]":
     """Open a file that must hold the arrays `names`, no more and no less. `kind` is for messages.
@@ -81,6 +92,7 @@ def open_npz(path: Path, kind: str, names: Collection[str]) -> "Iterator[NpzRead
     Raises:
         GalleryError: the file is missing or no such file; or, while it is read, damaged.
     """
+    check_file_name(path)
     try:
         # A pipe would wait for ever and a device has no end, so the kind is asked before the file is opened.
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -72,6 +72,8 @@ def read_onnx(path: str | os.PathLike[str], key: str, *, graph: bool = False) ->
         raise ContractError(
             f"{name}: cannot be read ({problem.strerror or problem}); give a voxport model"
         ) from problem
+    except ValueError as problem:  # a NUL or half a character, which no file's name can hold
+        raise ContractError(f"{name!r}: cannot be the name of a file ({problem}); give a voxport model") from problem
 
 
 @contextlib.contextmanager
