@@ -89,6 +89,9 @@ export function readContract(bytes) {
       "This model takes features, not sound. Export it for the browser with: voxport export onnx … --input waveform",
     );
   }
+  if (data.outputs !== undefined && !data.outputs.includes?.("scores")) {
+    throw new UserError("This model gives embeddings, not speakers. Export it again with: --output both");
+  }
   const whole = (value, least, most) => Number.isInteger(value) && value >= least && value <= most;
   const { labels, frontend, golden, rejection } = data;
   const sound =

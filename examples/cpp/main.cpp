@@ -21,7 +21,7 @@ void identify(const std::string& path, const std::string& file, size_t most) {
     throw std::runtime_error(file + ": " + std::to_string(sound.rate) + " Hz, the model takes " + rate +
                              " Hz; resample it: ffmpeg -i IN -ar " + rate + " -c:a pcm_s16le OUT.wav");
   }
-  const std::vector<float> scores = model.run(sound.samples).scores;
+  const std::vector<float> scores = model.scores(sound.samples);
   const std::vector<double> shares = voxport::probabilities(scores);
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});

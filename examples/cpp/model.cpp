@@ -55,6 +55,9 @@ Contract parse(const std::string& text) {
   if (data.at("input_kind") != "waveform") {
     throw std::runtime_error("the model takes features; export it with: voxport export onnx … --input waveform");
   }
+  if (data.contains("outputs") && data["outputs"].front() != "scores") {
+    throw std::runtime_error("the model gives embeddings, not speakers; export it again with --output both");
+  }
   const json& frontend = data.at("frontend");
   Contract contract;
   contract.labels = data.at("labels").get<std::vector<std::string>>();
@@ -73,11 +76,6 @@ std::string seconds(int64_t samples, const Contract& contract) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2f s", static_cast<double>(samples) / static_cast<double>(contract.sample_rate));
   return text;
-}
-
-std::vector<float> copied(const Ort::Value& tensor) {
-  const float* data = tensor.GetTensorData<float>();
-  return {data, data + tensor.GetTensorTypeAndShapeInfo().GetElementCount()};
 }
 
 }  // namespace
@@ -99,7 +97,7 @@ Model::Model(const std::string& path, int threads) : path_(path), env_(ORT_LOGGI
   check_golden();
 }
 
-Answer Model::run(const std::vector<float>& samples) const {
+std::vector<float> Model::scores(const std::vector<float>& samples) const {
   const auto count = static_cast<int64_t>(samples.size());
   if (count < contract_.shortest || count > contract_.longest) {
     throw std::runtime_error(seconds(count, contract_) + " is too " + (count < contract_.shortest ? "short" : "long") +
@@ -118,18 +116,18 @@ Answer Model::run(const std::vector<float>& samples) const {
       Ort::Value::CreateTensor<float>(memory, const_cast<float*>(samples.data()), samples.size(), shape.data(), 2),
       Ort::Value::CreateTensor<int64_t>(memory, &length, 1, rows.data(), 1)};
   const std::array<const char*, 2> input_names{"waveform", "lengths"};
-  const std::array<const char*, 2> output_names{"scores", "embedding"};
-  const auto outputs =
-      session_.Run(Ort::RunOptions{nullptr}, input_names.data(), inputs.data(), 2, output_names.data(), 2);
-  return {copied(outputs[0]), copied(outputs[1])};
+  const char* const output_name = "scores";
+  const auto outputs = session_.Run(Ort::RunOptions{nullptr}, input_names.data(), inputs.data(), 2, &output_name, 1);
+  const float* data = outputs[0].GetTensorData<float>();
+  return {data, data + outputs[0].GetTensorTypeAndShapeInfo().GetElementCount()};
 }
 
 // Does this file, on this machine, still give the answer that PyTorch gave?
 void Model::check_golden() const {
-  const std::vector<float> scores = run(contract_.golden_input).scores;
-  bool equal = scores.size() == contract_.golden_scores.size() && scores.size() == contract_.labels.size();
-  for (size_t i = 0; equal && i < scores.size(); ++i) {
-    equal = std::abs(scores[i] - contract_.golden_scores[i]) <= contract_.golden_tolerance;  // false for NaN too
+  const std::vector<float> found = scores(contract_.golden_input);
+  bool equal = found.size() == contract_.golden_scores.size() && found.size() == contract_.labels.size();
+  for (size_t i = 0; equal && i < found.size(); ++i) {
+    equal = std::abs(found[i] - contract_.golden_scores[i]) <= contract_.golden_tolerance;  // false for NaN too
   }
   if (!equal) throw std::runtime_error(path_ + ": the model no longer gives its recorded answer; export it again");
 }

@@ -21,11 +21,6 @@ struct Contract {
   double golden_tolerance = 0;
 };
 
-struct Answer {
-  std::vector<float> scores;     // one for each label
-  std::vector<float> embedding;  // of unit length: compare two voices by their dot product
-};
-
 // Throws std::runtime_error where the file is not a waveform-input model of this contract version, or no longer
 // gives the answer that was recorded when it was written, and Ort::Exception where ONNX Runtime fails.
 class Model {
@@ -34,9 +29,11 @@ class Model {
 
   const Contract& contract() const { return contract_; }
 
-  // Mono samples in [-1, 1] at the contract's rate. Throws where they are too few, too many, or not finite.
-  // Any number of threads may call this at once.
-  Answer run(const std::vector<float>& samples) const;
+  // One score for each label. Takes mono samples in [-1, 1] at the contract's rate, and throws where they are too
+  // few, too many, or not finite. Any number of threads may call this at once.
+  //
+  // The graph's other output, `embedding`, is a vector of unit length: compare two voices by their dot product.
+  std::vector<float> scores(const std::vector<float>& samples) const;
 
  private:
   void check_golden() const;

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.runtime.test_example_cpp import embedding_only
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
 from voxport.runtime.contract import Rejection
@@ -113,6 +114,7 @@ def test_strangers_lengths_and_mistakes_are_told_in_words(
     steps = [
         ({"sound": sounds[1]}, "Load a model first."),
         ({"model": tiny.path}, "takes features, not sound"),
+        ({"model": embedding_only(tmp_path, tiny_waveform)}, "gives embeddings, not speakers"),
         ({"model": tmp_path / "cut.onnx"}, "damaged"),
         ({"model": tmp_path / "changed.onnx"}, "does not give its recorded answer"),
         ({"model": picky.path}, ""),
@@ -128,8 +130,8 @@ def test_strangers_lengths_and_mistakes_are_told_in_words(
         assert words in page["error"]
         assert bool(page["error"]) == bool(words)
         assert page["answer"] is None or not words
-    assert [page["enabled"] for page in shown[:5]] == [False, False, False, False, True]
-    for page in (shown[6], shown[7]):
+    assert [page["enabled"] for page in shown[:6]] == [False, False, False, False, False, True]
+    for page in (shown[7], shown[8]):
         assert page["answer"]["known"] is False
         assert page["best"].startswith("Nobody whom the model knows")
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import soundfile
 
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier
-from voxport.runtime.contract import Rejection
+from voxport.runtime.contract import Array, Rejection
 from voxport.runtime.lengths import LengthRange
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
@@ -150,6 +151,7 @@ def test_what_it_cannot_use_is_refused_in_words(
         (tmp_path / "bare.onnx", good, "has no voxport contract"),
         (tmp_path / "broken.onnx", good, "broken.onnx: "),
         (tmp_path / "none.onnx", good, "none.onnx"),
+        (embedding_only(tmp_path, tiny_waveform), good, "gives embeddings, not speakers"),
     ]
     for model, sound, words in cases:
         result = run(model, sound)
@@ -159,10 +161,17 @@ def test_what_it_cannot_use_is_refused_in_words(
     assert run().returncode == 2
 
 
+def embedding_only(folder: Path, model: TinyModel) -> Path:
+    """A model file whose contract says that it has no scores."""
+    contract = model.contract
+    golden = replace(contract.golden, embedding=Array.of(model.embedding(contract.golden.input.values)))
+    text = contract.replace(outputs=("embedding",), golden=golden).to_json()
+    save(folder / "embedding.onnx", tiny_graph("waveform", model.project, model.classes), text)
+    return folder / "embedding.onnx"
+
+
 def test_the_lengths_of_every_framing(run: Run, tmp_path: Path) -> None:
     """Its count of samples is Python's, whichever way a frontend frames."""
-    from dataclasses import replace
-
     for framing in ("center_reflect", "snip_edges", "mirror_edges", "pad_end"):
         model = make_tiny(tmp_path / "m.onnx", "waveform", frontend=replace(FRONTEND, framing=framing))
         allowed = LengthRange.of_sound(model.contract)

@@ -1,6 +1,7 @@
 """Streams and timelines among enrolled speakers: the gallery's cosines, its threshold, strangers unknown."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,18 @@ from click.testing import CliRunner, Result
 
 from tests.runtime.tiny_models import FRONTEND, TinyModel, make_tiny, tone
 from voxport.cli.root import cli
-from voxport.runtime import Gallery, GalleryError, GalleryScorer, SpeakerIdentifier, Stream, Timeline
+from voxport.runtime import (
+    Answer,
+    Contract,
+    Gallery,
+    GalleryError,
+    GalleryScorer,
+    SpeakerIdentifier,
+    Stream,
+    Timeline,
+    VoxportError,
+)
+from voxport.runtime.contract import Array
 from voxport.runtime.frontend import compute_features
 
 # The tiny model's windows are 0.6 s at most.
@@ -112,6 +124,28 @@ def test_nobody_and_another_model_are_refused(
     other = SpeakerIdentifier.load(make_tiny(model_path, seed=3, checkpoint_sha256="0" * 64).path)
     with pytest.raises(GalleryError, match="another model"):
         GalleryScorer(other, gallery)
+
+
+def test_a_model_without_that_output_is_refused_at_once(tiny: TinyModel, gallery: Gallery) -> None:
+    golden = replace(tiny.contract.golden, embedding=Array.of(tiny.embedding(tiny.contract.golden.input.values)))
+    for outputs, makes in (
+        (("scores",), lambda model: GalleryScorer(model, gallery)),
+        (("embedding",), Stream),
+        (("embedding",), Timeline),
+    ):
+        contract = tiny.contract.replace(outputs=outputs, golden=golden)
+        with pytest.raises(VoxportError, match="export it again with --output both"):
+            makes(SpeakerIdentifier(Fixed(contract)))
+
+
+class Fixed:
+    """A back end that is never asked."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+
+    def run(self, inputs: object, lengths: object) -> Answer:
+        raise AssertionError("it was asked")
 
 
 # --- from the command line ----------------------------------------------------------------------------

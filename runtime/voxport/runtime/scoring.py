@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.backend import need_output
 from voxport.runtime.errors import GalleryError, VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 
@@ -47,9 +48,14 @@ class ModelScorer:
     """The speakers that the model was trained on, and the threshold that its contract carries."""
 
     def __init__(self, identifier: SpeakerIdentifier) -> None:
-        """Score with `identifier`, which other threads may use as well."""
+        """Score with `identifier`, which other threads may use as well.
+
+        Raises:
+            VoxportError: the model was exported without scores.
+        """
         self._identifier = identifier
         contract = identifier.contract
+        need_output(contract, "scores")
         self.speakers = contract.labels
         self.scale = contract.score_scale
         self.threshold = None if contract.rejection is None else contract.rejection.threshold
@@ -82,8 +88,10 @@ class GalleryScorer:
 
         Raises:
             GalleryError: nobody is enrolled, the gallery is of another model, or the threshold is no cosine.
+            VoxportError: the model was exported without embeddings.
         """
         contract = identifier.contract
+        need_output(contract, "embedding")
         gallery.check_model(contract)
         state = gallery.state
         if not state.names:
