@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.conftest import FAKE, QUICK, Folder, write_models
+from tests.runtime.tiny_models import FRONTEND
 from voxport.benchmarks.backends import KINDS, import_libraries, open_backend
 from voxport.benchmarks.beside import cold_starts
-from voxport.benchmarks.evidence import Accuracy, Energy, Floor, Limits, Memory, Probe, Served, Work
+from voxport.benchmarks.evidence import Accuracy, ColdSample, Energy, Floor, Limits, Memory, Probe, Served, Work
 from voxport.benchmarks.latency import measure
 from voxport.benchmarks.pareto import draw_pareto, frontier, truth_of
-from voxport.benchmarks.plan import BackendSpec, Cell, LatencySettings, TruthSettings
+from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec, LatencySettings, TruthSettings
+from voxport.benchmarks.process import WorkerError
+from voxport.benchmarks.protocol import Cold, Colded
 from voxport.benchmarks.report import LatencyReport, ReportError, Row
-from voxport.benchmarks.subjects import gather
+from voxport.benchmarks.session import Session, Steps
+from voxport.benchmarks.subjects import Subject, gather
 from voxport.benchmarks.summary import Beside, make_rows
 from voxport.benchmarks.variants import VARIANTS, chosen
 from voxport.cli.bench_options import ALSO
@@ -81,7 +85,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> LatencyReport:
         timeout=240,
         also=("openvino", "eager_cuda", "onnx_cuda"),
         trace=str(folder / "lengths.txt"),
-        truth=TruthSettings(cold_starts=10),
     )
     return measure([folder / "right.onnx"], checkpoint, settings, command=FAKE)
 
@@ -107,21 +110,63 @@ def test_a_trace_alone_is_timed_and_written_down(told: LatencyReport) -> None:
     assert (block.energy.joules is None) == block.energy.source.startswith(("no energy", "the energy"))
 
 
-def test_cold_starts_are_medians_of_fresh_processes(told: LatencyReport) -> None:
-    assert [cold.backend for cold in told.cold_starts] == ["eager", "right.onnx"]
-    for cold in told.cold_starts:
-        assert len(cold.samples) == 10
-        assert cold.process_ms.median > 1.0  # Python itself takes longer than that to start
-        assert cold.total_ms.median >= cold.load_ms.median
-        assert cold.total_ms.low is not None
-        assert cold.total_ms.level >= 0.95
+class FakeWorker:
+    """Answers a cold start with the times that its number tells; the third of "m" crashes."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.started = number, 1_000
+
+    def __enter__(self) -> "FakeWorker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def ask(self, request: Cold, answer: type[Colded], timeout: float) -> Colded:
+        if request.backend.name == "m" and self.number == 5:
+            raise WorkerError("ended with exit code 7")
+        ms = 1_000_000 * (1 + self.number // 2)
+        return Colded(ColdSample(0, ms, 2 * ms, 3 * ms, 4 * ms), ready=1_000 + 5 * ms)
+
+
+def cold_session(count: int) -> Session:
+    subjects = {
+        name: Subject(BackendSpec(name, "eager", "", role, "features", "cpu", 1), "", 0)
+        for name, role in (("eager", "baseline"), ("twin", "control"), ("m", "candidate"))
+    }
+    settings = LatencySettings(truth=TruthSettings(cold_starts=count))
+    session = Session(
+        subjects,  # type: ignore[arg-type]
+        (Cell(1, 10), Cell(4, 10), Cell(1, 20)),
+        InputSpec(FRONTEND, 1),
+        settings,
+        Steps(lambda *_: None),
+        FAKE,
+    )
+    numbers = iter(range(1000))
+    session.start = lambda: FakeWorker(next(numbers))  # type: ignore[method-assign, assignment, return-value]
+    return session
+
+
+def test_cold_starts_are_medians_of_fresh_processes() -> None:
+    session = cold_session(11)
+    eager, model = cold_starts(session)
+    assert (eager.backend, model.backend) == ("eager", "m")  # not the control
+    assert (eager.cell, eager.new_cell) == (Cell(1, 10), Cell(1, 20))
+    assert len(eager.samples) == 11
+    estimates = (eager.process_ms, eager.imports_ms, eager.load_ms, eager.first_ms, eager.new_shape_ms, eager.total_ms)
+    assert [one.median / eager.imports_ms.median for one in estimates if one] == [5.0, 1.0, 2.0, 3.0, 4.0, 11.0]
+    assert eager.imports_ms.low is not None
+    assert eager.imports_ms.low < eager.imports_ms.median
+    assert eager.samples[0].process == 5_000_000  # from the start of the process until it could be asked
+    assert len(model.samples) == 2  # what crashed is not tried again, and told
+    assert [(one.backend, one.stage, one.reason) for one in session.failures] == [
+        ("m", "cold", "ended with exit code 7")
+    ]
 
 
 def test_a_run_without_cold_starts_has_none() -> None:
-    class Session:
-        settings, cells = LatencySettings(), (Cell(1, 10), Cell(1, 20))
-
-    assert cold_starts(Session()) == ()  # type: ignore[arg-type]
+    assert cold_starts(cold_session(0)) == ()
 
 
 def rows_of(report: LatencyReport, beside: Beside) -> tuple[Row, ...]:
