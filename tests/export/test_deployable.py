@@ -25,6 +25,10 @@ KINDS = {
     "mean": dataclasses.replace(OPTIONS, pooling="mean"),
     "attentive statistics": dataclasses.replace(OPTIONS, pooling="attentive_statistics"),
     "stacked frames": dataclasses.replace(OPTIONS, stack_frames=4, pooling="attentive_statistics"),
+    "aggregated layers": dataclasses.replace(
+        OPTIONS, pooling="attentive_statistics", stack_frames=3, aggregate_layers=True, embedding_size=6
+    ),
+    "a narrow embedding without batch norm": dataclasses.replace(OPTIONS, embedding_size=6, batch_norm=False),
     "maximum, no batch norm": dataclasses.replace(OPTIONS, pooling="self_attention_max", batch_norm=False),
     "transformer": dataclasses.replace(OPTIONS, encoder="transformer"),
     "transformer, maximum": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),

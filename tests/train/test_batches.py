@@ -41,3 +41,12 @@ def test_fixed_crops_are_cut_from_their_utterance_and_stay() -> None:
             else:
                 places = range(len(whole) - 99)
                 assert any(np.array_equal(crop, whole[start : start + 100]) for start in places)
+
+
+def test_short_crops_repeat_where_training_does() -> None:
+    crops = FixedCrops(lambda i: FEATURES[i], range(50), 100, pad_value=-9.0, seed=3, fill="repeat")
+    (batch,) = crops
+    short = [i for i in range(50) if len(FEATURES[i]) < 50]
+    assert short
+    for i in short:
+        assert np.array_equal(batch.features[i].numpy(), np.resize(FEATURES[i], (100, 3)))

@@ -51,6 +51,22 @@ def _is_crop(corpus: Corpus, crop: np.ndarray, speaker: int) -> bool:
     raise AssertionError("the crop is no piece of any utterance of its speaker")
 
 
+def test_short_utterances_can_go_round_from_a_random_frame_on(corpus: Corpus) -> None:
+    shortest = int(np.argmin(corpus.pack.frames[:35]))
+    whole = corpus.features(shortest)
+    frames = 2 * len(whole) + 3
+    batches = CropBatches(corpus, [shortest], 1, frames, seed=2, fill="repeat")
+    first = set()
+    for step in range(200):
+        crop = batches.batch(step)[0][0]
+        start = int(np.flatnonzero((whole == crop[0]).all(axis=1))[0])
+        np.testing.assert_array_equal(crop, np.tile(whole, (4, 1))[start : start + frames])
+        first.add(start)
+    assert len(first) > len(whole) // 2
+    long_enough = CropBatches(corpus, np.arange(35), 8, 10, seed=3, fill="repeat").batch(5)[0]
+    np.testing.assert_array_equal(long_enough, CropBatches(corpus, np.arange(35), 8, 10, seed=3).batch(5)[0])
+
+
 def test_an_epoch_sees_no_utterance_twice_and_the_next_another_order(corpus: Corpus) -> None:
     batches = CropBatches(corpus, np.arange(35), batch_size=5, crop_frames=20, seed=0)
     epochs = [np.concatenate([batches._chosen(7 * epoch + i) for i in range(7)]) for epoch in range(3)]

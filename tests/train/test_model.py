@@ -23,6 +23,9 @@ KINDS = {
     "transformer": dataclasses.replace(OPTIONS, encoder="transformer", pooling="mean", batch_norm=False, head="mlp"),
     "attentive_statistics": dataclasses.replace(OPTIONS, pooling="attentive_statistics"),
     "stacked": dataclasses.replace(OPTIONS, stack_frames=4, kernel_size=3),
+    "aggregated": dataclasses.replace(
+        OPTIONS, pooling="attentive_statistics", stack_frames=2, aggregate_layers=True, embedding_size=6
+    ),
     "transformer_max": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),
 }
 
@@ -90,7 +93,7 @@ def test_stacked_frames_are_the_neighbours_in_order_filled_up_with_zeros() -> No
 @torch.inference_mode()
 def test_attentive_statistics_are_numpys_weighted_mean_and_deviation() -> None:
     torch.manual_seed(1)
-    pooling, frames = AttentiveStatisticsPooling(8), torch.randn(1, 6, 8)
+    pooling, frames = AttentiveStatisticsPooling(8, 8), torch.randn(1, 6, 8)
     hidden = np.tanh(frames[0].numpy() @ pooling.hidden.weight.numpy().T + pooling.hidden.bias.numpy())
     score = (hidden @ pooling.score.weight.numpy().T + pooling.score.bias.numpy())[:, 0]
     weights = np.exp(score) / np.exp(score).sum()
@@ -101,7 +104,7 @@ def test_attentive_statistics_are_numpys_weighted_mean_and_deviation() -> None:
 
 def test_a_single_frame_has_a_slope_everywhere() -> None:
     frames = torch.randn(2, 1, 8, requires_grad=True)
-    AttentiveStatisticsPooling(8)(frames).sum().backward()
+    AttentiveStatisticsPooling(8, 8)(frames).sum().backward()
     assert frames.grad is not None
     assert torch.isfinite(frames.grad).all()
 

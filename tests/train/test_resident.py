@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -31,10 +32,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_batches_are_those_of_the_file(corpus: Corpus, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fill", ["pad", "repeat"])
+def test_batches_are_those_of_the_file(
+    corpus: Corpus, device: str, fill: Literal["pad", "repeat"], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resident, "PLANNED_STEPS", 4)
     monkeypatch.setattr(resident, "_COPY_ROWS", 100)  # the corpus goes over in several pieces
-    batches = CropBatches(corpus, np.arange(30), batch_size=8, crop_frames=40, seed=3)
+    batches = CropBatches(corpus, np.arange(30), batch_size=8, crop_frames=40, seed=3, fill=fill)
     there = ResidentCrops(batches, torch.device(device))
     padded = 0
     for step in (0, 1, 4, 3, 11, 12, 5):
@@ -45,7 +49,7 @@ def test_batches_are_those_of_the_file(corpus: Corpus, device: str, monkeypatch:
             np.testing.assert_array_equal(got_features.cpu(), features)
             np.testing.assert_array_equal(got_speakers.cpu(), speakers)
             padded += int((features == batches.pad).all(axis=2).sum())
-    assert padded, "the corpus has utterances shorter than the crop, so that padding is tried"
+    assert (padded > 0) == (fill == "pad"), "the corpus has utterances shorter than the crop, so that padding is tried"
 
 
 def test_a_resident_run_learns_the_same(tmp_path: Path) -> None:

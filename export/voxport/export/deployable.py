@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxport.export.errors import ExportError
-from voxport.export.folding import double, linear
+from voxport.export.folding import before_norm, double, linear
 from voxport.export.layers import DeployableConformerLayer, DeployableTransformerLayer, Mask
 from voxport.export.pooling import build_pooling, folds
 from voxport.train.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ from voxport.train.model import SpeakerNet
 # that ignored it would fail only later, in the parity gate.
 _KNOWN: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys("num_layers d_model num_heads ffn_dim kernel_size dropout head_dropout".split()),
-    **dict.fromkeys("batch_norm am_scale am_margin stack_frames".split()),
+    **dict.fromkeys("batch_norm am_scale am_margin stack_frames aggregate_layers embedding_size".split()),
     "encoder": ("conformer", "transformer"),
     "pooling": ("self_attention", "self_attention_max", "attentive_statistics", "mean"),
     "head": ("am_softmax",),
@@ -48,9 +48,11 @@ class DeployableNet(nn.Module):
         super().__init__()
         self.stack_frames = network.stack_frames
         self.project = linear(network.project)
+        self.shallow = None if network.shallow is None else linear(network.shallow)
         layers, last_norm = _layers(network.encoder, affine=not folds(network.pooling))
         self.layers = nn.ModuleList(layers)
         self.pooling = build_pooling(network.pooling, network.norm, last_norm)
+        self.narrow = None if network.narrow is None else before_norm(linear(network.narrow), network.narrow_norm)
         head = network.head
         if not isinstance(head, AmSoftmaxHead):
             raise TypeError(f"no scores are known for {type(head).__name__}")
@@ -59,17 +61,22 @@ class DeployableNet(nn.Module):
 
     def forward(self, features_BTF: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and embeddings of a padded batch."""
-        B, T, num_mels = features_BTF.shape
-        valid_BT = torch.arange(T, device=lengths_B.device) < lengths_B[:, None]
+        frames = torch.arange(features_BTF.shape[1], device=lengths_B.device)
+        valid_BT = frames < lengths_B[:, None]
         # Padding may hold NaN, which no product can mask: replaced once here, all that follows is finite.
         clean_BTF = torch.where(valid_BT[:, :, None], features_BTF, 0.0)
         if self.stack_frames > 1:
             clean_BTF, valid_BT = self._stacked(clean_BTF, valid_BT)
-        x_ND = self.project(clean_BTF.reshape(-1, clean_BTF.shape[2]))
+        input_NF = clean_BTF.reshape(-1, clean_BTF.shape[2])
+        x_ND = self.project(input_NF)
         mask = Mask(valid_BT, x_ND.dtype)
+        parts = [] if self.shallow is None else [F.relu(self.shallow(input_NF))]
         for layer in self.layers:
             x_ND = layer(x_ND, mask)
-        pooled_BE = self.pooling(x_ND, mask)
+            parts.append(x_ND)
+        pooled_BE = self.pooling(parts if self.shallow is not None else parts[-1:], mask)
+        if self.narrow is not None:
+            pooled_BE = self.narrow(pooled_BE)
         norm_B1 = torch.linalg.vector_norm(pooled_BE, dim=-1, keepdim=True)
         embedding_BE = pooled_BE / norm_B1.clamp_min(_SMALLEST_NORM)
         return embedding_BE @ self.class_weight_ES, embedding_BE

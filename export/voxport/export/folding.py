@@ -41,6 +41,12 @@ def after_norm(norm: nn.LayerNorm, product: Product) -> Product:
     return Product(gain[:, None] * product.weight, product.bias + offset @ product.weight)
 
 
+def before_norm(product: Product, norm: nn.Module | None) -> Product:
+    """`product` with the trained batch normalisation (or identity) that follows it."""
+    gain, offset = batch_norm(norm or nn.Identity(), product.weight.shape[1])
+    return Product(product.weight * gain, product.bias * gain + offset)
+
+
 def batch_norm(norm: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
     """Gain and offset, each (channels,), of a trained batch normalisation or of an identity."""
     if isinstance(norm, nn.Identity):

@@ -56,8 +56,9 @@ class Pooling(nn.Module):
         self.register_buffer("score_D1", score_D1)
         self.maximum = isinstance(pooling, SelfAttentionMaxPooling)
 
-    def forward(self, x_ND: Tensor, mask: Mask) -> Tensor:
-        """(N, D) → (B, E)."""
+    def forward(self, parts: list[Tensor], mask: Mask) -> Tensor:
+        """The last of `parts`, (N, D) → (B, E)."""
+        x_ND = parts[-1]
         x_BTD = x_ND.reshape(mask.batch, mask.frames, x_ND.shape[1])
         pooled_BE = (self._weights(x_ND, mask)[:, None, :] @ x_BTD)[:, 0]
         if self.maximum:
@@ -74,7 +75,7 @@ class Pooling(nn.Module):
 
 
 class StatisticsPooling(nn.Module):
-    """(N, D) → (B, E): weighted mean and standard deviation, then the trained normalisation.
+    """Parts, each (N, D) → (B, E): weighted means, weighted standard deviations, then the trained normalisation.
 
     The frames come with their affine part: the smallest variance is one of the frames as they were trained.
     """
@@ -93,13 +94,16 @@ class StatisticsPooling(nn.Module):
         self.register_buffer("score_H1", double(pooling.score.weight).T.contiguous())
         self.smallest_variance = pooling.smallest_variance
 
-    def forward(self, x_ND: Tensor, mask: Mask) -> Tensor:
-        """(N, D) → (B, E)."""
-        x_BTD = x_ND.reshape(mask.batch, mask.frames, x_ND.shape[1])
-        score_BT = (torch.tanh(self.hidden(x_ND)) @ self.score_H1).reshape(mask.batch, mask.frames)
+    def forward(self, parts: list[Tensor], mask: Mask) -> Tensor:
+        """Parts, each (N, D) → (B, E); the last one gives the weights."""
+        score_BT = (torch.tanh(self.hidden(parts[-1])) @ self.score_H1).reshape(mask.batch, mask.frames)
         weight_B1T = torch.softmax(score_BT + mask.bias_BT, dim=-1)[:, None, :]
-        mean_B1D = weight_B1T @ x_BTD
-        centred_BTD = x_BTD - mean_B1D
-        variance_BD = (weight_B1T @ (centred_BTD * centred_BTD))[:, 0]
-        deviation_BD = variance_BD.clamp_min(self.smallest_variance).sqrt()
-        return torch.cat([mean_B1D[:, 0], deviation_BD], dim=1) * self.gain_E + self.offset_E
+        means, deviations = [], []
+        for x_ND in parts:  # one by one: side by side they would be copied first
+            x_BTD = x_ND.reshape(mask.batch, mask.frames, x_ND.shape[1])
+            mean_B1D = weight_B1T @ x_BTD
+            centred_BTD = x_BTD - mean_B1D
+            variance_B1D = weight_B1T @ (centred_BTD * centred_BTD)
+            means.append(mean_B1D[:, 0])
+            deviations.append(variance_B1D.clamp_min(self.smallest_variance).sqrt()[:, 0])
+        return torch.cat([*means, *deviations], dim=1) * self.gain_E + self.offset_E

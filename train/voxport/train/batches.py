@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,7 @@ class WholeUtterances:
 
 @dataclass(frozen=True)
 class FixedCrops:
-    """One crop of `crop_frames` per utterance at a place drawn once from `seed`; short ones are padded.
+    """One crop of `crop_frames` per utterance at a place drawn once from `seed`; short ones are filled up.
 
     Unlike the reference's validation on fresh random crops, two runs see the same crops.
     """
@@ -70,6 +70,7 @@ class FixedCrops:
     crop_frames: int
     pad_value: float
     seed: int
+    fill: Literal["pad", "repeat"] = "pad"
     batch_size: int = 128
 
     def __len__(self) -> int:
@@ -85,6 +86,8 @@ class FixedCrops:
     def _crop(self, index: int) -> Features:
         features = self.source(index)
         spare = len(features) - self.crop_frames
+        if spare < 0 and self.fill == "repeat":
+            return features[np.arange(self.crop_frames) % len(features)]
         if spare < 0:
             padding = ((0, -spare), (0, 0))
             return np.pad(features, padding, constant_values=np.float32(self.pad_value))

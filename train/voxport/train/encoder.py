@@ -50,14 +50,20 @@ class ConformerEncoder(Conformer):  # type: ignore[misc]
 
     def forward(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
+        return self.outputs(frames, padding)[-1]
+
+    def outputs(self, frames: Tensor, padding: Tensor | None = None) -> list[Tensor]:
+        """(B, T, D) → what each layer gives, (B, T, D)."""
         self._mask.padding = padding
+        found = []
         try:
             frames = frames.transpose(0, 1)
             for layer in self.conformer_layers:
                 frames = layer(frames, padding)
+                found.append(frames.transpose(0, 1))
         finally:
             self._mask.padding = None
-        return frames.transpose(0, 1)
+        return found
 
 
 class TransformerEncoder(nn.Module):
@@ -77,9 +83,15 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
         """(B, T, D) → (B, T, D)."""
+        return self.outputs(frames, padding)[-1]
+
+    def outputs(self, frames: Tensor, padding: Tensor | None = None) -> list[Tensor]:
+        """(B, T, D) → what each layer gives, (B, T, D)."""
+        found = []
         for layer in self.layers:
             frames = cast(Tensor, layer(frames, src_key_padding_mask=padding))
-        return frames
+            found.append(frames)
+        return found
 
 
 def build_encoder(options: ModelOptions) -> ConformerEncoder | TransformerEncoder:

@@ -141,7 +141,9 @@ def evaluate(
 
 def _crops(checkpoint: Checkpoint, corpus: Corpus, indices: list[int]) -> FixedCrops:
     train = checkpoint.recipe.train
-    return FixedCrops(corpus.features, indices, train.crop_frames, pad_value(checkpoint.frontend), train.seed)
+    return FixedCrops(
+        corpus.features, indices, train.crop_frames, pad_value(checkpoint.frontend), train.seed, train.fill
+    )
 
 
 def calibration_error(scores: Float32, labels: Int64) -> float:

@@ -79,7 +79,8 @@ def training_loader(steps: TrainingSteps, pinned: bool) -> DataLoader[Any]:
 def validation_loaders(corpus: Corpus, indices: list[int], options: TrainOptions) -> list[DataLoader[Any]]:
     """Whole utterances, then one fixed crop of each."""
     frames = [corpus.utterances[i].frames for i in indices]
-    crops = FixedCrops(corpus.features, indices, options.crop_frames, pad_value(corpus.frontend), options.seed)
+    pad = pad_value(corpus.frontend)
+    crops = FixedCrops(corpus.features, indices, options.crop_frames, pad, options.seed, options.fill)
     return [_loader(WholeUtterances(corpus.features, indices, frames)), _loader(crops)]
 
 

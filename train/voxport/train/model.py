@@ -22,9 +22,13 @@ class SpeakerNet(nn.Module):
         self.stack_frames = options.stack_frames
         self.project = nn.Linear(n_mels * options.stack_frames, options.d_model)
         self.encoder = build_encoder(options)
+        # What the layers see through their normalisations lacks the input's level; pooling gets it from here.
+        self.shallow = nn.Linear(self.project.in_features, options.d_model) if options.aggregate_layers else None
         self.pooling = build_pooling(options)
-        self.embedding_size = self.pooling.width
-        self.norm: nn.Module = nn.BatchNorm1d(self.embedding_size) if options.batch_norm else nn.Identity()
+        self.embedding_size = options.embedding_size or self.pooling.width
+        self.norm = _norm(self.pooling.width, options)
+        self.narrow = nn.Linear(self.pooling.width, self.embedding_size) if options.embedding_size else None
+        self.narrow_norm = _norm(self.embedding_size, options) if options.embedding_size else None
         self.dropout = nn.Dropout(options.dropout if options.head_dropout is None else options.head_dropout)
         self.head = build_head(options, self.embedding_size, speakers)
 
@@ -38,8 +42,14 @@ class SpeakerNet(nn.Module):
             features = features.masked_fill(padding.unsqueeze(2), 0.0)
         if self.stack_frames > 1:
             features, padding = stack_frames(features, padding, self.stack_frames)
-        frames = self.encoder(self.project(features), padding)
+        if self.shallow is None:
+            frames = self.encoder(self.project(features), padding)
+        else:
+            outputs = self.encoder.outputs(self.project(features), padding)
+            frames = torch.cat([F.relu(self.shallow(features)), *outputs], dim=2)
         embedding: Tensor = self.norm(self.pooling(frames, padding))
+        if self.narrow is not None and self.narrow_norm is not None:
+            embedding = self.narrow_norm(self.narrow(embedding))
         return embedding
 
     def scores(self, embedding: Tensor) -> Tensor:
@@ -50,6 +60,10 @@ class SpeakerNet(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features (B, T, F) → scores (B, S)."""
         return self.scores(self.embed(features, lengths))
+
+
+def _norm(width: int, options: ModelOptions) -> nn.Module:
+    return nn.BatchNorm1d(width) if options.batch_norm else nn.Identity()
 
 
 def stack_frames(features: Tensor, padding: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:

@@ -61,23 +61,24 @@ class MeanPooling(nn.Module):
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """A weighted mean over time, and beside it the weighted standard deviation, of each dimension.
+    """A weighted mean over time, and beside it the weighted standard deviation, of each of C dimensions.
 
-    The weights are a softmax over a score that a small network gives each frame.
+    The weights are a softmax over a score that a small network gives each frame, of its last D dimensions:
+    where several layers are pooled together, those are the last layer's.
     Okabe, Koshinaka, Shinoda: "Attentive Statistics Pooling for Deep Speaker Embedding", 2018, eq. 4 to 8.
     """
 
     smallest_variance = 1e-5  # a root has no slope at 0, where a single frame would put it
 
-    def __init__(self, d_model: int) -> None:
+    def __init__(self, d_model: int, channels: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(d_model, max(1, d_model // 4))
         self.score = nn.Linear(self.hidden.out_features, 1)
-        self.width = 2 * d_model
+        self.width = 2 * channels
 
     def forward(self, frames: Tensor, padding: Tensor | None = None) -> Tensor:
-        """(B, T, D) → (B, 2 D)."""
-        score = self.score(torch.tanh(self.hidden(frames))).squeeze(-1)
+        """(B, T, C) → (B, 2 C)."""
+        score = self.score(torch.tanh(self.hidden(frames[..., -self.hidden.in_features :]))).squeeze(-1)
         if padding is not None:
             score = score.masked_fill(padding, float("-inf"))
         weights = score.softmax(dim=-1)
@@ -93,7 +94,8 @@ AnyPooling = SelfAttentionPooling | AttentiveStatisticsPooling | MeanPooling
 def build_pooling(options: ModelOptions) -> AnyPooling:
     """A freshly initialised pooling of the kind that `options.pooling` names; its `width` is that of its output."""
     if options.pooling == "attentive_statistics":
-        return AttentiveStatisticsPooling(options.d_model)
+        parts = 1 + options.num_layers if options.aggregate_layers else 1
+        return AttentiveStatisticsPooling(options.d_model, parts * options.d_model)
     if options.pooling == "mean":
         return MeanPooling(options.d_model)
     if options.pooling == "self_attention_max":

@@ -25,8 +25,10 @@ class ModelOptions:
 
     `dropout` is the encoder's; `head_dropout`, between pooling and head, is the same where it is None.
     `stack_frames` neighbouring frames enter the encoder as one, so that it sees that many times fewer.
-    `kernel_size` is the Conformer's, in frames as the encoder sees them. `am_scale` and `am_margin` are
-    s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
+    `kernel_size` is the Conformer's, in frames as the encoder sees them. With `aggregate_layers` the pooling
+    sees a linear map of the input and every layer's output beside the last one's (Zhang et al.: "MFA-Conformer",
+    2022). `embedding_size` is the width after a linear layer that follows the pooling; None: no such layer.
+    `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
     """
 
     num_layers: int
@@ -43,6 +45,8 @@ class ModelOptions:
     head: Literal["am_softmax", "mlp"] = "am_softmax"
     head_dropout: float | None = None
     stack_frames: int = 1
+    aggregate_layers: bool = False
+    embedding_size: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim, self.stack_frames) < 1:
@@ -57,18 +61,24 @@ class ModelOptions:
                 raise ValueError(f"{name} must be in [0, 1), found {share}")
         if self.am_scale <= 0 or self.am_margin < 0:
             raise ValueError("am_scale must be positive and am_margin must not be negative")
+        if self.aggregate_layers and self.pooling != "attentive_statistics":
+            raise ValueError(f"aggregate_layers needs the pooling 'attentive_statistics', found {self.pooling!r}")
+        if self.embedding_size is not None and self.embedding_size < 1:
+            raise ValueError(f"embedding_size must be positive, found {self.embedding_size}")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """The optimiser's run: AdamW, linear warm-up, then a half cosine down to zero at `steps`.
 
-    Lengths are in frames, `validate_every` and `save_every` in optimiser steps.
+    Lengths are in frames, `validate_every` and `save_every` in optimiser steps. An utterance shorter than
+    the crop is filled up with the frontend's pad value, or with `fill = "repeat"` goes round and round.
     """
 
     steps: int = 70_000
     batch_size: int = 32
     crop_frames: int = 128
+    fill: Literal["pad", "repeat"] = "pad"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 1_000

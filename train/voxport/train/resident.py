@@ -23,19 +23,20 @@ class ResidentCrops:
         self._batches, self._device = batches, device
         self._features = _copy(batches.pack.rows[: batches.last_row], device)
         self._window = torch.arange(batches.crop_frames, device=device)
-        self._pad = float(batches.pad)
+        self._pad = None if batches.repeats else float(batches.pad)
         self._block = -1  # number of the block of steps that `_plans` holds
         self._plans = torch.empty(0)
 
     def batch(self, step: int, rows: slice) -> tuple[Tensor, Tensor]:
         """Features (rows, crop_frames, n_mels) float32 and speakers (rows,) int64 of `step`, both on the device."""
-        starts, frames, speakers = self._plan(step)[:, rows]
-        inside = self._window < frames.unsqueeze(1)
-        index = starts.unsqueeze(1) + self._window * inside
-        return self._features[index].masked_fill_(~inside.unsqueeze(2), self._pad), speakers
+        starts, offsets, frames, speakers = self._plan(step)[:, rows]
+        features = self._features[starts.unsqueeze(1) + (offsets.unsqueeze(1) + self._window) % frames.unsqueeze(1)]
+        if self._pad is not None:
+            features.masked_fill_((self._window >= frames.unsqueeze(1)).unsqueeze(2), self._pad)
+        return features, speakers
 
     def _plan(self, step: int) -> Tensor:
-        """(3, batch): starts, frames and speakers of `step`."""
+        """(4, batch): starts, offsets, frames and speakers of `step`."""
         block, position = divmod(step, PLANNED_STEPS)
         if block != self._block:
             first = block * PLANNED_STEPS

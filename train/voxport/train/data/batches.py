@@ -1,6 +1,6 @@
 """Training batches: random crops, made so that any step's batch can be made again."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,14 @@ _ALL = slice(None)
 
 
 class CropPlan(NamedTuple):
-    """Where one batch's crops lie in the pack: first rows, frames that are speech, speakers; each (batch,) int64.
+    """Where one batch's crops lie in the pack; each field (batch,) int64.
 
-    A crop whose utterance is shorter has fewer frames than the crop length; the rest is padding.
+    Frame t of a crop is row `starts + (offsets + t) % frames`: in the pack from `starts` on, `frames` belong
+    to the utterance. Where a crop is to be padded, the padding begins at t = `frames` (offsets are 0 there).
     """
 
     starts: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
     frames: npt.NDArray[np.int64]
     speakers: npt.NDArray[np.int64]
 
@@ -33,8 +35,19 @@ class CropBatches:
     the utterances; the last, incomplete batch of an epoch is dropped. `pad` is the frontend's pad value.
     """
 
-    def __init__(self, corpus: Corpus, indices: npt.ArrayLike, batch_size: int, crop_frames: int, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        indices: npt.ArrayLike,
+        batch_size: int,
+        crop_frames: int,
+        seed: int,
+        fill: Literal["pad", "repeat"] = "pad",
+    ) -> None:
         """Batches over the utterances `indices` (n,) of `corpus`.
+
+        An utterance shorter than a crop is followed by the frontend's pad value, or repeats, from a
+        random frame of it on.
 
         Raises:
             CorpusError: fewer utterances than one batch needs.
@@ -51,6 +64,7 @@ class CropBatches:
         self.crop_frames = crop_frames
         self._speakers = corpus.speakers
         self.pad = np.float32(pad_value(corpus.frontend))
+        self.repeats = fill == "repeat"
         self._window = np.arange(crop_frames)
         self._batch_size = batch_size
         self._seed = seed
@@ -71,20 +85,20 @@ class CropBatches:
         frames = self.pack.frames[chosen]
         generator = np.random.default_rng([self._seed, _STEPS, step])
         room = np.maximum(frames - self.crop_frames, 0)
-        starts = self.pack.offsets[chosen] + generator.integers(0, room + 1)
-        return CropPlan(starts, np.minimum(frames, self.crop_frames), self._speakers[chosen])
+        if self.repeats:
+            room = np.where(frames < self.crop_frames, frames - 1, room)
+        offsets = generator.integers(0, room + 1)
+        return CropPlan(self.pack.offsets[chosen], offsets, frames, self._speakers[chosen])
 
     def batch(self, step: int, rows: slice = _ALL) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Features (batch, crop_frames, n_mels) float32 and speaker indices (batch,) int64 of `step`.
 
-        An utterance shorter than the crop is followed by the frontend's pad value. `rows` takes a part
-        of the batch: the same crops that the whole batch has there.
+        `rows` takes a part of the batch: the same crops that the whole batch has there.
         """
-        starts, frames, speakers = (values[rows] for values in self.plan(step))
-        inside = self._window < frames[:, None]
-        # Frames past an utterance's end read its first frame, and are overwritten by the pad value.
-        features = self.pack.rows[starts[:, None] + np.where(inside, self._window, 0)]
-        features[~inside] = self.pad
+        starts, offsets, frames, speakers = (values[rows] for values in self.plan(step))
+        features = self.pack.rows[starts[:, None] + (offsets[:, None] + self._window) % frames[:, None]]
+        if not self.repeats:
+            features[self._window >= frames[:, None]] = self.pad
         return features, speakers
 
     def _chosen(self, step: int) -> npt.NDArray[np.int64]:
