@@ -206,7 +206,7 @@ def training_source(
     corpus: Corpus, indices: npt.NDArray[np.int64], options: TrainOptions, device: torch.device, resident: str
 ) -> CropBatches | ResidentCrops:
     """Training batches of the utterances `indices`, from the memory-mapped file or from the device's memory."""
-    batches = CropBatches(corpus, indices, options.batch_size, options.crop_frames, options.seed)
+    batches = CropBatches(corpus, indices, options.batch_size, options.crop_frames, options.seed, options.fill)
     return ResidentCrops(batches, device) if goes_on_device(batches, device, resident) else batches
 
 
