@@ -183,7 +183,7 @@ def test_a_torchaudio_that_fails_with_torch_is_one_clash() -> None:
 def test_a_cpu_does_all_but_what_needs_a_gpu() -> None:
     lacking = {found.name for found in find_abilities(made()) if not found.ready}
     on_gpu = {"train on cuda", "run ONNX on cuda", "run ONNX on tensorrt", "run TensorRT plans"}
-    assert lacking == {*on_gpu, "export pt2 --aoti for cuda"}
+    assert lacking == {*on_gpu, "export pt2 --aoti for cuda", "export tensorrt"}
     for name in lacking:
         assert "an NVIDIA GPU (nvidia-smi shows none)" in ability(made(), name).missing
 
@@ -205,7 +205,9 @@ def test_the_base_install_names_the_extra_for_each() -> None:
     assert ability(environment, "read sound files").missing == ("soundfile", "soxr")
 
 
-@pytest.mark.parametrize("name", ["read sound files", "train", "export onnx", "run ONNX on cpu", "bench", "demo"])
+@pytest.mark.parametrize(
+    "name", ["read sound files", "train", "export onnx", "export sherpa", "run ONNX on cpu", "bench", "demo"]
+)
 def test_the_command_that_is_named_brings_what_is_missing(name: str) -> None:
     found = ability(made({"onnxruntime": None}, dict.fromkeys(STARTED), base={}), name)
     match = re.search(r'pip install "voxport\[([a-z,]+)\]"', found.mend)
@@ -220,6 +222,16 @@ def test_a_gpu_without_its_packages() -> None:
     assert ability(environment, "run TensorRT plans").missing == ("tensorrt", "cuda-python")
     assert ability(environment, "run TensorRT plans").mend == 'pip install "voxport[tensorrt]"'
     assert ability(environment, "train on cuda").missing == ("a torch that is built for CUDA",)
+
+
+def test_plans_are_built_where_an_export_and_a_plan_can_run() -> None:
+    assert ability(with_gpu(), "export tensorrt").ready
+    found = ability(made({"tensorrt": None}, {}, "580.65.06"), "export tensorrt")
+    assert found.missing == ("tensorrt", "cuda-python")
+    assert found.mend == 'pip install "voxport[tensorrt]"'
+    found = ability(made({"onnx": "1.14.0"}), "export tensorrt")
+    assert {"onnx>=1.17 (1.14.0 is installed)", "tensorrt"} <= set(found.missing)
+    assert found.mend == "use a machine with an NVIDIA GPU and its driver"
 
 
 def test_a_provider_that_does_not_start_says_why() -> None:

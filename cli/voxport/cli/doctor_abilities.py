@@ -45,9 +45,11 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _extras(environment, "train", ("train",), _torch(environment)),
         _train_cuda(environment),
         _extras(environment, "export onnx", ("export",), [*_torch(environment), *cpu]),
+        _extras(environment, "export sherpa", ("export",), [*_torch(environment), *cpu]),
         _extras(environment, "export torchscript, pt2", ("export",), _torch(environment)),
         _aoti(environment, "export pt2 --aoti for cpu"),
         _aoti_cuda(environment),
+        _export_plans(environment),
         _extras(environment, "export check", ("export",), [*_torch(environment), *cpu]),
         _extras(environment, "run ONNX on cpu", (), cpu),
         _provider(environment, "run ONNX on cuda", CUDA, 'pip install "voxport[gpu]"'),
@@ -142,6 +144,14 @@ def _provider(environment: Environment, name: str, provider: str, mend: str) -> 
     if not names:
         return Ability(name, ("onnxruntime-gpu",), mend)
     return Ability(name, (f"an ONNX Runtime with {provider}",), f"pip uninstall -y {' '.join(names)} && {mend}")
+
+
+def _export_plans(environment: Environment) -> Ability:
+    """Building plans: what an export needs, and what running the finished plan does."""
+    name, run = "export tensorrt", _plans(environment)
+    base = _extras(environment, name, ("export",), [*_torch(environment), *_onnxruntime(environment)])
+    mend = run.mend if base.ready or not environment.gpus else base.mend
+    return Ability(name, (*base.missing, *run.missing), mend)
 
 
 def _plans(environment: Environment) -> Ability:
