@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tests.export.conftest import Exported
 from voxport.export.errors import ExportError
-from voxport.export.quantize import Scheme, matrix_products, quantize, quantize_weight
+from voxport.export.quantize import Scheme, matrix_products, quantize, quantize_weight, scheme_of
 
 Floats = npt.NDArray[np.float32]
 LAYERS = (
@@ -158,6 +158,13 @@ def test_equal_graphs_give_equal_bytes(exported: Exported) -> None:
     model = onnx.load(exported.model)
     first, second = (quantize(model, "static", LAYERS, ranges_of(model)).SerializeToString() for _ in range(2))
     assert first == second
+
+
+def test_a_graph_says_how_it_was_quantised(exported: Exported) -> None:
+    model = onnx.load(exported.model)
+    assert scheme_of(model.graph) is None
+    assert scheme_of(quantize(model, "dynamic", LAYERS).graph) == "dynamic"
+    assert scheme_of(quantize(model, "static", LAYERS, ranges_of(model)).graph) == "static"
 
 
 def test_what_cannot_be_quantised_is_named(exported: Exported) -> None:

@@ -58,6 +58,17 @@ def matrix_products(graph: GraphProto) -> tuple[MatrixProduct, ...]:
     return tuple(found)
 
 
+def scheme_of(graph: GraphProto) -> Scheme | None:
+    """How a graph that `quantize` wrote quantises its activations; None where it quantises none."""
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    zeros = {
+        kinds.get(node.input[2]) for node in graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2
+    }
+    if not zeros:
+        return None
+    return "dynamic" if TensorProto.UINT8 in zeros else "static"
+
+
 def quantize_weight(weight: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Weight (rows, columns) → integers within ±64 of the same shape, and the scale of each column."""
     largest = np.abs(weight.astype(np.float64)).max(axis=0)

@@ -24,6 +24,7 @@ from voxport.export.plan_precision import PrecisionProof, precision_proof
 from voxport.export.plan_profiles import BatchRange, shape_profiles
 from voxport.export.plan_settings import Hardware, Machine, PlanSettings, engine_key
 from voxport.export.proven import Target, prove_and_name
+from voxport.export.quantize import scheme_of
 from voxport.export.staging import check_output
 from voxport.export.status import status
 from voxport.runtime.contract import Contract, Precision
@@ -189,6 +190,11 @@ def _given_graph(path: Path, source: Named, options: PlanExportOptions) -> tuple
         raise ExportError(f"{path}: was not made from {source.path} (the checkpoint's hash differs); export it again")
     model = onnx.load(path)
     dynamic = sorted({node.op_type for node in model.graph.node} & set(_DYNAMIC_INT8))
+    if scheme_of(model.graph) == "dynamic":
+        raise ExportError(
+            f"{path}: has unsigned activations with one scale per frame, which TensorRT does not take; "
+            "give a model made with --precision int8 --quantize static"
+        )
     if dynamic:
         raise ExportError(
             f"{path}: quantizes while it runs ({', '.join(dynamic)}), which TensorRT cannot; give a calibrated graph"
