@@ -92,7 +92,7 @@ def _forward(model: Model, batch: int, frames: int, settings: ScaleSettings) -> 
         row: Float32 = voice(samples, frontend.sample_rate, rng)
         if contract.input_kind == "features":
             row = compute_features(row, frontend)[:frames]
-        inputs.append(np.ascontiguousarray(np.broadcast_to(row, (batch, *row.shape))))
+        inputs.append(np.repeat(row[None], batch, axis=0))
     lengths = np.full(batch, inputs[0].shape[1], np.int64)
     turn = itertools.cycle(inputs)
     return lambda: model.backend.run(next(turn), lengths)

@@ -164,7 +164,7 @@ class _Trainer:
         device_bytes = torch.cuda.max_memory_allocated() if settings.device == "cuda" else None
         resident = _peak()
         phases = self._phases()
-        loss = float(self.loss)
+        loss = float(self.loss.detach())
         if not np.isfinite(loss):
             raise VoxportError(f"the loss is {loss} after {steps} steps: measure in fp32, or with another recipe")
         ceiling, note = product_ceiling(settings.device, settings.precision)

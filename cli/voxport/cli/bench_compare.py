@@ -97,14 +97,9 @@ def _conclusion(comparison: "Comparison") -> str:
 
 
 def _markdown(comparison: "Comparison") -> str:
-    lines = [f"**{_conclusion(comparison)}**", "", f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
-    lines += [f"| {' | '.join(_cell(text) for text in _row(each))} |" for each in comparison.differences]
-    lines += ["", *(f"- {_cell(note)}" for note in comparison.notes)]
+    from voxport.benchmarks.page_markdown import plain
+
+    lines = [f"**{plain(_conclusion(comparison))}**", "", f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
+    lines += [f"| {' | '.join(plain(text) for text in _row(each))} |" for each in comparison.differences]
+    lines += ["", *(f"- {plain(note)}" for note in comparison.notes)]
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Text of a file, with nothing that Markdown or HTML would take for its own."""
-    for sign in "\\`*_[]<>|&":
-        text = text.replace(sign, {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(sign, f"\\{sign}"))
-    return " ".join(text.split())

@@ -1,0 +1,214 @@
+"""`voxport bench gpu`: budget, crashes and resumption with a stand-in for its steps; the whole way on a CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.benchmarks.bench_documents import gpu
+from tests.benchmarks.test_scale import TINY
+from voxport.benchmarks.gpu_report import GpuReport, GpuSettings
+from voxport.benchmarks.gpu_run import DOCUMENT, measure_gpu, read_gpu
+from voxport.benchmarks.gpu_variants import ALLOWED, BASELINE, variants
+from voxport.benchmarks.job import JobError
+from voxport.cli.root import cli
+from voxport.runtime.errors import VoxportError
+
+CELL = {"batch": 1, "frames": 50, "trace": False}
+WARM = {"stable": True, "calls": 9, "seconds": 0.1, "spread": 0.0, "first_ns": 5}
+
+
+class Steps:
+    """Stands in for the processes: answers at once, on a clock of its own, and fails where it is told to."""
+
+    def __init__(self, fail: dict[str, str] | None = None, seconds: float = 1.0) -> None:
+        self.fail, self.seconds = fail or {}, seconds
+        self.now, self.asked, self.timeouts = 0.0, [], []  # type: float, list[str], list[float]
+
+    def clock(self) -> float:
+        return self.now
+
+    def __call__(self, where: str, request: dict[str, Any], timeout: float, threads: int | None) -> Any:
+        name = request["variant"]["name"] if "variant" in request else where.rpartition(":")[2]
+        self.asked.append(name)
+        self.timeouts.append(timeout)
+        self.now += self.seconds
+        if "variant" in request:
+            self.say(request)
+        if name in self.fail:
+            raise JobError(self.fail[name])
+        return {
+            "environment_step": {"torch": "2.11", "providers": "CPUExecutionProvider"},
+            "network_step": {"network": "net", "parameters": 5, "plain": {"path": "", "how": "no onnxscript"}},
+            "ceilings_step": {"products": [], "copy_gb_s": 1.0, "launch_us": None, "network_gflop": []},
+        }.get(name, {"build_seconds": 0.5, "device_bytes": None, "facts": []})
+
+    def say(self, request: dict[str, Any]) -> None:
+        name, number = request["variant"]["name"], request["round"]
+        wall = 2_000_000 if name == BASELINE else 1_000_000
+        block = {"round": number, "backend": name, "cell": CELL, "warmup": WARM, "wall_ns": [wall] * 9, "device_ns": []}
+        lines = [{"block": block}]
+        if number == 0:
+            parity = {"backend": name, "cell": CELL, "max_abs": 1e-6, "relative": 1e-7, "top1": 1.0}
+            lines.insert(0, {"parity": {**parity, "allowed": 1e-4, "same": True}})
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        Path(request["partial"]).write_text(text + '{"block": {"cut off')
+
+
+def settings(**changes: Any) -> GpuSettings:
+    plain: dict[str, Any] = {"device": "cpu", "batches": (1,), "frames": (50,), "only": ("bf16", "TorchScript fp32")}
+    return GpuSettings(**{**plain, **changes})
+
+
+def measure(folder: Path, steps: Steps, resume: bool = False, **changes: Any) -> GpuReport:
+    return measure_gpu(settings(**changes), folder, resume, run=steps, clock=steps.clock)
+
+
+def test_what_is_cut_off_keeps_what_came_before(tmp_path: Path) -> None:
+    report = measure(tmp_path, Steps({"eager bf16": "was ended by SIGSEGV"}), rounds=1)
+    found = {backend.name: (backend.status, backend.reason) for backend in report.backends}
+    assert found["eager bf16"] == ("failed", "was ended by SIGSEGV")
+    assert found["TorchScript fp32"] == ("ok", "")
+    assert found["eager bf16, graphs"] == ("skipped", "CUDA graphs need a GPU")
+    assert {block.backend for block in report.blocks} >= {BASELINE, "eager bf16", "TorchScript fp32"}
+    assert any("eager bf16: failed, was ended by SIGSEGV" in note for note in report.notes)
+    assert read_gpu(tmp_path / DOCUMENT) == report
+    assert report.finished
+
+
+def test_rounds_go_on_while_the_budget_lasts(tmp_path: Path) -> None:
+    steps = Steps()
+    report = measure(tmp_path, steps, rounds=5)
+    (row,) = (row for row in report.rows if row.backend == "TorchScript fp32")
+    assert (row.rounds, row.verdict) == (5, "faster")
+    assert row.ratio == pytest.approx(2)
+
+
+def test_the_budget_holds_and_what_it_left_out_is_told(tmp_path: Path) -> None:
+    steps = Steps(seconds=20.0)
+    report = measure(tmp_path, steps, budget_s=100.0, step_s=30.0, rounds=5)
+    assert steps.now <= 100
+    assert max(steps.timeouts) <= 30
+    assert any(step.status == "skipped" and "budget of 100 s" in step.reason for step in report.steps)
+    assert all(row.verdict in ("baseline", "undecided") for row in report.rows)
+
+
+def test_a_resumed_run_does_only_what_is_missing(tmp_path: Path) -> None:
+    measure(tmp_path, Steps({"eager bf16": "crashed"}), rounds=1)
+    again = Steps()
+    report = measure(tmp_path, again, resume=True, rounds=1)
+    assert "eager bf16" in again.asked
+    assert not {BASELINE, "TorchScript fp32", "network_step"} & set(again.asked)
+    assert {backend.name for backend in report.backends if backend.status == "ok"} >= {"eager bf16", BASELINE}
+    names = [(row.backend, row.cell) for row in report.rows]
+    assert len(names) == len(set(names))
+
+
+def test_a_folder_is_not_overwritten_nor_mixed(tmp_path: Path) -> None:
+    measure(tmp_path, Steps(), rounds=1)
+    with pytest.raises(VoxportError, match="--resume"):
+        measure(tmp_path, Steps())
+    with pytest.raises(VoxportError, match="other settings"):
+        measure(tmp_path, Steps(), resume=True, frames=(60,))
+
+
+def test_without_a_device_the_reason_is_the_error(tmp_path: Path) -> None:
+    with pytest.raises(VoxportError, match="environment: no usable GPU"):
+        measure(tmp_path, Steps({"environment_step": "no usable GPU"}))
+
+
+def test_the_document_is_written_after_every_step(tmp_path: Path) -> None:
+    steps = Steps()
+
+    def run(*arguments: Any) -> Any:
+        if len(steps.asked) == 4:
+            raise KeyboardInterrupt
+        return steps(*arguments)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_gpu(settings(), tmp_path, run=run, clock=steps.clock)
+    kept = read_gpu(tmp_path / DOCUMENT)
+    assert not kept.finished
+    assert [step.name for step in kept.steps] == ["environment", "network", "ceilings", BASELINE]
+
+
+def test_back_ends_have_names_of_their_own_and_a_tolerance() -> None:
+    every = variants(GpuSettings(onnx=("a/model.onnx", "a/model-fp16.onnx"), plans=("a/model.plan",)))
+    names = [variant.name for variant in every]
+    assert len(names) == len(set(names))
+    assert names[0] == BASELINE
+    assert {variant.precision for variant in every} <= set(ALLOWED)
+    assert {variant.precision for variant in every if "fp16.onnx" in variant.path} == {"fp16"}
+    costly = [variant.costly for variant in every]
+    assert any(costly)
+
+
+def test_rows_are_judged_by_their_answers() -> None:
+    verdicts = {row.backend: row.verdict for row in gpu().rows}
+    assert verdicts == {"eager fp32": "baseline", "eager bf16": "answers differ"}
+
+
+def test_files_are_looked_at_before_the_clock_runs(tmp_path: Path) -> None:
+    missing = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path), "--onnx", "no.onnx"])
+    assert (missing.exit_code, "no such file" in missing.stderr) == (2, True)
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"x")
+    alone = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path), "--onnx", str(file)])
+    assert (alone.exit_code, "needs the --checkpoint" in alone.stderr) == (2, True)
+
+
+# The machine may be bare: these are not there, and every step must do without them.
+BARE = """
+import importlib, sys
+for name in "soundfile soxr sklearn scipy matplotlib onnxscript psutil tensorboard espeakng_loader".split():
+    sys.modules[name] = None
+sys.path[:0] = sys.argv[2].split(":")
+from pathlib import Path
+from voxport.benchmarks.gpu_report import GpuSettings
+from voxport.benchmarks.gpu_run import measure_gpu
+from voxport.benchmarks.job import JobError
+from voxport.runtime.schema import encode
+
+def run(where, request, timeout, threads):
+    module, _, name = where.partition(":")
+    try:
+        return encode(getattr(importlib.import_module(module), name)(request))
+    except Exception as problem:
+        raise JobError(f"{type(problem).__name__}: {problem}")
+
+folder = Path(sys.argv[1])
+report = measure_gpu(
+    GpuSettings(
+        device="cpu", recipe=str(folder / "tiny.toml"), batches=(1, 2), frames=(30,), seconds=0.01, warmup=0.0,
+        rounds=2, threads=1, only=("TorchScript", "ONNX"), budget_s=9000,
+    ),
+    folder / "out", run=run,
+)
+"""  # fmt: skip
+
+
+def test_the_whole_way_on_a_bare_machine(tmp_path: Path) -> None:
+    pytest.importorskip("torchaudio")
+    (tmp_path / "tiny.toml").write_text(TINY)
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONSAFEPATH="1")
+    command = [sys.executable, "-W", "ignore", "-c", BARE, str(tmp_path), ""]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = read_gpu(tmp_path / "out" / DOCUMENT)
+    assert report.finished
+    assert "freshly initialised" in report.network
+    facts = {fact.name: fact.value for fact in report.environment}
+    assert "give a file with --onnx" in facts["plain ONNX export"]
+    found = {backend.name: (backend.status, backend.reason) for backend in report.backends}
+    assert found["eager fp32"] == found["TorchScript fp32"] == ("ok", "")
+    assert found["TorchScript fp32, graphs"] == ("skipped", "CUDA graphs need a GPU")
+    assert all(check.same for check in report.parity)
+    assert {(row.backend, row.cell.batch) for row in report.rows} == {
+        (name, batch) for name in ("eager fp32", "TorchScript fp32") for batch in (1, 2)
+    }
+    assert {row.rounds for row in report.rows} == {2}
