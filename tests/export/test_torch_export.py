@@ -20,7 +20,7 @@ from tests.export.conftest import SMALL
 from tests.export.tiny import LABELS, make_checkpoint, write_checkpoint
 from tests.runtime.tiny_models import make_tiny
 from voxport.cli.root import cli
-from voxport.export import compiler, to_aoti, torch_artefact
+from voxport.export import to_aoti, torch_artefact
 from voxport.export.errors import ExportError, ParityError
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
@@ -42,7 +42,7 @@ from voxport.runtime.torch_model import TorchModel
 from voxport.train.checkpoint import Checkpoint
 
 Form = Literal["torchscript", "pt2"]
-LIMITS = {"min_frames": 5, "max_frames": 60}
+LIMITS: dict[str, Any] = {"min_frames": 5, "max_frames": 60}
 FRONTEND: dict[InputKind, str] = {"features": "homework_mel40", "waveform": "psf_fbank40"}
 
 
@@ -127,7 +127,8 @@ def test_one_row_and_one_frame_are_no_special_case(form: Form, tmp_path: Path) -
     if form == "torchscript":
         path = tmp_path / "one.torchscript"
         write_archive(path, to_torchscript(subject), make_tiny(tmp_path / "tiny.onnx").contract, {})
-        run: Callable[..., Any] = torch.jit.load(io.BytesIO(path.read_bytes()))
+        load: Any = torch.jit.load
+        run: Callable[..., Any] = load(io.BytesIO(path.read_bytes()))
     else:
         run = to_program(subject).module()
     for batch in (1, 2, 5):
@@ -218,8 +219,8 @@ def test_without_a_compiler_the_error_says_how_to_get_one(tmp_path: Path, monkey
     with pytest.raises(BackendError, match=r"C\+\+ compiler, and no-such-compiler is not found; .*CXX"):
         export_pt2(tmp_path / "none.pt", tmp_path / "m.pt2", Pt2Options(aoti=True))
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(compiler.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(compiler.shutil, "which", lambda _: None)
+    monkeypatch.setattr("voxport.export.compiler.platform.system", lambda: "Linux")
+    monkeypatch.setattr("voxport.export.compiler.shutil.which", lambda _: None)
     with pytest.raises(BackendError, match=r"g\+\+ is not found; apt-get install g\+\+"):
         to_aoti.need_compiler()
 

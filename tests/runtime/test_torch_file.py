@@ -72,7 +72,8 @@ def test_what_the_file_says(made: TinyTorch) -> None:
 def test_torch_itself_finds_the_contract(script: TinyTorch, program: TinyTorch) -> None:
     """The files are ordinary ones: torch's own loaders give the model and the extra file."""
     extra: dict[str, Any] = {METADATA_KEY: ""}
-    module = torch.jit.load(str(script.path), _extra_files=extra)
+    load: Any = torch.jit.load
+    module = load(str(script.path), _extra_files=extra)
     assert json.loads(extra[METADATA_KEY])["labels"] == list(LABELS)
     found: dict[str, Any] = {METADATA_KEY: ""}
     with pytest.warns(UserWarning, match="not writable"):
@@ -115,7 +116,8 @@ def test_files_that_are_something_else(tmp_path: Path, script: TinyTorch) -> Non
     refused(tmp_path / "model.pt", "a PyTorch checkpoint, not a model file.*voxport export onnx")
     np.savez(tmp_path / "arrays.npz", values=np.zeros(3))
     refused(tmp_path / "arrays.npz", "TorchScript or .pt2 file")
-    torch.jit.save(torch.jit.load(str(script.path)), str(tmp_path / "plain.pt"))
+    load: Any = torch.jit.load
+    torch.jit.save(load(str(script.path)), str(tmp_path / "plain.pt"))
     refused(tmp_path / "plain.pt", "this TorchScript file has no voxport contract.*voxport export torchscript")
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
+from voxport.export.errors import ExportError
 from voxport.runtime.contract import Contract
-from voxport.runtime.torch_file import BUILT_WITH_MEMBER, CONTRACT_MEMBER
+from voxport.runtime.torch_file import BUILT_WITH_MEMBER, CONTRACT_MEMBER, MAX_BYTES
 
 Members = dict[str, bytes]  # by their names without the archive's top folder
 
@@ -61,9 +62,15 @@ def plain_program(saved: bytes) -> Members:
 
 
 def write_archive(path: Path, members: Mapping[str, bytes], contract: Contract, built_with: Mapping[str, str]) -> None:
-    """Write `members`, and the contract and `built_with` where torch keeps "extra files"."""
+    """Write `members`, and the contract and `built_with` where torch keeps "extra files".
+
+    Raises:
+        ExportError: the file would be larger than the runtime reads.
+    """
     extra = {CONTRACT_MEMBER: contract.to_json(), BUILT_WITH_MEMBER: json.dumps(dict(built_with), sort_keys=True)}
     content = {**members, **{name: text.encode() for name, text in extra.items()}}
+    if sum(map(len, content.values())) > MAX_BYTES - (1 << 20):
+        raise ExportError(f"{path.name}: would be larger than {MAX_BYTES:,} bytes; export the model to ONNX")
     with ZipFile(path, "w", allowZip64=False) as archive:
         for name in sorted(content):
             info = ZipInfo(f"archive/{name}")
