@@ -1,0 +1,279 @@
+"""Triton repositories: config.pbtxt read by tritonclient's own protobuf and held against the model's true tensors."""
+
+import ast
+import base64
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+
+from tests.export.conftest import LIMITS, Exported
+from tests.export.test_artefact import one_weight
+from tests.export.tiny import LABELS
+from voxport.cli.root import cli
+from voxport.export.artefact import ExportOptions
+from voxport.export.errors import ExportError, ParityError
+from voxport.export.to_triton import export_triton, preview
+from voxport.export.triton_config import TritonOptions
+from voxport.runtime.contract import Contract
+from voxport.runtime.contract_io import read_contract
+from voxport.runtime.errors import ContractError
+from voxport.runtime.plan_file import write_sidecar
+
+model_config = pytest.importorskip(
+    "tritonclient.grpc.model_config_pb2", reason="tritonclient is not installed; pip install tritonclient grpcio"
+)
+text_format = pytest.importorskip("google.protobuf.text_format", reason="protobuf is not installed")
+
+FILES = {"1/model.onnx", "README.md", "config.pbtxt", "contract.json", "labels.txt", "perf_input.json"}
+TYPES = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64"}
+NAME = TritonOptions("speakers")
+
+
+def parse(folder: Path) -> Any:
+    """What Triton would read."""
+    return text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), model_config.ModelConfig())
+
+
+def type_name(tensor: Any) -> str:
+    return str(model_config.DataType.Name(tensor.data_type))
+
+
+def full_shape(tensor: Any, batched: bool) -> list[int]:
+    """The shape that the back end gets, by Triton's rules: reshape if there is one, behind the batch."""
+    dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
+    return [-1, *dims] if batched else dims
+
+
+@pytest.fixture(params=["features", "waveform"])
+def either(request: pytest.FixtureRequest) -> Exported:
+    found: Exported = request.getfixturevalue("exported" if request.param == "features" else "exported_sound")
+    return found
+
+
+def plan_of(exported: Exported, folder: Path, tensorrt: str = "10.9.0", profiles: Any = ((8, 60), (4, 150))) -> Path:
+    """A file that passes for a plan, with what export tensorrt writes beside it."""
+    path = folder / "model.plan"
+    path.write_bytes(b"ftrt" + bytes(60))
+    shapes = [
+        {"features": [[1, 5, 40], [1, 50, 40], [*most, 40]], "lengths": [[1], [1], most[:1]]} for most in profiles
+    ]
+    write_sidecar(path, read_contract(exported.model), {"tensorrt": tensorrt, "gpu": "H"}, {"profiles": shapes})
+    return path
+
+
+# --- what is written ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_batch", [None, 0])
+def test_the_config_is_true_to_the_onnx_file(either: Exported, tmp_path: Path, max_batch: int | None) -> None:
+    found = export_triton(either.model, tmp_path, TritonOptions("speakers", max_batch))
+    folder = tmp_path / "speakers"
+    config = parse(folder)
+    session = onnxruntime.InferenceSession(folder / "1" / config.default_model_filename)
+    batched = config.max_batch_size > 0
+    assert (config.name, config.backend, config.max_batch_size) == ("speakers", "onnxruntime", 16 if batched else 0)
+    for told, true in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
+        by_name = {tensor.name: tensor for tensor in told}
+        assert list(by_name) == [tensor.name for tensor in true]
+        for tensor in true:
+            assert type_name(by_name[tensor.name]) == TYPES[tensor.type]
+            expected = [dim if isinstance(dim, int) else -1 for dim in tensor.shape]
+            assert full_shape(by_name[tensor.name], batched) == expected
+    assert config.HasField("dynamic_batching") == batched
+    assert set(found.files) >= FILES
+    assert {str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()} == set(found.files)
+    assert Contract.from_json((folder / "contract.json").read_text(encoding="utf-8"), "") == read_contract(either.model)
+
+
+def test_requests_as_triton_sends_them_are_answered_alike_in_a_batch(exported: Exported, tmp_path: Path) -> None:
+    """Wire shapes are (batch, *dims); Triton reshapes and joins them. Padding to a common length changes nothing."""
+    export_triton(exported.model, tmp_path, NAME)
+    config = parse(tmp_path / "speakers")
+    session = onnxruntime.InferenceSession(tmp_path / "speakers" / "1" / "model.onnx")
+    rng = np.random.default_rng(0)
+    requests = [rng.normal(size=(1, frames, 40)).astype(np.float32) for frames in (9, 40, 23)]
+    alone = []
+    for request in requests:
+        wire = np.full((1, *config.input[1].dims), request.shape[1], np.int64)
+        lengths = wire.reshape(1, *config.input[1].reshape.shape)
+        alone.append(session.run(None, {"features": request, "lengths": lengths})[0])
+    padded = np.concatenate([np.pad(r, ((0, 0), (0, 40 - r.shape[1]), (0, 0)), constant_values=9.0) for r in requests])
+    joined = session.run(None, {"features": padded, "lengths": np.array([9, 40, 23])})[0]
+    assert joined.shape == (3, *config.output[0].dims)
+    np.testing.assert_allclose(joined, np.concatenate(alone), atol=1e-4)
+
+
+def test_labels_name_the_columns_of_the_scores(exported: Exported, tmp_path: Path) -> None:
+    export_triton(exported.model, tmp_path, NAME)
+    scores = next(each for each in parse(tmp_path / "speakers").output if each.name == "scores")
+    lines = (tmp_path / "speakers" / scores.label_filename).read_text(encoding="utf-8").splitlines()
+    assert tuple(lines) == LABELS
+    assert list(scores.dims) == [len(LABELS)]
+
+
+@pytest.mark.parametrize("max_batch", [None, 0])
+def test_warm_up_and_perf_analyzer_have_data_of_the_shapes_that_are_told(
+    either: Exported, tmp_path: Path, max_batch: int | None
+) -> None:
+    export_triton(either.model, tmp_path, TritonOptions("speakers", max_batch))
+    folder, batch = tmp_path / "speakers", [] if max_batch is None else [1]
+    config = parse(folder)
+    source, contract = config.input[0].name, read_contract(either.model)
+    (entry,) = json.loads((folder / "perf_input.json").read_text())["data"]
+    shape = entry[source]["shape"]
+    values = np.frombuffer(base64.b64decode(entry[source]["content"]["b64"]), "<f4").reshape(shape)
+    (length,) = entry["lengths"]["content"]
+    assert shape[: len(batch) + 1] == [*batch, length]
+    golden = contract.golden.input.values
+    np.testing.assert_array_equal(values.reshape(-1)[: golden.size], golden.reshape(-1))
+    (warmup,) = config.model_warmup
+    assert warmup.batch_size == 1
+    assert list(warmup.inputs[source].dims) == shape
+    stored = (folder / "warmup" / warmup.inputs["lengths"].input_data_file).read_bytes()
+    assert np.frombuffer(stored, "<i8").tolist() == [length]
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"--shape {source}:{','.join(map(str, shape))} --shape lengths:1 " in page
+    assert "tritonserver --model-repository=/models" in page
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        ast.parse(block)
+
+
+def test_options_reach_the_config(exported: Exported, tmp_path: Path) -> None:
+    options = TritonOptions("speakers", 32, (16, 4, 4), 500, 3, "cpu", 2)
+    export_triton(exported.model, tmp_path, options)
+    config = parse(tmp_path / "speakers")
+    (group,) = config.instance_group
+    assert (group.count, group.kind) == (3, model_config.ModelInstanceGroup.KIND_CPU)
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 16]
+    assert config.dynamic_batching.max_queue_delay_microseconds == 500
+    assert config.parameters["intra_op_thread_count"].string_value == "2"
+    assert "cudnn_conv_algo_search" not in config.parameters
+    export_triton(exported.model, tmp_path, TritonOptions("on-gpu", device="gpu"))
+    config = parse(tmp_path / "on-gpu")
+    assert config.parameters["cudnn_conv_algo_search"].string_value == "1"
+    assert config.optimization.input_pinned_memory.enable
+
+
+@pytest.mark.parametrize(("tensorrt", "lengths"), [("10.9.0", "TYPE_INT64"), ("8.6.1", "TYPE_INT32")])
+def test_a_plan_is_served_with_all_its_profiles(
+    exported: Exported, tmp_path: Path, tensorrt: str, lengths: str
+) -> None:
+    path = plan_of(exported, tmp_path, tensorrt)
+    export_triton(path, tmp_path / "models", NAME)
+    folder = tmp_path / "models" / "speakers"
+    config = parse(folder)
+    assert (config.backend, config.max_batch_size) == ("tensorrt", 4)  # what every profile takes
+    assert list(config.instance_group[0].profile) == ["0", "1"]
+    assert config.instance_group[0].kind == model_config.ModelInstanceGroup.KIND_GPU
+    assert [type_name(each) for each in config.input] == ["TYPE_FP32", lengths]
+    assert (folder / "1" / config.default_model_filename).read_bytes() == path.read_bytes()
+    assert f"gpu H, tensorrt {tensorrt}" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_checkpoint_is_exported_and_proven_first(
+    exported: Exported, tmp_path: Path, no_capture: Callable[[], None]
+) -> None:
+    no_capture()
+    graph = ExportOptions(min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames)
+    found = export_triton(exported.checkpoint_path, tmp_path, NAME, graph)
+    folder = tmp_path / "speakers"
+    assert (folder / "1" / "model.onnx").read_bytes() == exported.model.read_bytes()
+    assert json.loads((folder / "parity.json").read_text())["passed"] is True
+    assert found.precision == "fp32"
+
+
+# --- what is refused ----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_whose_model_differs_leaves_no_folder(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = onnx.load(exported.model)
+    del graph.metadata_props[:]
+    one_weight(graph)
+    monkeypatch.setattr("voxport.export.artefact.capture", lambda *_: graph)
+    limits = ExportOptions(min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames)
+    with pytest.raises(ParityError):
+        export_triton(exported.checkpoint_path, tmp_path, NAME, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_model_is_replaced_only_with_force(exported: Exported, tmp_path: Path) -> None:
+    export_triton(exported.model, tmp_path, NAME)
+    with pytest.raises(ExportError, match=r"speakers: exists; .* --force"):
+        export_triton(exported.model, tmp_path, NAME)
+    export_triton(exported.model, tmp_path, TritonOptions("speakers", 8), ExportOptions(force=True))
+    assert parse(tmp_path / "speakers").max_batch_size == 8
+    (tmp_path / "speakers" / "2").mkdir()
+    with pytest.raises(ExportError, match="holds 2, which no export wrote"):
+        export_triton(exported.model, tmp_path, NAME, ExportOptions(force=True))
+    assert [each.name for each in tmp_path.iterdir()] == ["speakers"]
+    assert parse(tmp_path / "speakers").max_batch_size == 8
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../up", "a b", "-x", "é", "x" * 129, 'a"b', "a\nb"])
+def test_a_name_that_triton_does_not_take_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match="it becomes a folder and a part of URLs"):
+        TritonOptions(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (TritonOptions("s", 5), r"take 4 rows at most; .* --batch 1,1,5"),
+        (TritonOptions("s", device="cpu"), "runs on a GPU alone"),
+        (TritonOptions("s", preferred=(2, 8)), "preferred batch 8: must be 1 to 4"),
+    ],
+)
+def test_what_a_plan_cannot_do_is_refused(
+    exported: Exported, tmp_path: Path, options: TritonOptions, message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_triton(plan_of(exported, tmp_path), tmp_path / "models", options)
+    assert not any((tmp_path / "models").iterdir())
+
+
+def test_files_that_cannot_be_served_are_refused(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="does not say the plan's profiles"):
+        export_triton(plan_of(exported, tmp_path, profiles=()), tmp_path / "models", NAME)
+    plain = onnx.load(exported.model)
+    del plain.metadata_props[:]
+    onnx.save(plain, tmp_path / "plain.onnx")
+    with pytest.raises(ContractError, match="has no voxport contract"):
+        export_triton(tmp_path / "plain.onnx", tmp_path / "models", NAME)
+    with pytest.raises(ContractError, match="cannot be read"):
+        export_triton(tmp_path / "none.onnx", tmp_path / "models", NAME)
+    with pytest.raises(ExportError, match="is a checkpoint"):
+        preview(exported.checkpoint_path, NAME)
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(cli, ["export", "triton", *map(str, arguments)])
+
+
+def test_the_command_writes_tells_and_previews(exported: Exported, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shown = run(exported.model, "-o", models, "--name", "speakers", "--preferred", "4,8", "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert not models.exists()
+    told = run(exported.model, "-o", models, "--name", "speakers", "--preferred", "4,8", "--json")
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["max_batch"] == 16
+    assert (models / "speakers" / "config.pbtxt").read_text() == shown.stdout
+    again = run(exported.model, "-o", models, "--name", "speakers")
+    assert again.exit_code == 1
+    assert "exists; give another name" in again.stderr
+    table = run(exported.model, "-o", models, "--name", "speakers", "--force")
+    assert "up to 16 rows of equal length" in table.stdout
+    assert run(exported.model, "-o", models, "--name", "s", "--preferred", "4,x").exit_code == 2
