@@ -81,7 +81,9 @@ class Backend(Protocol):
     """A loaded model. Its `run` may be called from any number of threads at once."""
 
     @property
-    def contract(self) -> Contract: ...
+    def contract(self) -> Contract:
+        """What the model says about itself."""
+        ...
 
     def run(self, inputs: npt.ArrayLike, lengths: npt.ArrayLike) -> Answer:
         """Answer a padded batch; see `OnnxModel.run` for shapes and errors."""

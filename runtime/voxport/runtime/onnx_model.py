@@ -9,7 +9,6 @@ import numpy.typing as npt
 from voxport.runtime.backend import Answer, Float32, Int64, check_batch, check_tensors
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_io import contract_of
-from voxport.runtime.cuda_memory import gpu_name
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.explanation import Explanation, cpu_name
 from voxport.runtime.golden import check_golden
@@ -98,14 +97,13 @@ class OnnxModel:
     def explain(self) -> Explanation:
         """What runs where, as ONNX Runtime says it."""
         options, providers = self._options, tuple(self._session.get_providers())
-        on_cpu = options.device == "cpu"
         threads = self._session.get_session_options().intra_op_num_threads
         nodes = nodes_by_provider(self._session)
         shared = ", ".join(f"{name} runs {count} nodes" for name, count in nodes.items())
         return Explanation(
             backend="ONNX Runtime",
             device=options.device,
-            device_name=cpu_name() if on_cpu else gpu_name(),
+            device_name=cpu_name() if options.device == "cpu" else _gpu_name(),
             why=f"device {options.device!r} was asked for",
             precision=options.precision_for(self._contract),
             providers=providers,
@@ -132,3 +130,9 @@ def _tensors(found: Any) -> tuple[TensorSpec, ...]:
         TensorSpec(node.name, names.get(node.type, node.type.removeprefix("tensor(").rstrip(")")), tuple(node.shape))
         for node in found
     )
+
+
+def _gpu_name() -> str:
+    from voxport.runtime.cuda_memory import gpu_name  # a start on the CPU does without it
+
+    return gpu_name()
