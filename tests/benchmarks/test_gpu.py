@@ -107,6 +107,7 @@ def test_a_resumed_run_does_only_what_is_missing(tmp_path: Path) -> None:
     assert {backend.name for backend in report.backends if backend.status == "ok"} >= {"eager bf16", BASELINE}
     names = [(row.backend, row.cell) for row in report.rows]
     assert len(names) == len(set(names))
+    assert {row.rounds for row in report.rows} == {1}
 
 
 def test_a_folder_is_not_overwritten_nor_mixed(tmp_path: Path) -> None:

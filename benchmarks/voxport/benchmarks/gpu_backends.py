@@ -21,7 +21,7 @@ from voxport.benchmarks.machine import Fact
 from voxport.runtime.errors import BackendError
 
 Float32 = npt.NDArray[np.float32]
-_CAPTURE_CALLS = 3  # before a capture, as PyTorch's documentation asks: libraries allocate at their first calls
+_CAPTURE_CALLS = 5  # before a capture, as PyTorch's documentation asks: libraries allocate at their first calls
 _EXAMPLE = (2, 200)  # utterances and frames to trace with: a batch of one would fix the batch
 
 

@@ -87,11 +87,14 @@ def _begin(settings: GpuSettings, folder: Path, resume: bool) -> GpuReport:
         raise VoxportError(f"{path}: was measured with other settings; give another --out")
     # What failed or was left out is tried again.
     kept = tuple(step for step in report.steps if step.status == "ok")
+    whole = {each.name for each in report.backends if each.status == "ok"}
     return dataclasses.replace(
         report,
         settings=settings,
         steps=kept,
         finished=False,
+        parity=tuple(each for each in report.parity if each.backend in whole),
+        blocks=tuple(each for each in report.blocks if each.backend in whole),
         backends=tuple(each for each in report.backends if each.status == "ok"),
         training=tuple(each for each in report.training if each.status == "ok"),
     )

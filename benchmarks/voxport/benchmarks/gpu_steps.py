@@ -44,6 +44,7 @@ from voxport.train.recipe import load_recipe
 _SPEAKERS = 600
 _POOL = 4  # distinct inputs of a cell, used in turn
 _VOICES = 8
+_REFERENCE_ROWS = 8
 _DEVICE_CALLS = 30
 _MOST_CALLS = 600
 _PACKAGES = (
@@ -96,11 +97,13 @@ def network_step(request: dict[str, Any]) -> dict[str, Any]:
     network = checkpoint.network()
     parameters = parameters_of(network)
     exact = checkpoint.network().double().to(settings.device)
-    answers = {}
+    answers: dict[str, Any] = {}
     with torch.inference_mode():
         for cell in settings.cells:
-            source = torch.from_numpy(cell_inputs(settings, checkpoint, cell)[0]).to(settings.device).double()
-            answers[str(cell)] = exact(source).cpu().numpy()
+            source = torch.from_numpy(cell_inputs(settings, checkpoint, cell)[0])
+            # A few rows at a time: attention in float64 takes memory by the square of the length.
+            rows = [exact(part.to(settings.device).double()).cpu() for part in torch.split(source, _REFERENCE_ROWS)]
+            answers[str(cell)] = torch.cat(rows).numpy()
     part = folder / f".reference.{os.getpid()}.npz"
     np.savez(part, **answers)
     os.replace(part, folder / "reference.npz")
@@ -185,7 +188,7 @@ def variant_step(request: dict[str, Any]) -> dict[str, Any]:
     settings, folder = decode(GpuSettings, request["settings"], "settings"), Path(request["folder"])
     variant, number = decode(Variant, request["variant"], "variant"), int(request["round"])
     checkpoint = load_checkpoint(folder / "network.pt")
-    free = _device_used(settings)
+    before = _device_used(settings)
     start = time.perf_counter()
     runner = open_runner(variant, settings, checkpoint.network())
     answers = np.load(folder / "reference.npz")
@@ -206,7 +209,7 @@ def variant_step(request: dict[str, Any]) -> dict[str, Any]:
             built = time.perf_counter() - start if built is None else built
             say("block", _block(variant, cell, runner, inputs, settings, number))
     used = _device_used(settings)
-    grown = None if used is None or free is None else max(0, used - free)
+    grown = None if used is None or before is None else max(0, used - before)
     return {"build_seconds": built, "device_bytes": grown, "facts": runner.facts()}
 
 
@@ -252,7 +255,8 @@ def _block(
 
     warmup = warm_up(call, rule, clock)
     walls, _ = time_calls(call, rule, clock)
-    states = gpu_states() if settings.device == "cuda" else ()
+    last = cell == settings.cells[-1]  # asking nvidia-smi takes as long as a cell
+    states = gpu_states() if settings.device == "cuda" and last else ()
     return GpuBlock(number, variant.name, cell, warmup, tuple(walls), _device_ns(runner, inputs[0], settings), states)
 
 

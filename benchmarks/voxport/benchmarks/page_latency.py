@@ -13,7 +13,7 @@ from voxport.benchmarks.page import (
     Text,
     Tile,
 )
-from voxport.benchmarks.page_latency_more import evidence_sections, pareto_sections
+from voxport.benchmarks.page_latency_more import colours, evidence_sections, pareto_sections
 from voxport.benchmarks.page_words import (
     VERDICTS,
     machine_facts,
@@ -95,7 +95,8 @@ def cell_text(cell: Cell) -> str:
 def _tiles(report: LatencyReport) -> tuple[Tile, ...]:
     tiles = []
     rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in _UNRANKED]
-    for row in rows[:2] if len(rows) <= 2 else (rows[0], rows[-1]):
+    rows = [row for row in rows if row.backend == rows[0].backend]
+    for row in (rows[0], rows[-1]) if len(rows) > 1 else rows:
         assert row.speed_up is not None
         tone = "good" if row.verdict == "faster" else "bad" if row.verdict == "slower" else "unsure"
         tiles.append(
@@ -125,14 +126,6 @@ def _tiles(report: LatencyReport) -> tuple[Tile, ...]:
         )
     )
     return tuple(tiles)
-
-
-def colours(report: LatencyReport) -> dict[str, int]:
-    """Each back end's colour: greys for the baseline and its twin."""
-    roles = _roles(report)
-    fixed = {"baseline": -1, "control": -2}
-    others = [name for name, role in roles.items() if role == "candidate"]
-    return {name: fixed.get(role, others.index(name) if name in others else 0) for name, role in roles.items()}
 
 
 def _middle(row: Row) -> float:
@@ -199,7 +192,7 @@ def _speed_ups(report: LatencyReport) -> tuple[IntervalChart | Text, ...]:
 
 
 def _tables(report: LatencyReport) -> tuple[Table, ...]:
-    columns = ("back end", "p50 ms", "p90 ms", "p99 ms", "CPU ms", "utterances/s", "real-time factor", "speed-up")
+    columns = ("back end", "verdict", "speed-up", "p50 ms", "p90 ms", "p99 ms", "CPU ms", "utt/s", "RTF")
     shares = any(row.share is not None for row in report.rows)
     ranks = any(row.rank is not None for row in report.rows)
     served = any(row.queries_per_second is not None for row in report.rows)
@@ -208,7 +201,7 @@ def _tables(report: LatencyReport) -> tuple[Table, ...]:
         rows = [row for row in report.rows if row.cell == cell]
         if not rows:
             continue
-        head = (*columns, *(("queries/s",) if served else ()), *(("of the limit",) if shares else ()), "verdict")
+        head = (*columns, *(("queries/s",) if served else ()), *(("of the limit",) if shares else ()))
         head += ("rank",) if ranks else ()
         tables.append(Table(head, tuple(_row(row, shares, ranks, served) for row in rows), _cell_title(report, cell)))
     return tuple(tables)
@@ -217,23 +210,24 @@ def _tables(report: LatencyReport) -> tuple[Table, ...]:
 def _row(row: Row, shares: bool, ranks: bool, served: bool) -> tuple[Entry, ...]:
     return (
         row.backend,
+        verdict(row.verdict),
+        ratio(row.speed_up) if row.speed_up else "",
         number(row.p50_ms),
         number(row.p90_ms),
         number(row.p99_ms),
         number(row.cpu_p50_ms),
         number(row.utterances_per_second),
         number(row.real_time_factor, 2),
-        ratio(row.speed_up) if row.speed_up else "",
         *((number(row.queries_per_second),) if served else ()),
         *((percent(row.share, 0),) if shares else ()),
-        verdict(row.verdict),
         *((str(row.rank or ""),) if ranks else ()),
     )
 
 
 def _legend(report: LatencyReport) -> Table:
     rows = tuple((verdict(name), text) for name, text in VERDICTS)
-    return Table(("verdict", "when"), rows, f"What the verdicts mean; the margin is {report.margin:.0%}")
+    rest = "utt/s: utterances a second; RTF: time over the duration of sound, below 1 is real time"
+    return Table(("verdict", "when"), rows, f"What the verdicts mean; the margin is {report.margin:.0%}. {rest}")
 
 
 def _failures(report: LatencyReport) -> Table:

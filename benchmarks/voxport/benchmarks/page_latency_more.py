@@ -14,39 +14,45 @@ def pareto_sections(report: LatencyReport) -> list[Section]:
     """Right answers against latency, or the distance of scores where no labelled utterances were given."""
     first = next((cell for cell in report.cells if any(row.cell == cell for row in report.rows)), None)
     rows = [row for row in report.rows if row.cell == first and row.p50_ms is not None]
-    roles = {item.spec.name: item.spec.role for item in report.backends}
-    rows = [row for row in rows if roles.get(row.backend) != "control"]
+    rows = [row for row in rows if colours(report).get(row.backend) != -2]  # the control is the baseline's twin
     judged = [row for row in rows if row.accuracy is not None]
     if len(judged) > 1:
-        return [Section("Speed beside truth", (_accuracy_chart(report, judged, roles), *_truth_tables(report)))]
+        return [Section("Speed beside truth", (_accuracy_chart(judged, colours(report)), *_truth_tables(report)))]
     wrong = [row for row in rows if row.answer is not None and row.answer.max_abs]
     if len(wrong) > 1:
-        return [Section("Speed beside truth", (_error_chart(report, wrong, roles), *_truth_tables(report)))]
+        return [Section("Speed beside truth", (_error_chart(wrong, colours(report)), *_truth_tables(report)))]
     tables = _truth_tables(report)
     return [Section("The same answers?", tables)] if tables else []
 
 
-def _dots(rows: Sequence[Row], roles: Mapping[str, str], heights: Sequence[float]) -> tuple[Dot, ...]:
-    shown = []
-    for i, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        colour = -1 if roles.get(row.backend) == "baseline" else i
-        out = row.verdict in ("answers differ", "less accurate")
-        shown.append(Dot(row.backend, row.p50_ms or row.max_ms, height, colour, hollow=out))
-    return tuple(shown)
+def colours(report: LatencyReport) -> dict[str, int]:
+    """Each back end's colour: greys for the baseline and its twin."""
+    roles = {item.spec.name: item.spec.role for item in report.backends}
+    fixed = {"baseline": -1, "control": -2}
+    others = [name for name, role in roles.items() if role == "candidate"]
+    return {name: fixed.get(role, others.index(name) if name in others else 0) for name, role in roles.items()}
 
 
-def _accuracy_chart(report: LatencyReport, rows: Sequence[Row], roles: Mapping[str, str]) -> ScatterChart:
+def _dots(rows: Sequence[Row], colour: Mapping[str, int], heights: Sequence[float]) -> tuple[Dot, ...]:
+    out = ("answers differ", "less accurate")
+    return tuple(
+        Dot(row.backend, row.p50_ms or row.max_ms, height, colour.get(row.backend, 0), hollow=row.verdict in out)
+        for row, height in zip(rows, heights, strict=True)
+    )
+
+
+def _accuracy_chart(rows: Sequence[Row], colour: Mapping[str, int]) -> ScatterChart:
     heights = [100 * (row.accuracy or 0.0) for row in rows]
     legend = "Up and to the left is better. The dashed line joins those that nobody beats in both; hollow: not ranked."
     title = f"Right answers against the median of a call, {rows[0].cell}"
-    return ScatterChart(title, "ms of a call", "right answers, %", _dots(rows, roles, heights), legend=legend)
+    return ScatterChart(title, "ms of a call", "right answers, %", _dots(rows, colour, heights), legend=legend)
 
 
-def _error_chart(report: LatencyReport, rows: Sequence[Row], roles: Mapping[str, str]) -> ScatterChart:
+def _error_chart(rows: Sequence[Row], colour: Mapping[str, int]) -> ScatterChart:
     heights = [row.answer.max_abs or 0.0 for row in rows if row.answer is not None]
     legend = "Down and to the left is better. Hollow: over the tolerance, so not ranked."
     title = f"Largest difference of a score against the median of a call, {rows[0].cell}"
-    dots = _dots(rows, roles, heights)
+    dots = _dots(rows, colour, heights)
     return ScatterChart(title, "ms of a call", "max |Δscore|", dots, log_y=True, frontier=False, legend=legend)
 
 
@@ -107,7 +113,7 @@ def _cold_chart(starts: Sequence[ColdStart]) -> BarChart:
         for each in starts
     )
     names = ("start of the process", "imports", "load", "first answer")
-    legend = f"Medians over {len(starts[0].samples)} fresh processes or more."
+    legend = f"Medians over {min(each.total_ms.samples for each in starts)} fresh processes or more."
     return BarChart("From nothing to the first answer", names, bars, "ms", legend)
 
 
