@@ -19,7 +19,8 @@ from voxport.runtime.profiles import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusError, CorpusOptions
 from voxport.train.fit import FitOptions, FitResult, fit
-from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.module import SpeakerModule, TrainingError, learning_rate_factor
+from voxport.train.plots import read_log
 from voxport.train.recipe import Recipe, load_recipe
 from voxport.train.run import RunFolder
 
@@ -55,6 +56,15 @@ def test_learns_to_tell_speakers_apart(data: Path, recipe: Recipe, tmp_path: Pat
     assert len(checkpoint.split.train) + len(checkpoint.split.valid) == 24
 
 
+def test_the_log_names_the_steps_that_it_tells_of(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    result = run(data, recipe, tmp_path / "run")
+    rates = dict(read_log(RunFolder(tmp_path / "run"))["train/learning_rate"])
+    assert sorted(rates) == [9, 19]  # counted from 0: the tenth and the twentieth
+    for step, rate in rates.items():
+        assert rate == pytest.approx(recipe.train.learning_rate * learning_rate_factor(step, recipe.train), rel=1e-5)
+    assert result.steps == 24
+
+
 def test_two_runs_give_the_same_weights(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     first, second = run(data, recipe, tmp_path / "a"), run(data, recipe, tmp_path / "b")
     assert same_weights(first.model, second.model)
@@ -71,7 +81,7 @@ def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> N
     command = [sys.executable, "-m", "voxport.cli", "train", "fit", "--data", str(data), "--recipe", str(path)]
     command += ["--out", str(folder.path), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not folder.last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)

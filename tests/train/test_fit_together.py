@@ -1,8 +1,11 @@
 """Several processes, several pieces of a batch: what they learn is what one process learns."""
 
 import dataclasses
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -87,6 +90,20 @@ def test_two_processes_learn_what_one_learns(data: Path, recipe: Recipe, tmp_pat
     assert load_checkpoint(both.model).state.keys() == load_checkpoint(alone.model).state.keys()
     assert len(list((tmp_path / "both" / "logs" / "csv").iterdir())) == 1, "the first process alone writes a log"
     assert not list((tmp_path / "both").glob("*.part"))
+
+
+def test_torchrun_starts_the_same_run(data: Path, tmp_path: Path) -> None:
+    """One of the processes prints, and only one writes."""
+    path, out = write_recipe(tmp_path, EXACT.replace("steps = 12", "steps = 4")), tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "voxport.cli", "train", "fit", "--data", str(data), "--recipe", str(path), "--out", str(out)]
+    command += ["--cache", str(tmp_path / "cache"), "--device", "cpu", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4
+    assert load_checkpoint(out / "model.pt").step == 4
+    assert (out / "curves.png").is_file()
+    assert len(list((out / "logs" / "csv").iterdir())) == 1
 
 
 def test_a_killed_process_ends_the_run_and_leaves_its_checkpoint(data: Path, recipe: Recipe, tmp_path: Path) -> None:

@@ -38,9 +38,13 @@ def test_sections_make_up_the_step_and_the_trace_can_be_read(here: Path) -> None
     assert report["ceiling_share"] == pytest.approx(
         report["step_gflop"] * report["steps_per_second"] / report["ceiling_gflops"]
     )
-    assert any(part["name"] == "aten::addmm" for part in report["operators"])
-    events = json.loads((here / "step.json").read_text())["traceEvents"]
-    assert any(event.get("name") == "aten::addmm" for event in events)
+    names = [event.get("name") for event in json.loads((here / "step.json").read_text())["traceEvents"]]
+    assert "aten::addmm" in names
+    times = [part["milliseconds"] for part in report["operators"]]
+    assert times == sorted(times, reverse=True)
+    assert len(times) == 10
+    for part in report["operators"]:  # three steps are in the trace, and the report counts per step
+        assert 3 * part["calls"] == pytest.approx(names.count(part["name"]), abs=3)
     assert not list(here.glob(".*part*"))
 
 

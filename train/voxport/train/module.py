@@ -80,6 +80,7 @@ class SpeakerModule(pl.LightningModule):
         loss = self.network.head.loss(scores, labels)
         if self.global_step % LOG_EVERY == 0:
             self._stop_if_lost(loss)
+        if (self.global_step + 1) % LOG_EVERY == 0:  # when Lightning's loggers write
             correct = (scores.argmax(dim=1) == labels).float().mean()
             self.log_dict({"train/loss": loss, "train/accuracy": correct}, batch_size=len(labels), sync_dist=True)
             self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]

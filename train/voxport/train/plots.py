@@ -37,9 +37,9 @@ def plot_run(folder: RunFolder, path: Path) -> None:
     curves = read_log(folder)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(*_xy(curves["train/loss"]), color="tab:blue", linewidth=1)
+    left.plot(*_xy(curves.get("train/loss", [])), color="tab:blue", linewidth=1)
     left.set(title="Training loss", xlabel="optimiser step", ylabel="loss", ylim=(0, None))
-    right.plot(*_xy(curves["train/accuracy"]), color="0.75", linewidth=1, label="training crops, one batch")
+    right.plot(*_xy(curves.get("train/accuracy", [])), color="0.75", linewidth=1, label="training crops, one batch")
     for name, label in (("crop", "validation crops"), ("whole", "validation, whole utterances")):
         if f"valid/accuracy_{name}" in curves:
             right.plot(*_xy(curves[f"valid/accuracy_{name}"]), marker="o", markersize=3, label=label)
