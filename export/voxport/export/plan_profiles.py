@@ -98,8 +98,10 @@ def _ends(limits: LengthLimits, buckets: Sequence[int]) -> tuple[int, ...]:
 def _samples(frontend: Frontend, frames: Span) -> Span:
     """The same lengths in samples: the fewest that give the smallest, the most that give the largest."""
     small, tuned, large = frames
-    most = min_samples(frontend, large + 1) - 1
-    return min_samples(frontend, small), most if tuned == large else min_samples(frontend, tuned), most
+    least, most = min_samples(frontend, small), min_samples(frontend, large + 1) - 1
+    if most < least:
+        raise ExportError(f"no sound gives {small} to {large} frames of {frontend.name}; choose other lengths")
+    return least, most if tuned == large else min_samples(frontend, tuned), most
 
 
 def _check(profile: ShapeProfile) -> None:
