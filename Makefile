@@ -47,7 +47,7 @@ demo: $(STAMP)
 	$(BIN)/voxport demo --out $(OUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

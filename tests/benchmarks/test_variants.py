@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -131,12 +132,12 @@ class FakeWorker:
 
 def cold_session(count: int) -> Session:
     subjects = {
-        name: Subject(BackendSpec(name, "eager", "", role, "features", "cpu", 1), "", 0)
+        name: Subject(BackendSpec(name, "eager", "", cast(Any, role), "features", "cpu", 1), "", 0)
         for name, role in (("eager", "baseline"), ("twin", "control"), ("m", "candidate"))
     }
     settings = LatencySettings(truth=TruthSettings(cold_starts=count))
     session = Session(
-        subjects,  # type: ignore[arg-type]
+        subjects,
         (Cell(1, 10), Cell(4, 10), Cell(1, 20)),
         InputSpec(FRONTEND, 1),
         settings,

@@ -51,6 +51,7 @@ def test_right_model_passes(evidence: Evidence, contract: Contract, right: Deplo
     assert report.agreement.max_abs_score <= report.tolerance.score
     assert report.agreement.top1 == 1.0
     assert report.agreement.flips == ()
+    assert report.agreement.min_cosine is not None
     assert report.agreement.min_cosine > 1 - 1e-6
     assert report.score_noise > 0
     assert all(check.passed for check in report.checks)
@@ -88,8 +89,8 @@ class Unmasked(nn.Module):
         super().__init__()
         self.part = part
 
-    def forward(self, x: Tensor, mask: Mask) -> Any:
-        return self.part(x, Mask(torch.ones(mask.batch, mask.frames, dtype=torch.bool), x.dtype))
+    def forward(self, x: Tensor | list[Tensor], mask: Mask) -> Any:
+        return self.part(x, Mask(torch.ones(mask.batch, mask.frames, dtype=torch.bool), mask.keep_N1.dtype))
 
 
 def replace_parts(network: nn.Module, kind: type[nn.Module]) -> nn.Module:
@@ -125,7 +126,7 @@ class MultipliedMask(nn.Module):
         mask, x = Mask(valid, features.dtype), self.network.project((features * valid[:, :, None]).flatten(0, 1))
         for layer in self.network.layers:
             x = layer(x, mask)
-        embedding = torch.nn.functional.normalize(self.network.pooling(x, mask), dim=-1)
+        embedding = torch.nn.functional.normalize(self.network.pooling([x], mask), dim=-1)
         return embedding @ self.network.class_weight_ES, embedding
 
 
@@ -179,7 +180,9 @@ def test_swapped_columns(evidence: Evidence, contract: Contract, right: Deployab
     report = prove(TorchBackend(network, contract), evidence, "swapped")
     assert not report.passed
     assert report.agreement is not None
+    assert report.agreement.max_abs_score is not None
     assert report.agreement.max_abs_score > 1
+    assert report.agreement.max_embedding_distance is not None
     assert report.agreement.max_embedding_distance <= report.tolerance.embedding  # the fault is in the head alone
     flipped = [row for case in report.cases for row in case.rows if row.flipped]
     assert flipped

@@ -123,6 +123,7 @@ def test_the_gate_saw_every_utterance_alone(made: Made) -> None:
     report = made.report
     assert report.passed
     assert report.agreement is not None
+    assert report.agreement.min_cosine is not None
     assert report.agreement.min_cosine > 0.9999
     assert {(case.batch, case.garbage) for case in report.cases} == {(1, "none")}
     frames = {row.frames for case in report.cases for row in case.rows}

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from voxport.cli.bench_common import check_output
-from voxport.cli.common import example
+from voxport.cli.common import emit_json, example, json_option
 
 
 @click.command(
@@ -21,11 +21,15 @@ from voxport.cli.common import example
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The page, one self-contained HTML file.")
 @click.option("--markdown", type=click.Path(path_type=Path), help="The same as Markdown, without charts.")
 @click.option("--title", default="", help="The page's heading.")
-def report_command(results: tuple[Path, ...], output: Path | None, markdown: Path | None, title: str) -> None:
+@json_option
+def report_command(
+    results: tuple[Path, ...], output: Path | None, markdown: Path | None, title: str, as_json: bool
+) -> None:
     """Make one page of documents that `voxport bench latency`, `train`, `scale` and `gpu` wrote.
 
     The HTML file holds its style and charts itself, asks nothing of the network and runs no script; it follows the
-    reader's light or dark setting, fits a phone, and prints. Without -o and --markdown, Markdown goes to stdout.
+    reader's light or dark setting, fits a phone, and prints. Without -o and --markdown, Markdown goes to stdout;
+    --json says there which files were written.
     """
     from voxport.benchmarks.page_build import build_page
     from voxport.benchmarks.page_html import page_html
@@ -35,9 +39,13 @@ def report_command(results: tuple[Path, ...], output: Path | None, markdown: Pat
     check_output("--output", output)
     check_output("--markdown", markdown)
     page = build_page(results, title)
-    if output is None and markdown is None:
+    written = [(path, write) for path, write in ((output, page_html), (markdown, page_markdown)) if path is not None]
+    for path, write in written:
+        write_text(write(page), path)
+    if as_json:
+        emit_json({"results": [str(path) for path in results], "written": [str(path) for path, _ in written]})
+    elif not written:
         click.echo(page_markdown(page), nl=False)
-    for path, write in ((output, page_html), (markdown, page_markdown)):
-        if path is not None:
-            write_text(write(page), path)
+    else:
+        for path, _ in written:
             click.echo(f"wrote {path}")

@@ -31,6 +31,7 @@ _ON_SIZES = frozenset(
 _SYMBOL = re.compile(r"[su]\d{1,6}")
 _TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 _MOST_EXPRESSION = 4000  # characters
+_MOST_NESTED = 500  # brackets and signs of a size
 _SMALL = 16  # the largest power: sympy would work out any other
 _LARGEST = 1 << 63
 _EXPRESSIONS = frozenset(
@@ -101,6 +102,8 @@ def _has_small_power(node: Any) -> bool:
 def is_plain_expression(text: object) -> bool:
     """Whether a symbolic size is arithmetic on numbers and symbols, small enough to be worked out at once."""
     if not isinstance(text, str) or len(text) > _MOST_EXPRESSION:
+        return False
+    if text.count("(") + text.count("-") > _MOST_NESTED:  # Python's parser takes more than what works it out may
         return False
     try:
         tree = ast.parse(text, mode="eval")
