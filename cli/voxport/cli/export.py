@@ -1,11 +1,12 @@
 """`voxport export …`: artefacts, and the proof that they give the original's answers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from voxport.cli.common import example, json_option, needs
+from voxport.cli.export_check import check
 from voxport.cli.export_dry_run import dry_run_option, show_preview
 from voxport.cli.export_int8 import int8_options
 from voxport.cli.export_options import OutputChoice, emit_report, gate_options, is_shown, show_report
@@ -13,9 +14,6 @@ from voxport.cli.export_sherpa import sherpa, sherpa_check
 from voxport.cli.export_tensorrt import tensorrt
 from voxport.cli.export_torch import pt2, torchscript
 from voxport.cli.export_triton import triton
-
-if TYPE_CHECKING:
-    from voxport.export.accuracy import AccuracyOptions
 
 
 @click.group()
@@ -102,54 +100,7 @@ def onnx(
     click.echo(f"report: {report_stem(output)}.json, .md, .png")
 
 
-@export.command(
-    epilog=example(
-        """
-        voxport export check model.onnx runs/best/model.pt
-        voxport export check model.onnx runs/best/model.pt --report proof/
-        """
-    )
-)
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--report", "folder", type=click.Path(path_type=Path), help="Folder for the report (JSON, page, plot).")
-@gate_options
-@json_option
-@needs("export", "cpu")
-def check(
-    model: Path,
-    checkpoint: Path,
-    folder: Path | None,
-    real: int,
-    cache: Path | None,
-    progress: bool | None,
-    accuracy: "AccuracyOptions | None",
-    as_json: bool,
-) -> None:
-    """Hold MODEL against the CHECKPOINT it came from; exits with 1 where they differ.
-
-    The reference is eager PyTorch on each utterance alone. MODEL sees the same utterances alone and in
-    padded batches, over the whole range of lengths that it promises to take.
-    """
-    from voxport.export.artefact import check as run_check
-    from voxport.export.errors import ParityError
-    from voxport.export.parity_report import write_report
-    from voxport.export.proven import report_stem
-    from voxport.export.real import RealOptions
-
-    shown = is_shown(progress)
-    report = run_check(model, checkpoint, RealOptions(real, cache, shown), shown, accuracy)
-    if folder is not None:
-        write_report(report, folder / report_stem(model).name)
-    if as_json:
-        emit_report(report)
-    else:
-        show_report(report)
-    if not report.passed:
-        more = f" (and {len(report.failures) - 1} more)" if len(report.failures) > 1 else ""
-        raise ParityError(f"{model}: parity failed: {report.failures[0]}{more}")
-
-
+export.add_command(check)
 export.add_command(torchscript)
 export.add_command(pt2)
 export.add_command(sherpa)

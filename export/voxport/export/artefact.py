@@ -1,5 +1,6 @@
 """From a checkpoint to a proven ONNX file, and from both to a proof."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from voxport.export.accuracy import AccuracyOptions
+from voxport.export.bisection import bisect_onnx
 from voxport.export.deployable import DeployableNet, deployable_net
 from voxport.export.errors import ExportError
 from voxport.export.frontend_graph import FrontendGraph
@@ -17,6 +19,7 @@ from voxport.export.gate import GateOptions, gather, named, prove
 from voxport.export.judgement import judged
 from voxport.export.onnx_half import to_half
 from voxport.export.onnx_tidy import check_graph, keep_outputs, write_onnx
+from voxport.export.opened import open_artefact
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
 from voxport.export.preview import Kind, Preview, preview
@@ -134,18 +137,24 @@ def check(
     real: RealOptions | None = None,
     progress: bool = False,
     accuracy: AccuracyOptions | None = None,
+    bisect: bool = False,
 ) -> ParityReport:
-    """Hold an ONNX file against the checkpoint that it claims to come from.
+    """Hold an artefact of any kind against the checkpoint that it claims to come from.
+
+    With `bisect` an ONNX file is also compared part by part, whether it passes or not; see `bisection`.
 
     Raises:
         ContractError: the file is missing or damaged, has no contract, or its graph is not what the contract promises.
+        BackendError: what is needed to run it is not there.
         CheckpointError: the checkpoint cannot be read.
     """
-    model = OnnxModel.load(model_path, verify=False)
+    model = open_artefact(model_path)
     contract = model.contract
     limits = LengthLimits(contract.min_frames, contract.max_frames)
     evidence = gather(named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
     report = prove(model, evidence, os.fspath(model_path), progress)
+    if bisect:
+        report = dataclasses.replace(report, bisection=bisect_onnx(Path(model_path), evidence, report.cases))
     return judged(report, scored(model, evidence.reference.class_weight), evidence.checkpoint, accuracy, None)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from voxport.export.accuracy import AccuracyReport
+from voxport.export.bisection_report import Bisection, bisection_section
 from voxport.export.files import write_atomic
 from voxport.export.parity import Agreement, CaseResult
 from voxport.export.quantization import QuantizationReport
@@ -48,7 +49,9 @@ class ParityReport:
 
     `score_noise` and `embedding_noise` are the eager network's own rounding, float32 against float64.
     `real_utterances` says how many real ones were used, or why none. `accuracy` is None where no labelled
-    set was given, `quantization` where nothing was quantised.
+    set was given, `quantization` where nothing was quantised. `other` is the artefact that `model` was held
+    against where that was no checkpoint; `checkpoint` is then the hash that both name, and no noise is known.
+    `bisection` is None where the parts were not compared.
     """
 
     model: str
@@ -66,6 +69,8 @@ class ParityReport:
     seconds: float
     accuracy: AccuracyReport | None = None
     quantization: QuantizationReport | None = None
+    other: str | None = None
+    bisection: Bisection | None = None
 
     def summary(self) -> Parity | None:
         """What a contract keeps of it, rounded so that chance in the last digits does not change its bytes."""
@@ -117,6 +122,7 @@ def markdown(report: ParityReport) -> str:
     if report.agreement is not None and report.agreement.flips:
         lines += ["", "## Another best speaker", "", *_bullets(report.agreement.flips)]
     lines += [*accuracy_section(report.accuracy), *quantization_section(report.quantization)]
+    lines += bisection_section(report.bisection)
     lines += ["", "## Cases", ""]
     lines += ["| case | kind | batch | padded to | padding | frames | max abs Δscore | max ‖Δembedding‖ | flips |"]
     lines += ["|--:|---|--:|--:|---|---|--:|--:|--:|", *map(_case_line, report.cases)]
@@ -125,10 +131,13 @@ def markdown(report: ParityReport) -> str:
 
 def facts(report: ParityReport) -> list[tuple[str, str]]:
     """The figures of the report as (name, value), for a table."""
+    reference = "eager PyTorch in float32, each utterance alone"
+    if report.other is not None:
+        reference = f"{report.other}, each utterance alone; and the other way round"
     rows = [
         ("model", report.model),
         ("checkpoint", report.checkpoint),
-        ("reference", "eager PyTorch in float32, each utterance alone"),
+        ("reference", reference),
         ("real utterances", report.real_utterances),
     ]
     found = report.agreement
@@ -142,7 +151,8 @@ def facts(report: ParityReport) -> list[tuple[str, str]]:
             ("same best speaker", f"{found.top1:.2%} of utterances (95 % interval {low:.2%} to {high:.2%})"),
             ("flips", str(len(found.flips))),
         ]
-    rows += [*accuracy_facts(report.accuracy), *quantization_facts(report.quantization)]
+    judged = [] if report.other is not None else accuracy_facts(report.accuracy)
+    rows += [*judged, *quantization_facts(report.quantization)]
     return [*rows, ("tolerance", f"{report.precision}: {report.tolerance.reason}"), ("time", f"{report.seconds:.0f} s")]
 
 
@@ -167,7 +177,9 @@ def plot(report: ParityReport) -> Figure:
             values = [max(row.max_abs_score, smallest) for row in rows]
             axis.scatter([row.frames for row in rows], values, s=18, c=colour, marker=marker, label=name, alpha=0.7)
     axis.axhline(report.tolerance.score, color="tab:red", label="tolerance")
-    axis.axhline(max(report.score_noise, smallest), color="0.5", linestyle=":", label="eager float32 against float64")
+    if report.other is None:
+        noise = max(report.score_noise, smallest)
+        axis.axhline(noise, color="0.5", linestyle=":", label="eager float32 against float64")
     verdict = "passed" if report.passed else "FAILED"
     axis.set(title=f"Parity {verdict}: {Path(report.model).name}", xlabel="frames", ylabel="max |Δscore|")
     axis.set(xscale="log", yscale="log")
