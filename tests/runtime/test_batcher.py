@@ -513,14 +513,15 @@ def test_coroutines_outside_a_closed_batcher_fail_and_are_not_cancelled(model: G
 
 def test_closing_inside_the_event_loop_does_not_wait_for_that_loop(model: GatedModel) -> None:
     """Decoding ends without the loop, so a blocking close in a coroutine is slow, not a deadlock."""
-    model.open_gate()
 
     async def main() -> list[Any]:
         batcher = batcher_of(model)
+        batcher.submit_scores(level(0.1), 16000)
+        model.started_one()  # it runs, so the next ones have to wait
         tasks = [asyncio.ensure_future(batcher.scores(level(0.5), 16000)) for _ in range(5)]
-        while not batcher.waiting:
+        while batcher.waiting < len(tasks):
             await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        model.open_gate()
         batcher.close()
         return await asyncio.gather(*tasks)
 
