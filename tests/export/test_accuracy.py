@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.export.conftest import SMALL, Exported
 from tests.export.tiny import TorchBackend, make_checkpoint
 from tests.train.corpora import write_homework
-from voxport.export.accuracy import AccuracyOptions, AccuracyReport, accuracy_gate
+from voxport.export.accuracy import AccuracyOptions, AccuracyReport, accuracy_gate, chance_of_loss, verdict_on
 from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError
 from voxport.export.judgement import judged
@@ -93,7 +93,7 @@ def test_a_lost_speaker_is_named_with_figures(labelled: Labelled, contract: Cont
 
     report = gate(labelled, contract, Changed(labelled.checkpoint, deaf_to_one))
     assert not report.passed
-    assert (report.artefact, report.drop, report.lost) == (0.75, 25.0, 6)
+    assert (report.artefact, report.drop, report.lost, report.verdict) == (0.75, 25.0, 6, "failed")
     (worst,) = report.worst
     assert (worst.speaker, worst.utterances, worst.eager, worst.artefact) == ("id00001", 6, 6, 0)
     for said in ("75.00% of 24 utterances", "eager PyTorch 100.00%", "drop 25.00 points", "id00001 6 → 0 of 6"):
@@ -107,12 +107,51 @@ def test_the_allowed_drop_is_what_was_asked_for(labelled: Labelled, contract: Co
         calls.append(len(scores))
         return -scores if len(calls) == 1 else scores
 
-    for max_drop, passed in ((4.1, False), (4.2, True)):
+    # One of 24 is 4.17 points. That is chance as well as not, unless it is five times what is allowed, or nothing is.
+    for max_drop, verdict in (
+        (0, "failed"),
+        (0.83, "failed"),
+        (0.84, "undecided"),
+        (4.1, "undecided"),
+        (4.2, "passed"),
+    ):
         calls: list[int] = []
         report = gate(labelled, contract, Changed(labelled.checkpoint, one_utterance_wrong), max_drop=max_drop)
         assert report.drop == pytest.approx(100 / 24)
-        assert report.passed is passed
+        assert report.verdict == verdict
+        assert report.passed is (verdict != "failed")
         assert calls == [1] * 24  # each alone: no batch decides
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (5, 0), (3, 1), (1, 3), (40, 22), (700, 650)])
+def test_the_chance_of_a_loss_is_that_of_the_exact_test(lost: int, gained: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(lost, lost + gained, 0.5, "greater").pvalue if lost + gained else 1.0
+    assert chance_of_loss(lost, gained) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_loss_beyond_chance_fails_and_one_within_it_is_told() -> None:
+    # 0.5 points over the allowed 0.2, of a thousand utterances: 5 to 0 is no chance, 8 to 3 is.
+    assert verdict_on(0.5, 0.2, chance_of_loss(5, 0)) == "failed"
+    assert verdict_on(0.5, 0.2, chance_of_loss(8, 3)) == "undecided"
+    assert verdict_on(1.01, 0.2, 0.9) == "failed"
+    assert verdict_on(0.2, 0.2, 0.0) == "passed"
+
+
+def test_an_undecided_set_says_how_many_would_tell(labelled: Labelled, contract: Contract, exported: Exported) -> None:
+    def one_utterance_wrong(scores: Tensor) -> Tensor:
+        calls.append(len(scores))
+        return -scores if len(calls) == 1 else scores
+
+    calls: list[int] = []
+    backend = TorchBackend(Changed(labelled.checkpoint, one_utterance_wrong), contract)
+    options = AccuracyOptions(labelled.folder, max_drop=1)
+    report = judged(exported.report, backend, labelled.checkpoint, options, None)
+    assert report.passed
+    assert report.accuracy is not None
+    # At 1 of 24 the test's normal approximation leaves chance at 1.645² = 2.7 lost ones, of 65.
+    assert "p = 0.5); if both go on like this, about 65 utterances would tell" in report.accuracy.doubt
+    assert f"| accuracy's verdict | {report.accuracy.doubt} |" in markdown(report)
 
 
 def test_labels_that_the_model_does_not_know_are_told(labelled: Labelled, contract: Contract) -> None:

@@ -1,7 +1,7 @@
 """From float to int8: ranges, what each layer costs, what stays in float, how far int8 may be from the network."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,12 @@ from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError
 from voxport.export.gate import Evidence
 from voxport.export.int8_noise import int8_noise, int8_tolerance, products_in_int8
+from voxport.export.onnx_run import OnnxRun
 from voxport.export.parity_grid import Utterance, synthetic_utterances
 from voxport.export.quantization import QuantizationReport, QuantizeOptions, quantize_graph
 from voxport.export.quantize import matrix_products
 from voxport.export.sensitivity import Cost, LayerCost, Sensitivity, keep_float
-from voxport.train.data import CorpusError
+from voxport.train.data import CorpusError, CorpusOptions, open_corpus
 
 
 def voices(count: int = 3) -> list[Utterance]:
@@ -123,11 +124,49 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_homework(tmp_path_factory.mktemp("calibration"))
 
 
+def test_static_ranges_hold_for_voices_unlike_the_calibration(exported: Exported, corpus: Path) -> None:
+    """Every input of a static product stays within its scale, on the corpus and on made-up voices alike."""
+    graph = onnx.load(exported.model)
+    options = QuantizeOptions("static", data=corpus, keep_float=0)
+    small, report = quantize_graph(graph, exported.checkpoint, "features", LIMITS, options)
+    assert "made-up voices" in report.utterances
+    constants = {each.name: numpy_helper.to_array(each) for each in small.graph.initializer}
+    scales = {
+        node.input[0]: float(constants[node.input[1]]) for node in small.graph.node if node.op_type == "QuantizeLinear"
+    }
+    assert set(scales) == {each.input for each in matrix_products(graph.graph)}
+    opened = open_corpus(corpus, CorpusOptions(exported.checkpoint.frontend, progress=False))
+    real = [opened.features(i) for i in range(len(opened.utterances))]
+    made = [each.input for each in synthetic_utterances(exported.checkpoint.frontend, "features", LIMITS, seed=1)]
+    run = OnnxRun(_watching(graph, scales))
+    for values in (*real, *made):
+        for name, found in zip(scales, run(np.array(values), tuple(scales)), strict=True):
+            assert np.abs(found).max() <= 127 * scales[name] * (1 + 1e-6), name
+
+
+def _watching(graph: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    watched = onnx.ModelProto()
+    watched.CopyFrom(graph)
+    watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names)
+    return watched
+
+
+def test_the_cost_is_that_of_the_kind_of_sound_that_pays_most(exported: Exported) -> None:
+    graph, made = onnx.load(exported.model), voices(4)
+    real = [dataclasses.replace(each, real=True) for each in made[:3]]
+    layers = ["layers.0.feed_forward_1.expand"]
+    each_alone = [Sensitivity(graph, "dynamic", {}, [voice]).cost(layers).mean_error for voice in made]
+    expected = max(np.mean(each_alone[:3]), each_alone[3])
+    cost = Sensitivity(graph, "dynamic", {}, [*real, made[3]]).cost(layers)
+    assert cost.mean_error == pytest.approx(expected, rel=1e-6)
+    assert cost.max_error == pytest.approx(max(each_alone), rel=1e-6)
+
+
 def test_static_calibrates_on_real_utterances(exported: Exported, corpus: Path) -> None:
     graph = onnx.load(exported.model)
     options = QuantizeOptions("static", corpus, count=6, budget=0.05)
     small, report = quantize_graph(graph, exported.checkpoint, "features", LIMITS, options)
-    assert report.utterances == f"6 real ones of {corpus}"
+    assert report.utterances == f"6 real ones of {corpus}, and 74 made-up voices"
     assert [each.layer for each in report.layers] == list(LAYERS)
     assert sum(each.share for each in report.layers) == pytest.approx(1)
     assert report.cost.mean_error <= 0.05

@@ -42,7 +42,7 @@ def gate_options(command: F) -> F:
             type=click.FloatRange(0, 100, max_open=True),
             default=0.2,
             show_default=True,
-            help="Points of accuracy that may be lost on --accuracy-data.",
+            help="Points of accuracy that may be lost on --accuracy-data; more fails where chance does not explain it.",
         ),
         click.option(
             "--accuracy-data",
@@ -93,6 +93,7 @@ def emit_report(report: "ParityReport") -> None:
     from voxport.export.parity_report import plain
 
     emit_json(plain(report))
+    _warn(report)
 
 
 def show_report(report: "ParityReport") -> None:
@@ -103,3 +104,10 @@ def show_report(report: "ParityReport") -> None:
     click.echo()
     rows = [(check.name, "equal" if check.passed else "FAILED", check.detail) for check in report.checks]
     show_table("Besides the answers", ("", "", ""), rows)
+    _warn(report)
+
+
+def _warn(report: "ParityReport") -> None:
+    """Say on stderr what a passing report leaves open."""
+    if report.accuracy is not None and report.accuracy.doubt:
+        click.echo(f"warning: accuracy {report.accuracy.doubt}", err=True)

@@ -2,11 +2,18 @@
 
 Parity bounds how far answers move; with fewer bits they move, and what counts then is whether they stay
 right. Both see each utterance alone and whole, so no batch decides an answer.
+
+A few answers near a tie fall to either side by chance, as many won as lost. So a drop over the allowed one
+fails where chance does not explain it (McNemar's test of the utterances that only one of the two has right),
+and in any case where it is `_FAR` times the allowed one. In between the set is too small to tell: the verdict
+says so and is no failure.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +29,16 @@ from voxport.train.data.progress import track
 from voxport.train.intervals import wilson
 
 MAX_DROP = 0.2
+Verdict = Literal["passed", "undecided", "failed"]
+_FAR = 5  # times the allowed drop: what no smallness of a set excuses
+_CHANCE = 0.05  # probability below which a loss is not laid on chance
+_Z_CHANCE = 1.645  # the standard normal's 95 % quantile
 _SHOWN = 10
 
 
 @dataclass(frozen=True)
 class AccuracyOptions:
-    """The labelled set, and how many points of accuracy an artefact may lose on it.
+    """The labelled set, and how many points of accuracy an artefact may lose on it; with 0 any loss fails.
 
     `data` is what training takes: a homework folder, a folder per speaker, or a manifest. With `limit` so
     many utterances are taken, evenly from all. `cache` and `progress` are for opening the set. Raises
@@ -61,7 +72,8 @@ class SpeakerLoss:
 class AccuracyReport:
     """Accuracies in [0, 1] on the same utterances; `drop` is the eager one minus the artefact's, in points.
 
-    `eager_interval` is Wilson's, 95 %. `lost` and `gained` count utterances that one of the two has right.
+    `eager_interval` is Wilson's, 95 %. `lost` and `gained` count utterances that one of the two has right, and
+    `chance` is the probability of so many lost among them where either is as likely.
     `unknown` names labels of the set that the model does not know, with their utterances left out; `short`
     counts utterances below the model's shortest length, `cut` those above its longest, of which it saw the
     start; `trained_on` those left out because the network has seen them in training.
@@ -77,6 +89,8 @@ class AccuracyReport:
     max_drop: float
     lost: int
     gained: int
+    chance: float
+    verdict: Verdict
     worst: tuple[SpeakerLoss, ...]
     unknown: dict[str, int]
     short: int
@@ -85,8 +99,8 @@ class AccuracyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the drop is allowed. One that is exactly at the limit is."""
-        return self.drop <= self.max_drop + 1e-9
+        """Whether the artefact may be used: nothing says that it is worse than allowed."""
+        return self.verdict != "failed"
 
     @property
     def figures(self) -> str:
@@ -97,6 +111,23 @@ class AccuracyReport:
             f"{low:.2%} to {high:.2%}): drop {self.drop:.2f} points, at most {self.max_drop:g} allowed; "
             f"{self.lost} lost, {self.gained} gained"
         )
+
+    @property
+    def doubt(self) -> str:
+        """Why the set cannot tell, for a person; empty where it can."""
+        if self.verdict != "undecided":
+            return ""
+        return (
+            f"undecided: the drop is over the allowed {self.max_drop:g} points, but {self.lost} lost against "
+            f"{self.gained} gained is what chance does too (McNemar's exact test: p = {self.chance:.2g}); "
+            f"if both go on like this, about {self._telling} utterances would tell"
+        )
+
+    @property
+    def _telling(self) -> int:
+        """How many utterances it takes until the same shares of lost and gained are no chance any more."""
+        lost, gained = self.lost, self.gained
+        return math.ceil(self.utterances * (lost + gained) * (_Z_CHANCE / (lost - gained)) ** 2)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -126,7 +157,10 @@ class AccuracyReport:
             if self.lost and 100 / self.utterances > self.max_drop > 0
             else ""
         )
-        return f"accuracy on {self.data}: {self.figures}{few}; most lost: {', '.join(losers) or 'nobody'}"
+        return (
+            f"accuracy on {self.data}: {self.figures} (by chance with p = {self.chance:.2g}){few}; "
+            f"most lost: {', '.join(losers) or 'nobody'}"
+        )
 
 
 def accuracy_gate(backend: Backend, checkpoint: Checkpoint, options: AccuracyOptions) -> AccuracyReport:
@@ -201,6 +235,8 @@ def _report(
 ) -> AccuracyReport:
     """`right` is (utterances, 2): whether the eager network and the artefact named the true speaker."""
     eager, artefact = right.mean(axis=0).tolist()
+    lost, gained = int((right[:, 0] & ~right[:, 1]).sum()), int((~right[:, 0] & right[:, 1]).sum())
+    drop, chance = 100 * (eager - artefact), chance_of_loss(lost, gained)
     losses = [
         SpeakerLoss(labels[speaker], int(mine.sum()), *right[mine].sum(axis=0).tolist())
         for speaker in np.unique(truth)
@@ -215,13 +251,32 @@ def _report(
         eager=eager,
         eager_interval=wilson(eager, len(truth)),
         artefact=artefact,
-        drop=100 * (eager - artefact),
+        drop=drop,
         max_drop=max_drop,
-        lost=int((right[:, 0] & ~right[:, 1]).sum()),
-        gained=int((~right[:, 0] & right[:, 1]).sum()),
+        lost=lost,
+        gained=gained,
+        chance=chance,
+        verdict=verdict_on(drop, max_drop, chance),
         worst=tuple(losses[:_SHOWN]),
         unknown=chosen.unknown,
         short=chosen.short,
         cut=chosen.cut,
         trained_on=chosen.trained_on,
     )
+
+
+def verdict_on(drop: float, max_drop: float, chance: float) -> Verdict:
+    """The verdict on a drop in points; see the module. A drop that is exactly at a limit is within it."""
+    if drop <= max_drop + 1e-9:
+        return "passed"
+    return "undecided" if chance > _CHANCE and drop <= _FAR * max_drop + 1e-9 else "failed"
+
+
+def chance_of_loss(lost: int, gained: int) -> float:
+    """The probability of `lost` or more among `lost + gained`, where either is as likely: McNemar's exact test.
+
+    McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 1947,
+    with the binomial distribution in place of its approximation, one-sided.
+    """
+    both = lost + gained
+    return sum(math.comb(both, count) for count in range(lost, both + 1)) / (1 << both)

@@ -23,6 +23,7 @@ from voxport.train.data.progress import track
 
 _MEASURED = 8  # utterances on which each layer's cost is measured
 _MEASURED_FRAMES = 300  # of each, at most: costs grow little with length, time does
+_SEED = 1  # of made-up voices: others than those that the gate asks about
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,13 @@ def quantize_graph(
     products, ranges = matrix_products(graph.graph), dict[str, float]()
     if not products:
         raise ExportError("the network has no matrix product large enough for int8; export it in fp32")
+    few = _few(utterances, checkpoint, kind)
     if options.scheme == "static":
-        inputs = list(dict.fromkeys(each.input for each in products))
-        shown = track(utterances, "Calibrating", len(utterances), options.progress)
-        ranges = activation_ranges(graph, inputs, shown, options.method)
-    sensitivity = Sensitivity(graph, options.scheme, ranges, _few(utterances, checkpoint, kind))
+        made = _made_up(checkpoint, kind, limits)
+        ranges = _ranges(graph, products, (utterances, made), options)
+        few += _few(made, checkpoint, kind)
+        note += f", and {len(made)} made-up voices"
+    sensitivity = Sensitivity(graph, options.scheme, ranges, few)
 
     def progress(items: Sequence[MatrixProduct], description: str) -> Iterable[MatrixProduct]:
         return track(items, description, len(items), options.progress)
@@ -127,6 +130,31 @@ def quantize_graph(
     )
 
 
+def _ranges(
+    graph: ModelProto,
+    products: Sequence[MatrixProduct],
+    groups: Sequence[Sequence[Utterance]],
+    options: QuantizeOptions,
+) -> dict[str, float]:
+    """The range of each product's input that holds for each of the groups of utterances.
+
+    Speech alone will not do: what a static scale does not reach is clipped, and on other sounds than those of
+    the calibration (noise, another channel) a network's values leave their usual range by up to several times.
+    """
+    inputs = list(dict.fromkeys(each.input for each in products))
+    found = []
+    for group in groups:
+        shown = track(group, "Calibrating", len(group), options.progress)
+        found.append(activation_ranges(graph, inputs, shown, options.method))
+    return {name: max(ranges[name] for ranges in found) for name in inputs}
+
+
+def _made_up(checkpoint: Checkpoint, kind: InputKind, limits: LengthLimits) -> tuple[Utterance, ...]:
+    """Voices that nobody has, of all lengths up to one at which they take little time."""
+    short = LengthLimits(limits.min_frames, limits.clip(_MEASURED_FRAMES))
+    return tuple(synthetic_utterances(checkpoint.frontend, kind, short, _SEED))
+
+
 def _utterances(
     checkpoint: Checkpoint, kind: InputKind, limits: LengthLimits, options: QuantizeOptions
 ) -> tuple[tuple[Utterance, ...], str]:
@@ -141,8 +169,7 @@ def _utterances(
         return found, f"{len(found)} real ones of {where}"
     if options.scheme == "static" or options.data is not None:
         raise ExportError(f"no utterance to calibrate with ({where}); give recordings with --calibration")
-    short = LengthLimits(limits.min_frames, limits.clip(_MEASURED_FRAMES))
-    made = synthetic_utterances(checkpoint.frontend, kind, short)
+    made = _made_up(checkpoint, kind, limits)
     return tuple(made[:: max(1, len(made) // _MEASURED)]), f"made-up voices, because {where}"
 
 

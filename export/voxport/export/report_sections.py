@@ -11,7 +11,8 @@ def accuracy_facts(report: AccuracyReport | None) -> list[tuple[str, str]]:
     """Accuracy as (name, value), for a table."""
     if report is None:
         return [("accuracy", NOT_GATED)]
-    return [("accuracy", report.figures), *(("accuracy's set", remark) for remark in report.remarks)]
+    verdict = ("accuracy's verdict", report.doubt or report.verdict)
+    return [("accuracy", report.figures), verdict, *(("accuracy's set", remark) for remark in report.remarks)]
 
 
 def quantization_facts(report: QuantizationReport | None) -> list[tuple[str, str]]:
