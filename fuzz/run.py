@@ -14,7 +14,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("audio", "contract", "gallery", "gallery_member", "onnx", "onnx_contract", "samples", "stream", "timeline")
+NAMES = (
+    *("audio", "contract", "contract_values", "gallery", "gallery_member", "onnx", "onnx_contract", "samples"),
+    *("stream", "timeline", "torch", "torch_member", "torch_size", "torch_values"),
+)
 
 
 def main() -> int:

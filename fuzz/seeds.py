@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from fuzz.archives import SIZES, archive_of, program_members, script_members
 from fuzz.arrays import DTYPES
 from fuzz.live import CHUNK, HEAD
 from fuzz.targets import model_file
+from fuzz.values import edits
 from voxport.runtime import Contract, Gallery
 from voxport.runtime.contract import Array, Golden, Parity, Rejection
 from voxport.runtime.profiles import profile
@@ -116,9 +118,26 @@ def recordings() -> list[bytes]:
     ]
 
 
+def torch_files() -> list[bytes]:
+    """A TorchScript file and a program, as far as their checks look."""
+    text = contracts()[1]
+    return [archive_of(script_members(text)), archive_of(program_members(text))]
+
+
+def torch_members() -> list[bytes]:
+    """Each member of both, behind the byte that chooses it."""
+    text = contracts()[1]
+    return [
+        bytes([2 * place + kind]) + members[name]
+        for kind, members in enumerate((script_members(text), program_members(text)))
+        for place, name in enumerate(sorted(members))
+    ]
+
+
 SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "audio": sound_files,
     "contract": contracts,
+    "contract_values": edits,
     "gallery": galleries,
     "gallery_member": gallery_members,
     "onnx": model_files,
@@ -126,4 +145,8 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "samples": arrays,
     "stream": recordings,
     "timeline": recordings,
+    "torch": torch_files,
+    "torch_member": torch_members,
+    "torch_values": lambda: [bytes([place]) + edit for place in range(4) for edit in edits()],
+    "torch_size": lambda: [text.encode() for text in SIZES],
 }

@@ -5,6 +5,7 @@ Whatever else comes out is a bug. The atheris harness (`run.py`) and the test su
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 import zipfile
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fuzz.archives import torch_file, torch_member, torch_size, torch_values
 from fuzz.arrays import array_of
 from fuzz.live import stream, timeline
+from fuzz.values import edited
 from voxport.runtime import Contract, Gallery, VoxportError, read_contract
 from voxport.runtime.audio import check_samples, read_audio, resample
 from voxport.runtime.contract import METADATA_KEY
@@ -54,6 +57,15 @@ def contract(data: bytes) -> None:
         assert Contract.from_json(found.to_json(), "again") == found
         with contextlib.suppress(VoxportError):
             assert found.golden.input.values.dtype == np.float32
+
+
+def contract_values(data: bytes) -> None:
+    """A contract in which some values are others, read by itself and from a model file."""
+    from fuzz.seeds import contracts
+
+    text = json.dumps(edited(json.loads(contracts()[0]), data)).encode()
+    contract(text)
+    onnx(model_file(text))
 
 
 def onnx(data: bytes) -> None:
@@ -124,6 +136,7 @@ def _field(number: int, content: bytes) -> bytes:
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "audio": audio,
     "contract": contract,
+    "contract_values": contract_values,
     "gallery": gallery,
     "gallery_member": gallery_member,
     "onnx": onnx,
@@ -131,4 +144,8 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "samples": samples,
     "stream": stream,
     "timeline": timeline,
+    "torch": torch_file,
+    "torch_member": torch_member,
+    "torch_size": torch_size,
+    "torch_values": torch_values,
 }

@@ -102,6 +102,14 @@ def test_embed_never_writes_over_a_sound(tiny: TinyModel, low: Path) -> None:
     assert low.read_bytes() == before
 
 
+def test_embed_says_before_the_work_that_it_cannot_write(tiny: TinyModel, tmp_path: Path) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    for place, says in (("absent/voices.npz", "there is no such folder"), ("folder.npz", "is a folder")):
+        result = run("embed", tiny.path, "-o", tmp_path / place, tmp_path / "never-read.wav", code=1)
+        assert says in result.stderr
+        assert "never-read" not in result.stderr
+
+
 # --- enroll -------------------------------------------------------------------------------------------
 
 
@@ -233,7 +241,7 @@ def test_a_gallery_that_is_none_is_an_error(tiny: TinyModel, low: Path, bad: Pat
     ):
         assert run(*map(str, command), code=1).stderr.startswith(f"error: {bad}: ")
     missing = bad.with_name("absent")
-    assert "cannot be read" in run("enroll", missing, "--remove", "Eve", code=1).stderr
+    assert "there is no such file" in run("enroll", missing, "--remove", "Eve", code=1).stderr
     assert not os.path.lexists(missing)
 
 
@@ -299,3 +307,14 @@ def test_identify_looks_among_the_enrolled(tiny: TinyModel, people: Path, low: P
 
 def test_a_threshold_without_a_gallery_is_a_usage_error(tiny: TinyModel, low: Path) -> None:
     assert "needs --gallery" in run("identify", tiny.path, low, "--threshold", 0.5, code=2).stderr
+
+
+def test_a_threshold_that_is_no_number_is_a_usage_error(tiny: TinyModel, people: Path, low: Path) -> None:
+    for command in (
+        ("identify", tiny.path, low, "--gallery", people),
+        ("timeline", tiny.path, low, "--gallery", people),
+        ("stream", tiny.path, low, "--gallery", people),
+        ("verify", people, "--model", tiny.path, "Low", low),
+    ):
+        result = run(*map(str, command), "--threshold", "nan", code=2)
+        assert "must be a cosine between -1 and 1, found nan" in result.stderr

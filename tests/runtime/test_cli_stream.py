@@ -101,6 +101,23 @@ def test_nothing_to_hear_is_no_error(tiny: TinyModel, sound: bytes) -> None:
     result = run(tiny.path, sound=sound)
     assert result.exit_code == 0
     assert result.stdout == ""
+    said = f"note: no decision in {len(sound) // 2 / 16000:.2f} s of sound: too short, silence, or too little speech"
+    assert result.stderr.splitlines()[-1] == said
+
+
+def test_decisions_that_are_not_firm_are_missed_in_words(tiny: TinyModel) -> None:
+    result = run(tiny.path, "--firm", sound=PCM[:8000].tobytes())
+    assert result.stdout == ""
+    assert result.stderr == "note: no firm decision in 0.50 s of sound: too short, silence, or too little speech\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes it")
+@pytest.mark.parametrize("kind", ["s16", "f32"])
+def test_standard_input_may_be_closed(tiny: TinyModel, kind: str) -> None:
+    command = [*VOXPORT, "stream", str(tiny.path), "--format", kind]
+    result = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == ("error: standard input is no pipe; send raw PCM into one, or name a sound FILE\n")
 
 
 @pytest.mark.parametrize(

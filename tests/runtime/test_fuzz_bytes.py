@@ -1,19 +1,26 @@
 """Any bytes, and real files with changed bytes: an answer or an error of ours, in bounded memory."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz.archives import SIZES, archive_of, program_members, script_members
 from fuzz.live import CHUNK, HEAD, chunks_of, identifier
 from fuzz.run import NAMES
 from fuzz.seeds import SEEDS, a_contract, galleries, gallery_members, recordings, sound_files
 from fuzz.targets import FRONTEND, TARGETS, model_file
+from fuzz.values import VALUES, paths, put
 from voxport.runtime import Gallery, Stream, VoxportError, read_contract
 from voxport.runtime.audio import read_audio
+from voxport.runtime.torch_file import open_archive, read_torch
+from voxport.runtime.torch_program import check_program, is_plain_expression
+from voxport.runtime.torch_script import check_script
 
 EDITS = st.lists(
     st.tuples(
@@ -82,6 +89,36 @@ def test_changed_files_are_read_or_refused(name: str, edits: list[tuple[str, flo
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(name: str, data: bytes) -> None:
     TARGETS[name](data)
+
+
+def test_every_value_may_be_any_other() -> None:
+    """Each place of a contract, and of the JSON in a program, in turn: what unhashable lists and huge numbers do."""
+    text = a_contract().to_json()
+    tried = 0
+    for changed_text in all_changes(text):
+        TARGETS["contract"](changed_text)
+        tried += 1
+    members = program_members(text.encode())
+    for name in (name for name in members if name.endswith((".json", "built_with"))):
+        for changed_text in all_changes(members[name].decode()):
+            TARGETS["torch"](archive_of({**members, name: changed_text}))
+            tried += 1
+    assert tried > 2000
+
+
+def all_changes(text: str) -> Iterator[bytes]:
+    document = json.loads(text)
+    return (json.dumps(put(document, path, value)).encode() for path in paths(document) for value in VALUES)
+
+
+def test_the_archives_that_are_changed_pass_every_check_unchanged(tmp_path: Path) -> None:
+    text = a_contract().to_json().encode()
+    for kind, members in (("torchscript", script_members(text)), ("program", program_members(text))):
+        (tmp_path / "model.pt2").write_bytes(archive_of(members))
+        assert read_torch(tmp_path / "model.pt2").kind == kind
+        with open_archive(tmp_path / "model.pt2") as archive:
+            (check_script if kind == "torchscript" else check_program)(archive)
+    assert all(map(is_plain_expression, SIZES))
 
 
 SEEDS_OF = {name: make() for name, make in SEEDS.items()}

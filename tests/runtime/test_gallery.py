@@ -265,6 +265,7 @@ BAD_EMBEDDINGS = [
     (np.full(SIZE, np.nan), "NaN or infinite"),
     (np.array([np.inf] + [1.0] * (SIZE - 1)), "NaN or infinite"),
     (np.ones((0, SIZE)), "no embedding was given"),
+    (np.broadcast_to(np.float32(1), (80_000_000_000, SIZE)), "80,000,000,000 embeddings at once are too many"),
 ]
 
 

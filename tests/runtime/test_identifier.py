@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -369,6 +370,19 @@ def test_a_npy_file_that_claims_terabytes_costs_nothing(tmp_path: Path) -> None:
         np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(VoxportError, match=r"huge\.npy"):
         read_features(tmp_path / "huge.npy")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes are a POSIX matter")
+def test_a_pipe_a_device_and_a_folder_called_npy_are_refused_at_once(tmp_path: Path) -> None:
+    """Opening a pipe without a writer waits for ever."""
+    os.mkfifo(tmp_path / "pipe.npy")
+    for path in (tmp_path / "pipe.npy", tmp_path, Path("/dev/zero")):
+        with pytest.raises(VoxportError, match="is no regular file; expected a NumPy array"):
+            read_features(path)
+    with pytest.raises(VoxportError, match=r"absent\.npy: cannot be read"):
+        read_features(tmp_path / "absent.npy")
+    with pytest.raises(VoxportError, match="null byte"):
+        read_features("a\0b.npy")
 
 
 # --- sharing ------------------------------------------------------------------------------------------

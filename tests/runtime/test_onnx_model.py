@@ -121,6 +121,26 @@ def test_wrong_types_and_shapes_are_refused(tiny: TinyModel, inputs: Any, length
         OnnxModel.load(tiny.path).run(inputs, lengths)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "lengths", "message"),
+    [
+        ((1, 20, 40), (80_000_000_000,), "expected one length for each of 1 rows"),
+        ((80_000_000_000, 20, 40), (80_000_000_000,), "is larger than the 536,870,912 numbers that run at once"),
+        ((80_000_000_000, 0, 40), (80_000_000_000,), "is larger than the"),
+        ((1, 80_000_000_000, 40), (1,), "is larger than the"),
+        ((80_000_000_000, 20, 41), (2,), "expected features: float32"),
+    ],
+)
+def test_shapes_that_no_memory_holds_are_refused_before_anything_is_copied(
+    tiny: TinyModel, inputs: tuple[int, ...], lengths: tuple[int, ...], message: str
+) -> None:
+    """A broadcast view of one number may claim any shape."""
+    batch, counts = np.broadcast_to(np.float32(0), inputs), np.broadcast_to(np.int64(20), lengths)
+    for given_lengths in (counts, counts.astype(np.int64, copy=False)[::-1], np.broadcast_to(np.int32(20), lengths)):
+        with pytest.raises(VoxportError, match=message):
+            OnnxModel.load(tiny.path).run(batch, given_lengths)
+
+
 def test_a_failing_run_is_an_error_of_ours(tiny: TinyModel) -> None:
     class Broken:
         def run(self, *_: object) -> None:

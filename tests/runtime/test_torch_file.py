@@ -62,6 +62,18 @@ def test_contract_and_inspection_need_no_torch(made: TinyTorch) -> None:
     assert "not replayed" in said
 
 
+def test_the_command_runs_it_where_there_is_no_onnxruntime(made: TinyTorch, tmp_path: Path) -> None:
+    np.save(tmp_path / "who.npy", np.ones((20, 40), np.float32))
+    code = """
+        from voxport.cli.root import cli
+
+        cli(["identify", sys.argv[1], sys.argv[2], "--json"], standalone_mode=False)
+    """
+    said = json.loads(run_without(["onnxruntime", "onnx"], code, made.path, tmp_path / "who.npy"))
+    assert said["runs_on"]["backend"].startswith("PyTorch, ")
+    assert said["results"][0]["file"] == str(tmp_path / "who.npy")
+
+
 def test_what_the_file_says(made: TinyTorch) -> None:
     found = read_torch(made.path)
     assert found.contract == made.tiny.contract

@@ -8,6 +8,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
     check_packages,
+    check_place,
     device_option,
     each_file,
     embed_file,
@@ -53,6 +54,7 @@ def embed(
 
     if output is not None and Path(output).suffix != ".npz":
         raise click.BadParameter(f"{output} does not end in .npz", param_hint="--output")
+    check_place(None if output is None else Path(output))
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     answers, errors = each_file(files, "Embedding", lambda name: embed_file(identifier, name))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from voxport.runtime import GalleryScorer, SpeakerIdentifier
 
 R = TypeVar("R")
@@ -56,20 +58,37 @@ def gallery_scorer(
 
 
 def check_threshold(gallery: str | None, threshold: float | None) -> None:
-    """Refuse a threshold that nothing would use."""
+    """Refuse a threshold that nothing would use, and one that is no number."""
     if threshold is not None and gallery is None:
         raise click.UsageError("--threshold needs --gallery: a model carries its own threshold")
+    if threshold is not None and threshold != threshold:  # NaN, which lies in every range
+        raise click.UsageError("--threshold must be a cosine between -1 and 1, found nan")
 
 
 def check_packages(files: Sequence[str], model: str | None = None) -> None:
     """Say all that is missing at once: installing one package would only show the next one."""
-    from voxport.runtime.file_kind import is_plan
+    from voxport.runtime.file_kind import is_plan, is_torch_file
 
-    runners = () if model is not None and is_plan(model) else ("onnxruntime",)
+    other = model is not None and (is_plan(model) or is_torch_file(model))  # their back ends say what they need
+    runners = () if other else ("onnxruntime",)
     decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()
     for package in (*runners, *decoders):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def check_place(path: "Path | None") -> None:
+    """Say before the work, which may take long, where its result could not be written.
+
+    Raises:
+        VoxportError: there is no such folder, or it is a folder itself.
+    """
+    from voxport.runtime import VoxportError
+
+    if path is not None and not path.parent.is_dir():
+        raise VoxportError(f"{path.parent}: there is no such folder; make it, or write to another")
+    if path is not None and path.is_dir():
+        raise VoxportError(f"{path}: is a folder; name a file")
 
 
 def holds_features(name: str) -> bool:

@@ -83,9 +83,15 @@ def stream(
     live = Stream(identifier, rate, settings, scorer=scorer)
     line = _json_line if as_json else _line if scorer is None else partial(_cosine_line, scorer.scale)
     # What is decided before a fault in the sound is printed before the fault is told.
+    decided = 0
     for chunk in _chunks(file, rate, options["kind"], options["channels"]):
-        _print(live.push(chunk), only_firm, line)
-    _print(live.close(), only_firm, line)
+        decided += _print(live.push(chunk), only_firm, line)
+    decided += _print(live.close(), only_firm, line)
+    if not decided:  # nothing at all on the screen would look like a fault
+        what = "firm decision" if only_firm else "decision"
+        click.echo(
+            f"note: no {what} in {live.seconds:.2f} s of sound: too short, silence, or too little speech", err=True
+        )
 
 
 def _chunks(file: str, rate: int, kind: str, channels: int) -> Iterator["npt.NDArray[np.generic]"]:
@@ -134,10 +140,12 @@ def _raw_chunks(source: BinaryIO, kind: str, channels: int) -> Iterator["npt.NDA
         )
 
 
-def _print(decisions: tuple["Decision", ...], only_firm: bool, line: Callable[["Decision"], str]) -> None:
-    for decision in decisions:
-        if decision.firm or not only_firm:
-            click.echo(line(decision))  # echo flushes: a pipe sees it now
+def _print(decisions: tuple["Decision", ...], only_firm: bool, line: Callable[["Decision"], str]) -> int:
+    """Print the decisions that are wanted; how many there were."""
+    wanted = [decision for decision in decisions if decision.firm or not only_firm]
+    for decision in wanted:
+        click.echo(line(decision))  # echo flushes: a pipe sees it now
+    return len(wanted)
 
 
 def _json_line(decision: "Decision") -> str:

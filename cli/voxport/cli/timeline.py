@@ -11,6 +11,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    check_place,
     check_threshold,
     device_option,
     gallery_option,
@@ -64,7 +65,12 @@ def timeline(
     from voxport.runtime import SpeakerIdentifier, Timeline, TimelineOptions
 
     check_threshold(gallery, threshold)
-    _check_places(rttm, plot)
+    for place in (rttm, plot):
+        check_place(place)
+    if plot is not None:
+        from voxport.cli.timeline_picture import picture_kind
+
+        picture_kind(plot)
     settings = TimelineOptions(
         window_s=options["window"],
         hop_s=options["hop"],
@@ -89,21 +95,6 @@ def timeline(
         emit_json({"model": model, **among, "file": file, "duration_s": seconds, "segments": _encoded(segments)})
     else:
         _show(file, seconds, segments, None if scorer is None else scorer.scale)
-
-
-def _check_places(rttm: Path | None, plot: Path | None) -> None:
-    """Say before the work, which may take long, where its result could not be written."""
-    from voxport.runtime import VoxportError
-
-    for path in (rttm, plot):
-        if path is not None and not path.parent.is_dir():
-            raise VoxportError(f"{path.parent}: there is no such folder; make it, or write to another")
-        if path is not None and path.is_dir():
-            raise VoxportError(f"{path}: is a folder; name a file")
-    if plot is not None:
-        from voxport.cli.timeline_picture import picture_kind
-
-        picture_kind(plot)
 
 
 class _Done:

@@ -7,6 +7,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
     check_packages,
+    check_threshold,
     device_option,
     each_file,
     embed_file,
@@ -58,7 +59,8 @@ def verify(
     """
     from voxport.runtime import Gallery, GalleryError, SpeakerIdentifier
 
-    check_packages(files)
+    check_threshold(gallery, threshold)
+    check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     enrolled = Gallery.load(gallery, identifier.contract)
     if name not in enrolled:

@@ -153,6 +153,8 @@ def check_rate(rate: int, name: str) -> None:
 
 def _open(name: str) -> "soundfile.SoundFile":
     soundfile = audio_package("soundfile")
+    if not name:
+        raise AudioError("the name of the sound file is empty; expected a sound file (wav, flac, ogg or mp3)")
     if not os.path.isfile(name):
         reason = "is no regular file" if os.path.exists(name) else os.strerror(errno.ENOENT)
         raise AudioError(f"{name}: {reason}; expected a sound file (wav, flac, ogg or mp3)")
@@ -160,12 +162,15 @@ def _open(name: str) -> "soundfile.SoundFile":
         raise AudioError(f"{name}: {os.strerror(errno.EACCES)}; allow reading it")
     if os.path.getsize(name) == 0:
         raise AudioError(f"{name}: is empty (0 bytes); expected a sound file (wav, flac, ogg or mp3)")
+    # soundfile would take a file of such a name for samples without a header, and ask for their rate.
+    is_raw = name.lower().endswith(".raw")
     try:
-        return soundfile.SoundFile(name)
-    except (RuntimeError, TypeError) as problem:  # TypeError: the extension says that there is no header
+        return soundfile.SoundFile(os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0)) if is_raw else name)
+    except RuntimeError as problem:
+        options = "-f s16le -ar 16000 " if is_raw else ""
         raise AudioError(
-            f"{name}: not a sound file that libsndfile can read ({problem}); "
-            f'convert it, for example: ffmpeg -i "{name}" sound.wav'
+            f"{name}: not a sound file that libsndfile can read ({getattr(problem, 'error_string', problem)}); "
+            f'convert it, for example: ffmpeg {options}-i "{name}" sound.wav'
         ) from problem
 
 

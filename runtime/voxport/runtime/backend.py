@@ -14,6 +14,8 @@ from voxport.runtime.onnx_file import Dim, TensorSpec
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+MAX_BATCH = 1 << 29  # numbers: 2 GB of float32, nine hours of samples at 16 kHz in one batch
+
 
 class Answer:
     """A model's answer to a batch. Reading an output that the model does not have raises VoxportError."""
@@ -131,18 +133,26 @@ def check_batch(
 ) -> tuple[Float32, Int64]:
     """Return a batch as contiguous float32 and int64 arrays.
 
+    All that can be told from types and shapes is told before anything is copied: a view of a few bytes may
+    claim any shape.
+
     Raises:
-        VoxportError: a wrong type or shape, or a length beyond the array.
+        VoxportError: a wrong type or shape, more than MAX_BATCH numbers, or a length beyond the array.
         LengthError: a length outside the contract's range.
     """
-    batch = _plain(inputs, np.float32, "float32 inputs")
-    counts = _plain(lengths, np.int64, "int64 lengths")
+    given, given_counts = _plain(inputs, np.float32, "float32 inputs"), _plain(lengths, np.int64, "int64 lengths")
     (source, _), _ = expected_tensors(contract)
-    fits = batch.ndim == len(source.shape) and (batch.ndim == 2 or batch.shape[2] == source.shape[2])
-    if not fits or batch.shape[0] == 0:
-        raise VoxportError(f"expected {source} with at least one row, found an array of shape {batch.shape}")
-    if counts.shape != (batch.shape[0],):
-        raise VoxportError(f"expected one length for each of {batch.shape[0]} rows, found shape {counts.shape}")
+    fits = given.ndim == len(source.shape) and (given.ndim == 2 or given.shape[2] == source.shape[2])
+    if not fits or given.shape[0] == 0:
+        raise VoxportError(f"expected {source} with at least one row, found an array of shape {given.shape}")
+    if given_counts.shape != (given.shape[0],):
+        raise VoxportError(f"expected one length for each of {given.shape[0]} rows, found shape {given_counts.shape}")
+    if max(given.size, given_counts.size) > MAX_BATCH:
+        raise VoxportError(
+            f"a batch of shape {given.shape} is larger than the {MAX_BATCH:,} numbers that run at once; give fewer rows"
+        )
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, as it may in the padding
+        batch, counts = given.astype(np.float32, "C", copy=False), given_counts.astype(np.int64, "C", copy=False)
     allowed.check(counts)
     longest = int(counts.max())
     if longest > batch.shape[1]:
@@ -151,11 +161,11 @@ def check_batch(
 
 
 def _plain(values: npt.ArrayLike, dtype: Any, what: str) -> npt.NDArray[Any]:
+    """As an array that can be brought to `dtype`, but is not yet."""
     try:
         array = np.asarray(values)
     except ValueError as problem:  # ragged nested lists
         raise VoxportError(f"expected {what}, found rows of different lengths; pad them") from problem
     if array.dtype == object or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise VoxportError(f"expected {what}, found {array.dtype}")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, as it may in the padding
-        return array.astype(dtype, order="C", copy=False)
+    return array

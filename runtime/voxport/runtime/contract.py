@@ -150,7 +150,7 @@ class Contract:
         version = data.get("version") if isinstance(data, dict) else None
         if version != CONTRACT_VERSION:
             raise ContractError(
-                f"{where}: contract version {version!r}, this voxport reads version {CONTRACT_VERSION}; "
+                f"{where}: contract version {version!r:.60}, this voxport reads version {CONTRACT_VERSION}; "
                 "export the model again with this voxport, or install the voxport that wrote it"
             )
         return decode(cls, data, where, ContractError)

@@ -55,8 +55,9 @@ class Frontend:
             raise ValueError(f"win_length {self.win_length} must be positive and at most n_fft {self.n_fft}")
         if self.hop_length < 1 or self.n_mels < 1 or self.sample_rate < 1:
             raise ValueError("hop_length, n_mels and sample_rate must be positive")
-        if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
-            raise ValueError(f"f_min {self.f_min} and f_max {self.f_max} must rise within 0…{self.sample_rate / 2} Hz")
+        if not (0 <= self.f_min < self.f_max and 2 * self.f_max <= self.sample_rate):  # a quotient could overflow
+            highest = f"half of the sample rate, {self.sample_rate} Hz"
+            raise ValueError(f"f_min {self.f_min} and f_max {self.f_max} must rise from 0 to at most {highest}")
         if self.floor <= 0:
             raise ValueError(f"floor must be positive, found {self.floor}")
 

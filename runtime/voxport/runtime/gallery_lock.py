@@ -30,6 +30,8 @@ def locked(path: Path, timeout_s: float) -> Iterator[None]:
             if time.monotonic() >= give_up:
                 raise GalleryError(f"{path}: another process is changing it, waited {timeout_s:g} s; try again later")
             time.sleep(_PAUSE_S)
+    except FileNotFoundError as problem:
+        raise GalleryError(f"{path}: there is no folder {target.parent}; make it, or write to another") from problem
     except OSError as problem:
         raise GalleryError(f"{path}: cannot be locked ({problem.strerror or problem}: {lock})") from problem
     try:

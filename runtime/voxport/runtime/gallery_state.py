@@ -14,6 +14,7 @@ from voxport.runtime.errors import GalleryError
 MAX_NAME = 200  # characters
 MAX_SPEAKERS = 1_000_000
 MAX_EMBEDDING_SIZE = 1 << 13
+_MAX_NUMBERS = 1 << 28  # of embeddings that are given at once: 2 GB in float64, a million of 256 numbers
 KEPT_PER_SPEAKER, KEPT = 5, 4096  # utterances that are kept to calibrate with; means need none
 
 # Names are printed, one to a line: controls, line separators, direction overrides and lone surrogates
@@ -175,9 +176,11 @@ def unit_rows(embeddings: npt.ArrayLike, embedding_size: int, what: str) -> Floa
             f"{what}: expected embeddings of {embedding_size} floating-point numbers, found {rows.dtype} of shape "
             f"{rows.shape}; they come from another model, or they are no embeddings"
         )
-    rows = np.atleast_2d(rows).astype(np.float64)
-    if not len(rows):
+    if not rows.size:
         raise GalleryError(f"{what}: no embedding was given; give at least one utterance")
+    if rows.size > _MAX_NUMBERS:  # a view of a few bytes may claim any shape
+        raise GalleryError(f"{what}: {rows.size // embedding_size:,} embeddings at once are too many; give fewer")
+    rows = np.atleast_2d(rows).astype(np.float64)
     if not np.isfinite(rows).all():
         raise GalleryError(f"{what}: the embedding holds NaN or infinite values")
     largest = np.abs(rows).max(axis=1, keepdims=True)

@@ -12,6 +12,7 @@ import re
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ Array = npt.NDArray[Any]
 MAX_BYTES = 2_000_000_000  # what a zip of the plain kind, without its 64-bit extension, can hold
 _MAX_DIRECTORY = 1 << 12  # bytes of the zip's table of contents; ours take a few hundred
 _NPY = re.compile(rb"\{'descr': '([^']{2,8})', 'fortran_order': False, 'shape': \(([0-9, ]{0,40})\), \} *\n")
+_LEFTOVER_S = 3600  # no file takes so long to be written, so whoever wrote it is gone
 _DATE = (1980, 1, 1, 0, 0, 0)  # equal arrays give equal bytes
 _END, _END_64 = b"PK\x05\x06", b"PK\x06\x07"
 
@@ -73,6 +75,16 @@ def _replace(path: Path, write: "Callable[[IO[bytes]], None]") -> None:
             part.unlink(missing_ok=True)
     except OSError as problem:
         raise GalleryError(f"{path}: cannot be written ({problem.strerror or problem})") from problem
+    _remove_leftovers(target)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Delete what processes that were killed in the middle of writing `target` left: voices are personal data."""
+    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            ours = entry.name.startswith(f".{target.name}.") and entry.name.endswith(".part")
+            if ours and time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFTOVER_S:
+                os.unlink(entry)
 
 
 def check_file_name(path: Path) -> None:
@@ -81,7 +93,7 @@ def check_file_name(path: Path) -> None:
         possible = b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:  # half a character
         possible = False
-    if not possible:
+    if not possible or not path.name:  # Path("") is the folder one is in
         raise GalleryError(f"{str(path)!r}: cannot be the name of a file; give another")
 
 
@@ -102,6 +114,8 @@ def open_npz(path: Path, kind: str, names: Collection[str]) -> "Iterator[NpzRead
             _archive(file, f"{path}: no {kind}, or a damaged one (restore it, or make it again)", names) as reader,
         ):
             yield reader
+    except FileNotFoundError as problem:
+        raise GalleryError(f"{path}: there is no such file; give a {kind}, or make one") from problem
     except OSError as problem:
         raise GalleryError(f"{path}: cannot be read ({problem.strerror or problem})") from problem
 

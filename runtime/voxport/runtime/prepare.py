@@ -1,6 +1,7 @@
 """A sound or its features → the array that a model's graph takes."""
 
 import os
+import stat
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,9 @@ def read_features(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
         VoxportError: no such file, damaged, or not an array of plain numbers.
     """
     try:
+        # A pipe would wait for ever and a device has no end, so the kind is asked before the file is opened.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise VoxportError(f"{os.fspath(path)}: is no regular file; expected a NumPy array of features (.npy)")
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as problem:
         raise VoxportError(f"{os.fspath(path)}: cannot be read ({problem.strerror or problem})") from problem

@@ -38,7 +38,7 @@ def decode(cls: type[T], data: Any, where: str, error: type[VoxportError] = Voxp
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise error(f"{where}: unknown key {', '.join(unknown)}; known keys are {', '.join(fields)}")
+        raise error(f"{where}: unknown key {_listed(unknown)}; known keys are {', '.join(fields)}")
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for name, field in fields.items():
@@ -62,7 +62,7 @@ def _convert(hint: Any, value: Any, where: str, error: type[VoxportError]) -> An
     if origin is Literal:
         if value in arguments:
             return value
-        raise error(f"{where}: must be one of {', '.join(map(str, arguments))}, found {value!r}")
+        raise error(f"{where}: must be one of {', '.join(map(str, arguments))}, found {value!r:.60}")
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
             raise error(f"{where}: expected a list, found {_kind(value)}")
@@ -80,6 +80,12 @@ def _convert(hint: Any, value: Any, where: str, error: type[VoxportError]) -> An
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise error(f"{where}: expected {getattr(hint, '__name__', hint)}, found {_kind(value)}")
+
+
+def _listed(keys: Sequence[Any]) -> str:
+    """Keys that a stranger chose: a few, short, and without what could steer a terminal."""
+    shown = [str(key) if str(key).isidentifier() and len(str(key)) <= 60 else f"{key!r:.60}" for key in keys[:5]]
+    return ", ".join(shown) + (", …" if len(keys) > 5 else "")
 
 
 def _kind(value: Any) -> str:

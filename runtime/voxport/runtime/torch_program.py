@@ -28,8 +28,10 @@ _ON_SIZES = frozenset(
     [f"_operator.{name}" for name in "add sub mul pow floordiv mod neg eq ne lt le gt ge and_ or_ not_ getitem".split()]
     + [f"torch.sym_{name}" for name in "not max min int float sum".split()]
 )
-_SYMBOL = re.compile(r"[su]\d{1,6}")
-_TREE_TYPES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
+_SYMBOL = re.compile(r"[su]\d{1,6}", re.ASCII)
+# No comments and no lines: another parser reads the same text after this one.
+_ARITHMETIC = re.compile(r"[\w(), ='\"-]*", re.ASCII)
+_TREE_TYPES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict"})
 _MOST_EXPRESSION = 4000  # characters
 _MOST_NESTED = 500  # brackets and signs of a size
 _SMALL = 16  # the largest power: sympy would work out any other
@@ -49,18 +51,24 @@ def check_program(archive: Archive) -> None:
         for key, value in _walk(_json(archive, name)):
             if key == "use_pickle" and value is not False:
                 raise _strange(archive, f"a pickle, by its {name}")
-    model = _json(archive, _MODEL)
+    _check_model(archive, _json(archive, _MODEL))
+
+
+def _check_model(archive: Archive, model: Any) -> None:
     if not isinstance(model, dict) or model.get("guards_code"):
         raise _strange(archive, "guards, which are code")
-    for name in model.get("range_constraints") or {}:
+    ranges = model.get("range_constraints") or {}
+    if not isinstance(ranges, dict):
+        raise _strange(archive, "ranges that are no object")
+    for name in ranges:
         if not _SYMBOL.fullmatch(name):
             raise _strange(archive, f"the symbol {name[:60]!r}")
     for key, value in _walk(model):
         if complaint := _complaint(key, value):
             raise _strange(archive, complaint)
     for key, value in _walk(model):
-        if key == "nodes" and not all(map(_has_small_power, value)):
-            raise _strange(archive, "a large power of a size")
+        if key == "nodes" and not (isinstance(value, list) and all(map(_has_small_power, value))):
+            raise _strange(archive, "a large power of a size, or nodes that are none")
 
 
 def _check_member(archive: Archive, name: str) -> None:
@@ -76,8 +84,7 @@ def _check_member(archive: Archive, name: str) -> None:
 def _complaint(key: str, value: Any) -> str:
     """What is wrong with an entry of the program's JSON; empty where nothing is."""
     if key == "target":
-        operator = _OPERATOR.fullmatch(value) if isinstance(value, str) else None
-        if value not in _ON_SIZES and (operator is None or operator[1] not in SAFE_OPERATORS):
+        if not isinstance(value, str) or not (value in _ON_SIZES or _is_safe_operator(value)):
             return f"the operator {value!s:.80}"
     elif key == "expr_str":
         if not is_plain_expression(value):
@@ -91,6 +98,11 @@ def _complaint(key: str, value: Any) -> str:
     return ""
 
 
+def _is_safe_operator(name: str) -> bool:
+    operator = _OPERATOR.fullmatch(name)
+    return operator is not None and operator[1] in SAFE_OPERATORS
+
+
 def _has_small_power(node: Any) -> bool:
     """Whether a node that raises a size to a power does so with a small number: it is worked out on loading."""
     if not isinstance(node, dict) or node.get("target") != "_operator.pow":
@@ -101,7 +113,7 @@ def _has_small_power(node: Any) -> bool:
 
 def is_plain_expression(text: object) -> bool:
     """Whether a symbolic size is arithmetic on numbers and symbols, small enough to be worked out at once."""
-    if not isinstance(text, str) or len(text) > _MOST_EXPRESSION:
+    if not isinstance(text, str) or len(text) > _MOST_EXPRESSION or not _ARITHMETIC.fullmatch(text):
         return False
     if text.count("(") + text.count("-") > _MOST_NESTED:  # Python's parser takes more than what works it out may
         return False
@@ -144,7 +156,8 @@ def _is_plain_tree(spec: Any) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     entries = list(_walk(version_and_tree))
-    return all(value in _TREE_TYPES for key, value in entries if key == "type") and not any(
+    types = [value for key, value in entries if key == "type"]
+    return all(value is None or (isinstance(value, str) and value in _TREE_TYPES) for value in types) and not any(
         key in ("__enum__", "fqn", "default_factory_module") for key, _ in entries
     )
 
