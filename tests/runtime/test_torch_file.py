@@ -69,7 +69,7 @@ def test_the_command_runs_it_where_there_is_no_onnxruntime(made: TinyTorch, tmp_
 
         cli(["identify", sys.argv[1], sys.argv[2], "--json"], standalone_mode=False)
     """
-    said = json.loads(run_without(["onnxruntime", "onnx"], code, made.path, tmp_path / "who.npy"))
+    said = json.loads(run_without(["onnxruntime"], code, made.path, tmp_path / "who.npy"))
     assert said["runs_on"]["backend"].startswith("PyTorch, ")
     assert said["results"][0]["file"] == str(tmp_path / "who.npy")
 
