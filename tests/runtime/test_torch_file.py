@@ -62,14 +62,15 @@ def test_contract_and_inspection_need_no_torch(made: TinyTorch) -> None:
     assert "not replayed" in said
 
 
-def test_the_command_runs_it_where_there_is_no_onnxruntime(made: TinyTorch, tmp_path: Path) -> None:
+def test_the_command_runs_it_where_there_is_no_onnxruntime(script: TinyTorch, tmp_path: Path) -> None:
+    """TorchScript stands for both: for a program, torch itself asks whether there is an onnxruntime."""
     np.save(tmp_path / "who.npy", np.ones((20, 40), np.float32))
     code = """
         from voxport.cli.root import cli
 
         cli(["identify", sys.argv[1], sys.argv[2], "--json"], standalone_mode=False)
     """
-    said = json.loads(run_without(["onnxruntime"], code, made.path, tmp_path / "who.npy"))
+    said = json.loads(run_without(["onnxruntime"], code, script.path, tmp_path / "who.npy"))
     assert said["runs_on"]["backend"].startswith("PyTorch, ")
     assert said["results"][0]["file"] == str(tmp_path / "who.npy")
 
