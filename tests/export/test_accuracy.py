@@ -149,8 +149,9 @@ def test_an_undecided_set_says_how_many_would_tell(labelled: Labelled, contract:
     report = judged(exported.report, backend, labelled.checkpoint, options, None)
     assert report.passed
     assert report.accuracy is not None
-    # At 1 of 24 the test's normal approximation leaves chance at 1.645² = 2.7 lost ones, of 65.
-    assert "p = 0.5); if both go on like this, about 65 utterances would tell" in report.accuracy.doubt
+    # The exact test leaves chance at 5 lost ones to none, which at 1 of 24 are 120 utterances.
+    assert chance_of_loss(4, 0) > 0.05 >= chance_of_loss(5, 0)
+    assert "p = 0.5); if both go on like this, about 108 utterances would tell" in report.accuracy.doubt
     assert f"| accuracy's verdict | {report.accuracy.doubt} |" in markdown(report)
 
 
