@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 
-from voxport.runtime import AudioError, Batcher, BatcherOptions, LengthError, SpeakerIdentifier
+from voxport.runtime import AudioError, Batcher, BatcherClosedError, BatcherOptions, LengthError, SpeakerIdentifier
 
 MAX_BYTES = 20_000_000  # of one sound file
 PATIENCE = 10.0  # seconds that a client waits at most
@@ -22,7 +22,10 @@ PATIENCE = 10.0  # seconds that a client waits at most
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """In each worker process: load the model before the first request, and answer the last before the end."""
-    identifier = await asyncio.to_thread(SpeakerIdentifier.load, os.environ["VOXPORT_MODEL"])
+    model = os.environ.get("VOXPORT_MODEL", "model.onnx")
+    identifier = await asyncio.to_thread(SpeakerIdentifier.load, model)
+    if "scores" not in identifier.contract.outputs:  # now, not at the first request
+        raise RuntimeError(f"{model} gives embeddings, not speakers; export it again with --output both")
     async with Batcher(identifier, BatcherOptions(max_wait_ms=5)) as app.state.batcher:
         yield
 
@@ -44,8 +47,8 @@ async def identify(request: Request) -> dict[str, object]:
             answer = await asyncio.wait_for(batcher.identify(file.name), PATIENCE)
         except (AudioError, LengthError) as problem:
             raise HTTPException(422, str(problem).replace(file.name, "the sound")) from problem
-        except asyncio.TimeoutError as problem:
-            raise HTTPException(503, "too many requests wait; try again later") from problem
+        except (asyncio.TimeoutError, BatcherClosedError) as problem:
+            raise HTTPException(503, "too many requests wait, or the server ends; try again later") from problem
     return {
         "speakers": [{"name": each.speaker, "probability": each.probability} for each in answer.ranked],
         "seconds": answer.duration_s,

@@ -7,6 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from fuzz.values import edited
 from voxport.runtime import ContractError
@@ -106,10 +107,7 @@ def torch_file(data: bytes) -> None:
 
 def torch_member(data: bytes) -> None:
     """A file in which one member is these bytes: the first byte chooses it, and whether script or program."""
-    from fuzz.seeds import contracts
-
-    make = (script_members, program_members)[data[0] % 2 if data else 0]
-    members = dict(make(contracts()[1]))
+    members = dict(_right_members()[data[0] % 2 if data else 0])
     names = sorted(members)
     members[names[data[0] // 2 % len(names) if data else 0]] = data[1:]
     torch_file(archive_of(members))
@@ -117,13 +115,19 @@ def torch_member(data: bytes) -> None:
 
 def torch_values(data: bytes) -> None:
     """A program in whose JSON some values are others."""
-    from fuzz.seeds import contracts
-
-    members = dict(program_members(contracts()[1]))
+    members = dict(_right_members()[1])
     documents = sorted(name for name in members if name.endswith((".json", "built_with")))
     name = documents[data[0] % len(documents) if data else 0]
     members[name] = json.dumps(edited(json.loads(members[name]), data[1:])).encode()
     torch_file(archive_of(members))
+
+
+@cache
+def _right_members() -> tuple[Members, Members]:
+    from fuzz.seeds import contracts
+
+    text = contracts()[1]
+    return script_members(text), program_members(text)
 
 
 def torch_size(data: bytes) -> None:

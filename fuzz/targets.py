@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,11 +62,16 @@ def contract(data: bytes) -> None:
 
 def contract_values(data: bytes) -> None:
     """A contract in which some values are others, read by itself and from a model file."""
-    from fuzz.seeds import contracts
-
-    text = json.dumps(edited(json.loads(contracts()[0]), data)).encode()
+    text = json.dumps(edited(_right_contract(), data)).encode()
     contract(text)
     onnx(model_file(text))
+
+
+@cache
+def _right_contract() -> Any:
+    from fuzz.seeds import contracts
+
+    return json.loads(contracts()[0])
 
 
 def onnx(data: bytes) -> None:

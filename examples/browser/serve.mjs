@@ -22,12 +22,17 @@ export function serve(port) {
       return;
     }
     const file = join(ROOT, path.endsWith("/") ? `${path}index.html` : path);
-    if (!statSync(file, { throwIfNoEntry: false })?.isFile()) {
+    // A NUL cannot be in a name: statSync throws for it.
+    if (path.includes("\0") || !statSync(file, { throwIfNoEntry: false })?.isFile()) {
       response.writeHead(404).end("not found");
       return;
     }
-    response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "text/plain", "cache-control": "no-cache" });
-    createReadStream(file).pipe(response);
+    const content = createReadStream(file);
+    content.once("error", () => (response.headersSent ? response.destroy() : response.writeHead(403).end("not readable")));
+    content.once("open", () => {
+      response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "text/plain", "cache-control": "no-cache" });
+      content.pipe(response);
+    });
   });
   return new Promise((resolve, reject) => {
     server.once("error", reject).listen(port, "127.0.0.1", () => resolve(server));
@@ -35,6 +40,12 @@ export function serve(port) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const server = await serve(Number(process.argv[2] ?? 8080));
+  const port = Number(process.argv[2] ?? 8080);
+  const problem = Number.isInteger(port) && port >= 0 && port < 65536 ? null : "is no port";
+  const server = problem ?? (await serve(port).catch((error) => (error.code === "EADDRINUSE" ? "is in use" : error.message)));
+  if (typeof server === "string") {
+    console.error(`error: port ${process.argv[2] ?? port} ${server}; name another: node serve.mjs 8081`);
+    process.exit(1);
+  }
   console.log(`http://127.0.0.1:${server.address().port}`);
 }

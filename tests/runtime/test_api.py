@@ -1,8 +1,11 @@
 """What other people's processes import: everything is there, documented, typed, and listed."""
 
+import dataclasses
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 import voxport.runtime
 
 NAMES = voxport.runtime.__all__
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 
 def members(thing: Any) -> list[tuple[str, Any]]:
@@ -36,6 +40,28 @@ def test_every_public_name_is_there_documented_and_typed(name: str) -> None:
         for parameter in list(signature.parameters.values()):
             if parameter.name not in ("self", "cls"):
                 assert parameter.annotation is not inspect.Parameter.empty, f"{where}({parameter.name})"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_page_has_every_name_with_its_methods_and_fields(name: str) -> None:
+    words = set(re.findall(r"\w+", PAGE.read_text(encoding="utf-8")))
+    thing = getattr(voxport.runtime, name)
+    wanted = {name} | {where.rpartition(".")[2] for where, _ in members(thing)}
+    if dataclasses.is_dataclass(thing) and name != "Frontend":  # of which it names the most important
+        wanted |= {field.name for field in dataclasses.fields(thing)}
+    assert wanted - words == set()
+
+
+def test_the_reference_page_gives_the_defaults() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    options = [voxport.runtime.BatcherOptions, voxport.runtime.StreamOptions, voxport.runtime.TimelineOptions,
+               voxport.runtime.BackendOptions, voxport.runtime.PlanOptions]  # fmt: skip
+    for thing in options:
+        for field in dataclasses.fields(thing):
+            if field.name != "buckets":
+                shown = f"{field.default}".removesuffix(".0")
+                shown = f'"{shown}"' if isinstance(field.default, str) else shown
+                assert f"{field.name}={shown}" in text, (thing, field.name)
 
 
 def test_the_list_is_sorted_and_nothing_else_is_promised() -> None:

@@ -4,6 +4,8 @@ It needs node, Chromium, and the page's npm packages (`npm ci` in examples/brows
 node alone.
 """
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -134,6 +136,38 @@ def test_strangers_lengths_and_mistakes_are_told_in_words(
     for page in (shown[7], shown[8]):
         assert page["answer"]["known"] is False
         assert page["best"].startswith("Nobody whom the model knows")
+
+
+# --- its server, in node ------------------------------------------------------------------------------
+
+
+def test_the_server_gives_the_page_and_nothing_else_and_survives_what_it_is_asked(node: str) -> None:
+    serve = [node, str(PAGE / "serve.mjs")]
+    with subprocess.Popen([*serve, "0"], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            host, _, port = server.stdout.readline().strip().removeprefix("http://").partition(":")
+
+            def ask(path: str) -> tuple[int, bytes]:
+                with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:
+                    connection.request("GET", path)  # as it is: urllib would tidy it
+                    reply = connection.getresponse()
+                    return reply.status, reply.read()
+
+            outside = ("/../../README.md", "/%2e%2e/%2e%2e/README.md", "/..%2f..%2fREADME.md", "//etc/passwd")
+            for path in (*outside, "/absent", "/node_modules", "/%00", "/style.css%00"):
+                assert ask(path)[0] == 404, path
+            assert ask("/%ff")[0] == 400
+            assert ask("/?model=model.onnx") == (200, (PAGE / "index.html").read_bytes())
+            taken = subprocess.run([*serve, port], capture_output=True, text=True, check=False, timeout=60)
+        finally:
+            server.kill()
+    assert (taken.returncode, taken.stdout) == (1, "")
+    assert taken.stderr == f"error: port {port} is in use; name another: node serve.mjs 8081\n"
+    for wrong in ("abc", "-1", "99999", "80.5"):
+        result = subprocess.run([*serve, wrong], capture_output=True, text=True, check=False, timeout=60)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == f"error: port {wrong} is no port; name another: node serve.mjs 8081\n"
 
 
 # --- the reader of contracts, in node -----------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_the_server_answers(either: TinyModel, sound: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setitem(os.environ, "VOXPORT_MODEL", str(either.path))
     monkeypatch.delitem(sys.modules, "server", raising=False)
-    import server  # type: ignore[import-not-found]
+    import server  # type: ignore[import-not-found, unused-ignore]
 
     async def main() -> list[Any]:
         async with server.lifespan(server.app):

@@ -7,6 +7,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    check_output,
     check_packages,
     check_place,
     device_option,
@@ -57,6 +58,7 @@ def embed(
     check_place(None if output is None else Path(output))
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
+    check_output(identifier, model, "embedding")
     answers, errors = each_file(files, "Embedding", lambda name: embed_file(identifier, name))
     show_errors(errors)
     if output is not None and answers:

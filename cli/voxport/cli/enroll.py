@@ -8,6 +8,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    check_output,
     check_packages,
     device_option,
     each_file,
@@ -117,6 +118,7 @@ def _listen(
     check_name(name)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
+    check_output(identifier, model, "embedding")
     if os.path.lexists(gallery):
         Gallery.load(gallery, identifier.contract)  # another model's gallery is refused before the work
     answers, errors = each_file(files, "Listening", lambda file: embed_file(identifier, file))

@@ -6,6 +6,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    check_output,
     check_packages,
     check_threshold,
     device_option,
@@ -68,6 +69,7 @@ def identify(
     check_threshold(gallery, threshold)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    check_output(identifier, model, "scores" if gallery is None else "embedding")
     if explain:
         click.echo(str(identifier.explain()), err=True)
     if gallery is not None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from voxport.runtime import GalleryScorer, SpeakerIdentifier
+    from voxport.runtime.contract import Output
 
 R = TypeVar("R")
 
@@ -75,6 +76,21 @@ def check_packages(files: Sequence[str], model: str | None = None) -> None:
     for package in (*runners, *decoders):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def check_output(identifier: "SpeakerIdentifier", model: str, output: "Output") -> None:
+    """Say once, and not of every file, that the model in the file `model` was exported without `output`.
+
+    Raises:
+        VoxportError: it was.
+    """
+    from voxport.runtime import VoxportError
+    from voxport.runtime.backend import need_output
+
+    try:
+        need_output(identifier.contract, output)
+    except VoxportError as problem:
+        raise VoxportError(f"{model}: {problem}") from problem
 
 
 def check_place(path: "Path | None") -> None:

@@ -10,6 +10,7 @@ import click
 
 from voxport.cli.common import example, json_option, needs
 from voxport.cli.sounds import (
+    check_output,
     check_threshold,
     device_option,
     gallery_option,
@@ -77,6 +78,7 @@ def stream(
 
     check_threshold(gallery, threshold)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    check_output(identifier, model, "scores" if gallery is None else "embedding")
     settings = StreamOptions(window_s=options["window"], hop_s=options["hop"], top=options["top"])
     rate = options["rate"] if file == "-" else identifier.contract.frontend.sample_rate
     scorer = gallery_scorer(identifier, gallery, threshold)

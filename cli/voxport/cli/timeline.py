@@ -11,6 +11,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    check_output,
     check_place,
     check_threshold,
     device_option,
@@ -79,6 +80,7 @@ def timeline(
         max_gap_s=options["max_gap"],
     )
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    check_output(identifier, model, "scores" if gallery is None else "embedding")
     scorer = gallery_scorer(identifier, gallery, threshold)
     engine = Timeline(identifier, settings, scorer=scorer)
     with _progress(file) as done:

@@ -6,6 +6,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    check_output,
     check_packages,
     check_threshold,
     device_option,
@@ -62,6 +63,7 @@ def verify(
     check_threshold(gallery, threshold)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
+    check_output(identifier, model, "embedding")
     enrolled = Gallery.load(gallery, identifier.contract)
     if name not in enrolled:
         raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport enroll {gallery} --list")
