@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class FakeOnnxRuntime(types.ModuleType):
         self.asked: list[list[Any]] = []
         self.shapes: list[tuple[int, ...]] = []
         self.nodes: dict[str, int] = {}
+        self.bindings: list[FakeBinding] = []
 
     def get_available_providers(self) -> list[str]:
         return self.offered
@@ -69,8 +71,50 @@ class FakeSession:
         ]
 
     def run(self, outputs: Any, inputs: dict[str, Any], options: Any = None) -> Any:
-        self._runtime.shapes.append(next(iter(inputs.values())).shape)
+        assert self._providers[0] == CPU, "a run on the GPU is bound"
         return self._session.run(outputs, inputs, options)
+
+    def io_binding(self) -> "FakeBinding":
+        return FakeBinding(self._session.io_binding())
+
+    def run_with_iobinding(self, binding: "FakeBinding", options: Any = None) -> None:
+        assert binding.done == ["inputs", "outputs", "synchronize_inputs"]
+        binding.done.append("run")
+        self._runtime.shapes.append(binding.shapes[0])
+        self._runtime.bindings.append(binding)
+        self._session.run_with_iobinding(binding.real, options)
+
+
+class FakeBinding:
+    """The CPU's, which is asked for the GPU's memory and notes in which order it is used."""
+
+    def __init__(self, real: Any) -> None:
+        self.real, self.done, self.shapes = real, [], []  # type: ignore[var-annotated]
+
+    def _note(self, what: str) -> None:
+        if self.done[-1:] != [what]:
+            self.done.append(what)
+
+    def bind_cpu_input(self, name: str, values: Any) -> None:
+        self._note("inputs")
+        self.shapes.append(values.shape)
+        self.real.bind_cpu_input(name, values)
+
+    def bind_output(self, name: str, device_type: str, device_id: int) -> None:
+        self._note("outputs")
+        assert (device_type, device_id) == ("cuda", 0)
+        self.real.bind_output(name)
+
+    def synchronize_inputs(self) -> None:
+        self._note("synchronize_inputs")
+
+    def synchronize_outputs(self) -> None:
+        assert self.done[-1] == "run"
+        self._note("synchronize_outputs")
+
+    def copy_outputs_to_cpu(self) -> Any:
+        assert self.done[-1] == "synchronize_outputs"
+        return self.real.copy_outputs_to_cpu()
 
 
 def install(patch: pytest.MonkeyPatch, fake: FakeOnnxRuntime, tensorrt: str | None = "10.16.1.11") -> FakeOnnxRuntime:
@@ -104,7 +148,7 @@ def test_auto_takes_a_gpu_that_starts_and_never_builds_an_engine(
     fake.nodes = {CUDA: 12, CPU: 3}
     explained = SpeakerIdentifier.load(tiny.path).explain()
     assert (explained.device, explained.why) == ("cuda", "auto: onnxruntime starts on the GPU")
-    assert explained.notes == (f"{CUDA} runs 12 nodes, {CPU} runs 3 nodes",)
+    assert explained.notes[0] == f"{CUDA} runs 12 nodes, {CPU} runs 3 nodes"
     assert len(fake.asked) == 1
 
 
@@ -127,6 +171,34 @@ def test_auto_goes_to_the_cpu_where_the_gpu_does_not_start_and_says_why(
     np.testing.assert_allclose(identifier.scores_features(values), tiny.scores(values), atol=1e-4)
     with pytest.raises(BackendError, match=reason):
         SpeakerIdentifier.load(tiny.path, device="cuda")
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_runs_on_the_gpu_are_bound_one_binding_for_each_so_that_threads_may_share(
+    tiny: TinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: Any
+) -> None:
+    fake = install(monkeypatch, FakeOnnxRuntime(ALL))
+    model = load_backend(tiny.path, BackendOptions(device, cache=tmp_path))
+    assert "inputs and outputs are bound to the GPU's memory" in model.explain().notes
+    rows = features([20, 33, 57, 9] * 5)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda row: model.run(row[None], [len(row)]), rows))
+    for answer, row in zip(answers, rows, strict=True):
+        np.testing.assert_allclose(answer.scores[0], tiny.scores(row), atol=1e-3)
+        np.testing.assert_allclose(answer.embedding[0], tiny.embedding(row), atol=1e-5)
+    assert len({id(binding) for binding in fake.bindings}) == 1 + len(rows)  # the golden vector's, and theirs
+
+
+def test_a_failing_bound_run_is_an_error_of_ours(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeOnnxRuntime(ALL))
+    model = load_backend(tiny.path, BackendOptions("cuda"))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(FakeBinding, "bind_cpu_input", fail)
+    with pytest.raises(BackendError, match="CUDA failure 2: out of memory"):
+        model.run(features(20)[None], [20])
 
 
 def test_auto_does_not_hide_a_wrong_file(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
