@@ -205,6 +205,8 @@ def test_a_silent_worker_is_given_up(troubled: Troubled) -> None:
 
 def test_a_crash_while_timing_is_tried_once_more(troubled: Troubled) -> None:
     failures = [failure for failure in troubled[0].failures if failure.backend == "late-crash.onnx"]
+    # It crashes by the number of calls, which the measurement of limits may reach too on a slow machine.
+    failures = [failure for failure in failures if failure.stage != "limits"]
     assert [(failure.stage, failure.round) for failure in failures] == [("time", 0), ("time", 1)]
     assert all("SIGABRT" in failure.reason for failure in failures)
 

@@ -44,7 +44,8 @@ def test_sections_make_up_the_step_and_the_trace_can_be_read(here: Path) -> None
     assert times == sorted(times, reverse=True)
     assert len(times) == 10
     for part in report["operators"]:  # three steps are in the trace, and the report counts per step
-        assert 3 * part["calls"] == pytest.approx(names.count(part["name"]), abs=3)
+        in_trace = names.count(part["name"])
+        assert in_trace / 2 <= 3 * part["calls"] <= in_trace  # one that calls itself counts once
     assert not list(here.glob(".*part*"))
 
 
