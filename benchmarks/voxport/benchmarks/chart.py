@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from voxport.benchmarks.plan import Cell, Scenario
 from voxport.benchmarks.report import LatencyReport, ReportError, Row
 from voxport.benchmarks.statistics import LEVEL
+from voxport.runtime.replacing import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,7 +189,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix or '.png'}")
     try:
         figure.savefig(part, dpi=150)
-        os.replace(part, path)
+        replace_file(part, path)
     except (OSError, ValueError) as problem:  # matplotlib: an unknown file ending
         raise ReportError(f"{path}: cannot write the chart ({problem})") from problem
     finally:

@@ -24,6 +24,7 @@ from voxport.benchmarks.statistics import Interval
 from voxport.benchmarks.timing import Warmup
 from voxport.runtime.contract import InputKind
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.replacing import replace_file
 from voxport.runtime.schema import decode, encode
 
 REPORT_KIND = "voxport.latency"
@@ -229,7 +230,7 @@ def write_report(report: LatencyReport, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
+        replace_file(part, path)
     except OSError as problem:
         raise ReportError(f"{path}: cannot write the benchmark ({problem.strerror})") from problem
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from voxport.benchmarks.report import ReportError
+from voxport.runtime.replacing import replace_file
 
 
 def write_json(value: Any, path: Path) -> None:
@@ -22,7 +23,7 @@ def write_text(text: str, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        replace_file(part, path)
     except OSError as problem:
         raise ReportError(f"{path}: cannot be written ({problem.strerror})") from problem
     finally:

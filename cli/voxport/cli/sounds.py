@@ -1,9 +1,10 @@
 """What commands that listen share: options of the model, files one after another, errors by file."""
 
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -97,14 +98,40 @@ def check_place(path: "Path | None") -> None:
     """Say before the work, which may take long, where its result could not be written.
 
     Raises:
-        VoxportError: there is no such folder, or it is a folder itself.
+        VoxportError: there is no such folder, or what is there is no regular file.
     """
     from voxport.runtime import VoxportError
+    from voxport.runtime.replacing import check_replaceable
 
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return
+    if not path.parent.is_dir():
         raise VoxportError(f"{path.parent}: there is no such folder; make it, or write to another")
-    if path is not None and path.is_dir():
-        raise VoxportError(f"{path}: is a folder; name a file")
+    try:
+        check_replaceable(path)
+    except OSError as problem:
+        raise VoxportError(f"{path}: {problem.strerror}") from problem
+
+
+@contextmanager
+def written_whole(path: "Path") -> Iterator["Path"]:
+    """The name of a file to write beside `path`, which takes its place at the end of the block, or is removed.
+
+    Raises:
+        VoxportError: the system would not take it; an older file stays.
+    """
+    from voxport.runtime import VoxportError
+    from voxport.runtime.replacing import replace_file
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        replace_file(part, path)
+    except OSError as problem:
+        raise VoxportError(f"{path}: cannot be written ({problem.strerror or problem})") from problem
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def holds_features(name: str) -> bool:

@@ -19,6 +19,7 @@ from voxport.cli.sounds import (
     gallery_scorer,
     threads_option,
     threshold_option,
+    written_whole,
 )
 
 if TYPE_CHECKING:
@@ -132,12 +133,8 @@ def at_terminal() -> bool:
 def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
     from voxport.runtime.rttm import rttm_lines
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(path) as part:
         part.write_text("".join(f"{line}\n" for line in rttm_lines(segments, Path(file).stem)), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: float | None) -> None:

@@ -1,12 +1,12 @@
 """The picture of `voxport timeline`: coloured bars for each speaker along time."""
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxport.cli.common import needs
+from voxport.cli.sounds import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def draw_timeline(segments: Sequence["Segment"], seconds: float, title: str, pat
     """Write the picture of a recording of `seconds` to `path`, in the format that its ending names.
 
     Raises:
-        VoxportError: as `picture_kind`. OSError: the file cannot be written.
+        VoxportError: as `picture_kind`, or the file cannot be written.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -126,9 +126,5 @@ def _fonts() -> list[str]:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(path) as part:
         figure.savefig(part, format=picture_kind(path), dpi=150)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

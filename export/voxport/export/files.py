@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from voxport.export.errors import ExportError
+from voxport.runtime.replacing import replace_file
 
 
 def part_of(path: Path) -> Path:
@@ -22,7 +23,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
-        os.replace(part, path)
+        replace_file(part, path)
     except OSError as problem:
         raise cannot_write(path, problem) from problem
     finally:

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from voxport.export.errors import ExportError
 from voxport.export.files import cannot_write, part_of
+from voxport.runtime.replacing import replace_file
 
 
 def check_output(output: Path, force: bool, folder: bool = False) -> None:
@@ -80,8 +81,10 @@ class Staging:
             os.replace(f"{self.artefact}{suffix}", f"{to}{suffix}")
         if self._is_folder and to.is_dir():
             self._replace_folder(to)
-        else:
+        elif self._is_folder:
             os.replace(self.artefact, to)
+        else:
+            replace_file(self.artefact, to)
 
     def _replace_folder(self, to: Path) -> None:
         """A full folder cannot be replaced in one step; the old one is put aside and comes back on failure."""

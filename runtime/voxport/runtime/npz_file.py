@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.errors import GalleryError
+from voxport.runtime.replacing import replace_file
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -70,7 +71,7 @@ def _replace(path: Path, write: "Callable[[IO[bytes]], None]") -> None:
                 os.fsync(file.fileno())
             if target.exists():
                 os.chmod(part, stat.S_IMODE(target.stat().st_mode))
-            os.replace(part, target)
+            replace_file(part, target)
         finally:
             part.unlink(missing_ok=True)
     except OSError as problem:

@@ -17,6 +17,7 @@ from typing import Any
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_limits import check_contract, printable
 from voxport.runtime.errors import ContractError
+from voxport.runtime.replacing import replace_file
 
 VERSION_COMPATIBLE = "version compatible"  # the fact in `built_with` that is "yes" for a plan with native code in it
 _MAX_SIDECAR = 16 << 20
@@ -58,7 +59,7 @@ def write_sidecar(
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, target)
+        replace_file(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     return target

@@ -15,6 +15,7 @@ import numpy as np
 
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.profiles import profile
+from voxport.runtime.replacing import replace_file
 from voxport.runtime.schema import decode
 from voxport.train.breakdown import Bucket
 from voxport.train.checkpoint import load_checkpoint
@@ -221,7 +222,7 @@ def _write_det(det: Det, path: Path) -> None:
     try:
         with open(part, "wb") as file:
             np.savez(file, false_accept=det.false_accept, miss=det.miss, threshold=det.threshold)
-        os.replace(part, path)
+        replace_file(part, path)
     except OSError as problem:
         raise VoxportError(f"{path}: cannot be written ({problem})") from problem
     finally:

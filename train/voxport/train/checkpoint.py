@@ -18,6 +18,7 @@ from torch import Tensor
 from voxport.runtime.contract import Rejection
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend_spec import Frontend
+from voxport.runtime.replacing import replace_file
 from voxport.runtime.schema import decode, encode
 from voxport.train.data.split import Split
 from voxport.train.model import SpeakerNet, build_network
@@ -93,7 +94,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        replace_file(part, path)
     except (OSError, RuntimeError) as problem:  # torch's zip writer reports a full disk as RuntimeError
         raise CheckpointError(f"{path}: cannot write the checkpoint ({problem})") from problem
     finally:

@@ -1,10 +1,10 @@
 """Predictions as the homework's graders read them: a CSV with header `Id,Category`."""
 
 import csv
-import os
 from pathlib import Path
 
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.replacing import replace_file
 from voxport.train.batches import WholeUtterances
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
@@ -36,7 +36,7 @@ def write_csv(rows: list[tuple[str, str]], path: Path) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("Id", "Category"))
             writer.writerows(rows)
-        os.replace(part, path)
+        replace_file(part, path)
     except OSError as problem:
         raise VoxportError(f"{path}: cannot be written ({problem})") from problem
     finally:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.replacing import replace_file
 from voxport.runtime.schema import encode
 from voxport.train import plots
 from voxport.train.evaluate import Evaluation, Evidence
@@ -51,7 +52,7 @@ def write_text(text: str, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        replace_file(part, path)
     except OSError as problem:
         raise VoxportError(f"{path}: cannot be written ({problem})") from problem
     finally:

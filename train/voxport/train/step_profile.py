@@ -1,7 +1,6 @@
 """The profile of a training step: sections, operators, and its share of what the device could do."""
 
 import dataclasses
-import os
 import platform
 import tempfile
 import time
@@ -18,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import profile as frontend_profile
+from voxport.runtime.replacing import replace_file
 from voxport.train.data import Corpus, CorpusOptions, Utterance, open_corpus
 from voxport.train.data.pack import Pack
 from voxport.train.fit import build_module, training_source
@@ -216,7 +216,7 @@ def _write_trace(run: profile, path: Path) -> None:
     part = path.with_name(f".{path.stem}.part.json")
     try:
         run.export_chrome_trace(str(part))
-        os.replace(part, path)
+        replace_file(part, path)
     except (OSError, RuntimeError) as problem:
         raise TrainingError(f"{path}: the trace cannot be written ({problem})") from problem
     finally:
