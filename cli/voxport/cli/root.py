@@ -6,6 +6,8 @@
 import difflib
 import errno
 import importlib
+import os
+import sys
 from typing import Any, NamedTuple
 
 import click
@@ -96,7 +98,8 @@ def _user_message(problem: Exception) -> str | None:
     if isinstance(problem, VoxportError):
         return str(problem)
     if isinstance(problem, OSError) and problem.errno != errno.EPIPE:  # a closed pipe is click's to handle
-        return f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem)
+        why = problem.strerror or str(problem)
+        return f"{problem.filename}: {why}" if problem.filename else why
     return None
 
 
@@ -121,4 +124,21 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
+    _fill_closed_streams()
     cli(prog_name="voxport")
+
+
+def _fill_closed_streams() -> None:
+    """Put the null device where a caller (a daemon, a cron job) closed standard input, output or error.
+
+    Else the next file that is opened would get their number, and what a library prints would land in it; and
+    Python has None in place of the stream. The exit code still tells how it went.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+    # Open as long as the process runs, as the streams that they stand for.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
