@@ -73,9 +73,8 @@ def test_two_runs_give_the_same_weights(data: Path, recipe: Recipe, tmp_path: Pa
 
 
 def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
-    path = write_recipe(
-        tmp_path, RECIPE.replace("steps = 24", "steps = 120").replace("save_every = 4", "save_every = 1")
-    )
+    text = RECIPE.replace("steps = 24", "steps = 120").replace("save_every = 4", "save_every = 1\nshortest_crop = 20")
+    path = write_recipe(tmp_path, text)
     whole = run(data, load_recipe(str(path)), tmp_path / "whole")
     folder = RunFolder(tmp_path / "killed")
     command = [sys.executable, "-m", "voxport.cli", "train", "fit", "--data", str(data), "--recipe", str(path)]

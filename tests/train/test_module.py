@@ -36,3 +36,20 @@ def test_lost_loss_is_an_error_that_says_what_to_change() -> None:
     module = SpeakerModule(network, OPTIONS, torch.tensor([0]))
     with pytest.raises(TrainingError, match=r"the loss is nan at step 0.*learning_rate"):
         module.training_step((torch.full((2, 9, 4), float("nan")), torch.tensor([0, 1])), 0)
+
+
+def test_every_batch_has_a_length_of_its_own() -> None:
+    network = build_network(ModelOptions(num_layers=1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3), 4, 3)
+    module = SpeakerModule(network, TrainOptions(crop_frames=30, shortest_crop=11), torch.tensor([0]))
+    crops = torch.randn(4, 30, 4)
+    torch.manual_seed(2)
+    lengths = [module._cut(crops).shape[1] for _ in range(400)]
+    assert set(lengths) == set(range(11, 31))  # a length that never comes has a chance of 20 × 0.95⁴⁰⁰ = 2e-8
+    cut = module._cut(crops)
+    assert torch.equal(cut, crops[:, : cut.shape[1]])
+    torch.manual_seed(7)
+    first = module._cut(crops).shape
+    torch.manual_seed(7)
+    assert module._cut(crops).shape == first  # the step's seed alone decides
+    whole = SpeakerModule(network, TrainOptions(crop_frames=30), torch.tensor([0]))
+    assert whole._cut(crops) is crops

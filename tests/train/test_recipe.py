@@ -69,6 +69,10 @@ def test_reference_table(name: str) -> None:
         ("summary = 'x'\n[model]\nnum_layers = 2\nd_model = 10", "multiple of num_heads"),
         ("summary = 'x'\nname = 'y'\n[model]\nnum_layers = 2", "remove the key name"),
         ("summary = 'x'\n[model]\nnum_layers = 2\n[train]\nsteps = 0", "must be positive"),
+        (
+            "summary = 'x'\n[model]\nnum_layers = 2\n[train]\nshortest_crop = 129",
+            "shortest_crop must be in 1…crop_frames, 128",
+        ),
         ("summary = 'x'\n[model]\nnum_layers = 2\npooling = 'max'", "must be one of self_attention, "),
         ("summary = 'x'\n[model]\nnum_layers = 2\nencoder = 'lstm'", "must be one of conformer, transformer"),
         ("summary = 'x'\n[model]\nnum_layers = 2\nhead_dropout = 1.0", "head_dropout must be in"),

@@ -76,7 +76,7 @@ class SpeakerModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         features, labels = batch
-        scores = self.train_scores(features)
+        scores = self.train_scores(self._cut(features))
         loss = self.network.head.loss(scores, labels)
         if self.global_step % LOG_EVERY == 0:
             self._stop_if_lost(loss)
@@ -85,6 +85,13 @@ class SpeakerModule(pl.LightningModule):
             self.log_dict({"train/loss": loss, "train/accuracy": correct}, batch_size=len(labels), sync_dist=True)
             self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
+
+    def _cut(self, features: Tensor) -> Tensor:
+        """Crops start anywhere, so the first frames of one are a shorter crop."""
+        shortest, longest = self.options.shortest_crop, features.shape[1]
+        if shortest is None:
+            return features
+        return features[:, : int(torch.randint(shortest, longest + 1, ()))]
 
     def _stop_if_lost(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

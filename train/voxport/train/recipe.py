@@ -73,11 +73,13 @@ class TrainOptions:
 
     Lengths are in frames, `validate_every` and `save_every` in optimiser steps. An utterance shorter than
     the crop is filled up with the frontend's pad value, or with `fill = "repeat"` goes round and round.
+    With `shortest_crop` every batch has a length of its own, drawn evenly from there to `crop_frames`.
     """
 
     steps: int = 70_000
     batch_size: int = 32
     crop_frames: int = 128
+    shortest_crop: int | None = None
     fill: Literal["pad", "repeat"] = "pad"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -91,6 +93,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.crop_frames, self.validate_every, self.save_every) < 1:
             raise ValueError("steps, batch_size, crop_frames, validate_every and save_every must be positive")
+        if self.shortest_crop is not None and not 1 <= self.shortest_crop <= self.crop_frames:
+            raise ValueError(f"shortest_crop must be in 1…crop_frames, {self.crop_frames}; found {self.shortest_crop}")
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: batch normalisation needs two utterances")
         if not 0 < self.valid_fraction < 1:
