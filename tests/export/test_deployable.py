@@ -37,10 +37,13 @@ KINDS = {
 LENGTHS = (1, 2, 13, 40, 67)
 
 
+@pytest.mark.parametrize("mask_in_keys", [False, True], ids=["sum", "keys"])
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-def test_padded_batch_equals_each_utterance_alone_in_the_trained_network(options: ModelOptions) -> None:
+def test_padded_batch_equals_each_utterance_alone_in_the_trained_network(
+    options: ModelOptions, mask_in_keys: bool
+) -> None:
     network = random_network(options, n_mels=10).double()
-    deployable = DeployableNet(random_network(options, n_mels=10)).eval()
+    deployable = DeployableNet(random_network(options, n_mels=10), mask_in_keys).eval()
     torch.manual_seed(1)
     utterances = [torch.randn(frames, 10, dtype=torch.float64) for frames in LENGTHS]
     for garbage in (math.nan, math.inf, 1e30):
@@ -71,6 +74,17 @@ def test_float32_rounds_once() -> None:
     assert {buffer.dtype for buffer in deployable.buffers()} == {torch.float32}
     x = torch.randn(1, 50, 10)
     torch.testing.assert_close(deployable(x, torch.tensor([50]))[0], network(x), rtol=0, atol=1e-4)
+
+
+def test_both_forms_of_the_mask_give_the_same_numbers() -> None:
+    """Where nothing is hidden the added dimension adds an exact zero; where something is, its weight is an exact 0."""
+    network = random_network(OPTIONS, n_mels=10)
+    x = torch.randn(3, 50, 10)
+    for lengths in (torch.tensor([50, 50, 50]), torch.tensor([50, 31, 1])):
+        summed = DeployableNet(network).float()(x, lengths)
+        in_keys = DeployableNet(network, mask_in_keys=True).float()(x, lengths)
+        for one, other in zip(summed, in_keys, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
 
 
 def test_the_network_is_left_as_it_was() -> None:

@@ -12,7 +12,7 @@ import torch
 import voxport.export
 from tests.export.conftest import Exported
 from tests.export.tiny import LABELS, write_checkpoint
-from voxport.export.artefact import ExportOptions, export_onnx, onnx_graph
+from voxport.export.artefact import ExportOptions, build_graph, export_onnx, onnx_graph
 from voxport.export.errors import ExportError
 from voxport.export.frontend_graph import FrontendGraph
 from voxport.export.onnx_half import to_half
@@ -78,6 +78,22 @@ def test_form_made_for_inference(exported: Exported) -> None:
     assert len({node.name for node in graph.node}) == len(kinds)
 
 
+def test_the_mask_takes_the_form_of_the_target(exported: Exported) -> None:
+    """On a CPU it is a row of the keys and no pass over all pairs of frames; a GPU gets the sum that it knows."""
+
+    def in_attention(graph: onnx.GraphProto) -> list[str]:
+        return [node.op_type for node in graph.node if node.name.startswith("layers.0.attention/")]
+
+    for_cpu = in_attention(onnx.load(exported.model).graph)
+    assert "Add" not in for_cpu
+    assert "Pad" in for_cpu
+    half = build_graph(exported.checkpoint, ExportOptions(precision="fp16"), "half.onnx").graph
+    plan = onnx_graph(exported.checkpoint, ExportOptions(), "a plan's graph")
+    for graph in (plan.graph, half.graph):
+        assert "Add" in in_attention(graph)
+        assert "Pad" not in in_attention(graph)
+
+
 def test_same_checkpoint_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "model.pt", exported.checkpoint)
     options = ExportOptions(min_frames=5, max_frames=150)
@@ -122,12 +138,13 @@ def test_opset_that_is_known_to_break_is_refused(opset: int, why: str) -> None:
 
 @pytest.mark.parametrize("opset", [18, 19, 21, 22])  # 20 is what all other tests export
 def test_every_opset_that_is_allowed_gives_the_same_answers(exported: Exported, opset: int) -> None:
+    for_cpu = build_graph(exported.checkpoint, ExportOptions(opset=opset), "model.onnx").graph
     model = onnx_graph(exported.checkpoint, ExportOptions(opset=opset), "model.onnx")
     check_graph(model, opset, "model.onnx")
     rng = np.random.default_rng(4)
     feed = {"features": rng.normal(size=(2, 70, 40)).astype(np.float32), "lengths": np.array([70, 33])}
     wanted = OnnxModel.load(exported.model).run(feed["features"], feed["lengths"])
-    for graph, tolerance in ((model, 1e-4), (to_half(model), 0.05)):
+    for graph, tolerance in ((for_cpu, 1e-4), (model, 1e-4), (to_half(model), 0.05)):
         check_graph(graph, opset, "model.onnx")
         scores, embedding = onnxruntime.InferenceSession(to_bytes(graph)).run(("scores", "embedding"), feed)
         np.testing.assert_allclose(scores, wanted.scores, rtol=0, atol=tolerance)

@@ -106,13 +106,15 @@ class Built(NamedTuple):
     quantization: QuantizationReport | None = None
 
 
-def build_graph(checkpoint: Checkpoint, options: ExportOptions, where: str) -> Built:
+def build_graph(checkpoint: Checkpoint, options: ExportOptions, where: str, for_cpu: bool = True) -> Built:
     """The ONNX graph of a checkpoint in the precision that is asked for, without a contract. `where` names it.
+
+    Half is for GPUs in any case; `for_cpu` says what the other precisions are for.
 
     Raises:
         ExportError: the checkpoint cannot be exported, or not in that precision or opset.
     """
-    network = deployable_net(checkpoint).float()
+    network = deployable_net(checkpoint, mask_in_keys=for_cpu and options.precision != "fp16").float()
     with status("Capturing the graph", options.progress):
         graph = capture(network, checkpoint, options)
     quantization = None
@@ -127,8 +129,8 @@ def build_graph(checkpoint: Checkpoint, options: ExportOptions, where: str) -> B
 
 
 def onnx_graph(checkpoint: Checkpoint, options: ExportOptions, where: str) -> ModelProto:
-    """The graph alone; see `build_graph`."""
-    return build_graph(checkpoint, options, where).graph
+    """The graph alone, for a GPU; see `build_graph`."""
+    return build_graph(checkpoint, options, where, for_cpu=False).graph
 
 
 def check(

@@ -14,17 +14,30 @@ from torchaudio.models.conformer import ConformerLayer
 
 from voxport.export.folding import Product, after_norm, batch_norm, double, linear
 
+# Of a key that does not count. Not -inf, which a product that fills up its sums with zeros would make NaN.
+_HIDDEN = -1e30
+
 
 class Mask:
     """Which frames count, in the forms that the layers need.
 
     `bias_BT` is added before a softmax over frames: 0 where they count, else -inf. `keep_N1` is 1 or 0.
+    `in_keys` asks attention to take the mask into its product; see `Attention`.
     """
 
-    def __init__(self, valid_BT: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, valid_BT: Tensor, dtype: torch.dtype, in_keys: bool = False) -> None:
         self.batch, self.frames = valid_BT.shape
+        self.in_keys = in_keys
         self.bias_BT = torch.where(valid_BT, 0.0, -torch.inf).to(dtype)
         self.keep_N1 = valid_BT.reshape(self.batch * self.frames, 1).to(dtype)
+        self._key_B11T = torch.where(valid_BT, 0.0, _HIDDEN).to(dtype)[:, None, None, :]
+        self._keys: dict[int, Tensor] = {}
+
+    def keys_BH1T(self, num_heads: int) -> Tensor:  # noqa: N802 - shapes
+        """What a key adds to its product with any query, made once for all layers: 0 where it counts."""
+        if num_heads not in self._keys:
+            self._keys[num_heads] = self._key_B11T.expand(-1, num_heads, -1, -1)
+        return self._keys[num_heads]
 
 
 class DeployableConformerLayer(nn.Module):
@@ -89,7 +102,13 @@ class FeedForward(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the valid frames of each utterance, of what `norm` standardized."""
+    """Multi-head self-attention over the valid frames of each utterance, of what `norm` standardized.
+
+    The mask is added to the products of queries and keys, or, with `Mask.in_keys`, is one more dimension of
+    both: 1 in every query, `_HIDDEN` in a key that does not count. That spares a pass over (B, H, T, T), on a CPU
+    6 % of the whole at 1,000 frames. A GPU's units for products take dimensions in multiples of eight, and
+    TensorRT knows attention by its sum: they get the sum.
+    """
 
     def __init__(self, attention: nn.MultiheadAttention, norm: nn.LayerNorm | None = None) -> None:
         super().__init__()
@@ -108,7 +127,12 @@ class Attention(nn.Module):
         q_BHTK = q_ND.reshape(heads).permute(0, 2, 1, 3)
         k_BHKT = k_ND.reshape(heads).permute(0, 2, 3, 1)
         v_BHTK = v_ND.reshape(heads).permute(0, 2, 1, 3)
-        weight_BHTT = torch.softmax(q_BHTK @ k_BHKT + mask.bias_BT[:, None, None, :], dim=-1)
+        if mask.in_keys:
+            k_BHKT = torch.cat([k_BHKT, mask.keys_BH1T(self.num_heads)], dim=2)
+            products_BHTT = F.pad(q_BHTK, (0, 1), value=1.0) @ k_BHKT
+        else:
+            products_BHTT = q_BHTK @ k_BHKT + mask.bias_BT[:, None, None, :]
+        weight_BHTT = torch.softmax(products_BHTT, dim=-1)
         context_ND = (weight_BHTT @ v_BHTK).permute(0, 2, 1, 3).reshape(B * T, D)
         result_ND: Tensor = self.out(context_ND)
         return result_ND

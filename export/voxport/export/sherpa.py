@@ -45,7 +45,7 @@ def export_sherpa(
     check_output(output, options.force)
     source = named(checkpoint_path)
     checkpoint = source.checkpoint
-    network = deployable_net(checkpoint).float()
+    network = deployable_net(checkpoint, mask_in_keys=True).float()  # sherpa-onnx is for CPUs first
     comment = f"written by voxport export sherpa; recipe {checkpoint.recipe.name}, {len(checkpoint.labels)} speakers"
     metadata = sherpa_metadata(checkpoint.frontend, network.class_weight_ES.shape[0], options.language, comment)
     with status("Capturing the graph", options.progress):
