@@ -20,7 +20,7 @@ from tests.export.tiny import LABELS
 from voxport.cli.root import cli
 from voxport.export.artefact import ExportOptions
 from voxport.export.errors import ExportError, ParityError
-from voxport.export.to_triton import export_triton, preview
+from voxport.export.to_triton import export_triton
 from voxport.export.triton_config import TritonOptions
 from voxport.runtime.contract import Contract
 from voxport.runtime.contract_io import read_contract
@@ -251,15 +251,24 @@ def test_files_that_cannot_be_served_are_refused(exported: Exported, tmp_path: P
         export_triton(tmp_path / "plain.onnx", tmp_path / "models", NAME)
     with pytest.raises(ContractError, match="cannot be read"):
         export_triton(tmp_path / "none.onnx", tmp_path / "models", NAME)
-    with pytest.raises(ExportError, match="is a checkpoint"):
-        preview(exported.checkpoint_path, NAME)
 
 
 # --- the command --------------------------------------------------------------------------------------
 
 
+LENGTHS = ("--min-frames", "5", "--max-frames", "150")  # of the exported model
+
+
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(cli, ["export", "triton", *map(str, arguments)])
+
+
+def test_a_checkpoint_is_previewed_without_its_model(exported: Exported, tmp_path: Path) -> None:
+    of_model = run(exported.model, "-o", tmp_path, "--name", "speakers", "--dry-run")
+    of_checkpoint = run(exported.checkpoint_path, "-o", tmp_path, "--name", "speakers", *LENGTHS, "--dry-run")
+    assert of_checkpoint.exit_code == 0, of_checkpoint.output
+    assert of_checkpoint.stdout == of_model.stdout
+    assert not (tmp_path / "speakers").exists()
 
 
 def test_the_command_writes_tells_and_previews(exported: Exported, tmp_path: Path) -> None:

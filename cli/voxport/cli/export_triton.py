@@ -82,7 +82,7 @@ def triton(
     serving = TritonOptions(**{name: choices.pop(name) for name in _SERVING})
     graph = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
     if dry_run:
-        click.echo(preview(model, serving), nl=False)
+        click.echo(preview(model, serving, graph), nl=False)
         return
     found = export_triton(model, repository, serving, graph)
     if as_json:

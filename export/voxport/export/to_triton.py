@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from voxport.export.artefact import ExportOptions, export_onnx
+from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError
 from voxport.export.files import cannot_write
+from voxport.export.gate import named
 from voxport.export.proven import report_stem
 from voxport.export.staging import Staging, check_output
 from voxport.export.triton_config import LABELS_FILE, WARMUP_LENGTHS, Served, TritonOptions, config_text
 from voxport.export.triton_files import PERF_FILE, labels_text, perf_input, readme_text, warmup_lengths
 from voxport.runtime.backend import expected_tensors
-from voxport.runtime.contract import METADATA_KEY
+from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden
 from voxport.runtime.contract_io import contract_of
 from voxport.runtime.file_kind import first_bytes, is_plan
 from voxport.runtime.onnx_file import TensorSpec, read_onnx
@@ -69,13 +73,34 @@ def export_triton(
         return _write(made, output, options)
 
 
-def preview(model: str | os.PathLike[str], options: TritonOptions) -> str:
-    """The config.pbtxt that `export_triton` would write for an ONNX model or a plan. Raises as that does."""
+def preview(model: str | os.PathLike[str], options: TritonOptions, graph: ExportOptions | None = None) -> str:
+    """The config.pbtxt that `export_triton` would write. Raises as that does, but for what only building shows."""
     source = Path(model)
-    if first_bytes(source) == _ZIP:
-        raise ExportError(f"{source}: is a checkpoint, whose ONNX model is not made in a dry run; give the ONNX model")
-    served, _ = _served(source)
+    served = _served(source)[0] if first_bytes(source) != _ZIP else _promised(source, graph or ExportOptions())
     return config_text(served, options.fitted(served))
+
+
+def _promised(path: Path, graph: ExportOptions) -> Served:
+    """What the ONNX model of a checkpoint would be. Its contract lacks a real golden vector: none is run here."""
+    source = named(path)
+    checkpoint = source.checkpoint
+    nothing = Array.of(np.zeros((graph.min_frames, checkpoint.frontend.n_mels), np.float32))
+    contract = Contract(
+        labels=checkpoint.labels,
+        frontend=checkpoint.frontend,
+        input_kind=graph.input_kind,
+        min_frames=graph.min_frames,
+        max_frames=graph.max_frames,
+        precision=graph.precision,
+        embedding_size=deployable_net(checkpoint).class_weight_ES.shape[0],
+        score_scale=checkpoint.recipe.model.am_scale,
+        recipe=checkpoint.recipe.name,
+        checkpoint_sha256=source.sha256,
+        golden=Golden(nothing, Array.of(np.zeros(len(checkpoint.labels), np.float32)), tolerance=1.0),
+        rejection=checkpoint.rejection,
+        outputs=graph.outputs,
+    )
+    return Served("onnxruntime", contract, *expected_tensors(contract))
 
 
 def _write(source: Path, output: Path, options: TritonOptions) -> TritonModel:
