@@ -1,5 +1,6 @@
 """Warm-up and timing under a clock that the test drives."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -104,6 +105,14 @@ def test_a_block_has_its_least_calls_and_its_most() -> None:
     assert len(time_calls(slow.call, BlockRule(seconds=1.0, min_calls=5), slow.clock)[0]) == 5
     quick = FakeTime(forever(lambda _: 0.001))
     assert len(time_calls(quick.call, BlockRule(seconds=1.0, max_calls=300), quick.clock)[0]) == 300
+
+
+def test_a_block_ends_with_a_whole_pass_through_its_inputs() -> None:
+    for milliseconds, calls in ((2000.0, 7), (150.0, 7), (140.0, 14), (1.0, 1001)):
+        fake = FakeTime(itertools.repeat(milliseconds))
+        assert len(time_calls(fake.call, BlockRule(seconds=1.0), fake.clock, period=7)[0]) == calls
+    quick = FakeTime(forever(lambda _: 0.001))
+    assert len(time_calls(quick.call, BlockRule(seconds=1.0, max_calls=300), quick.clock, period=7)[0]) == 300
 
 
 def test_harness_cost_is_what_the_loop_reports_for_nothing() -> None:

@@ -130,7 +130,8 @@ class Worker:
         if load.scenario == "server":
             walls, cpus, served = time_server(backend, inputs, cell, load, request.rule, self.clock)
         else:
-            walls, cpus = time_calls(call, request.rule, self.clock)
+            period = len(inputs.arrays) if cell.trace and load.scenario == "single-stream" else 1
+            walls, cpus = time_calls(call, request.rule, self.clock, period)
         energy = meter.stop()
         calls = len(inputs.arrays)
         offline = load.scenario == "offline"

@@ -64,7 +64,8 @@ bench.add_command(report_command)
     "--frames",
     multiple=True,
     type=click.IntRange(1),
-    help="Length of each utterance; repeatable. Default: those of 128, 400 and 1000 that the models take.",
+    help="Length of each utterance; repeatable. Default: those of 128, 400 and 1000 that the models take; none "
+    "with --trace.",
 )
 @scenario_options
 @truth_options
