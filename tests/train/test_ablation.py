@@ -51,8 +51,9 @@ def figures(runs: tuple[RunResult, ...]) -> list[RunResult]:
 
 
 def test_command_trains_measures_and_reports(here: Path) -> None:
-    line = "train ablate --data corpus --recipes small.toml,bigger.toml,small_long.toml --steps 10 --seeds 2 --out out"
-    result = CliRunner().invoke(cli, f"{line} --cache cache --device cpu".split())
+    line = "train ablate --data corpus --steps 10 --seeds 2 --out out"
+    recipes = "--recipes small.toml,bigger.toml --recipes small_long.toml"
+    result = CliRunner().invoke(cli, f"{line} {recipes} --cache cache --device cpu".split())
     assert result.exit_code == 0, result.output
     assert "4/4: bigger, seed 88, 10 steps" in result.stderr
     assert "small_long is small at 10 steps" in result.stdout

@@ -30,7 +30,11 @@ from voxport.cli.train_options import (
 @data_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs and of the table.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every recipe, in place of its own.")
-@click.option("--recipes", help="Names and paths of recipes, with commas; default: the whole reference table.")
+@click.option(
+    "--recipes",
+    multiple=True,
+    help="Names and paths of recipes, with commas or repeated; default: the whole reference table.",
+)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each recipe.")
 @frontend_option
 @bad_option
@@ -40,7 +44,7 @@ from voxport.cli.train_options import (
 @progress_option
 @json_option
 @needs("train")
-def ablate(data: Path | None, out: Path, recipes: str | None, as_json: bool, **choices: Any) -> None:
+def ablate(data: Path | None, out: Path, recipes: tuple[str, ...], as_json: bool, **choices: Any) -> None:
     """Train the reference table, or recipes of your own, and compare them.
 
     Give the same command again to go on after a stop: finished runs are kept, an unfinished one is
@@ -53,7 +57,8 @@ def ablate(data: Path | None, out: Path, recipes: str | None, as_json: bool, **c
 
     if data is None:
         raise click.UsageError("--data is needed: the corpus to train on")
-    names = REFERENCE_TABLE if recipes is None else tuple(name.strip() for name in recipes.split(",") if name.strip())
+    given = [name.strip() for part in recipes for name in part.split(",")]
+    names = tuple(filter(None, given)) if recipes else REFERENCE_TABLE
     if not names:
         raise click.UsageError("--recipes names no recipe")
     shown = is_shown(choices["progress"])
