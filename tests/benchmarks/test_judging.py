@@ -85,6 +85,7 @@ def test_the_validation_part_is_judged_and_long_ones_are_cut(scene: Scene) -> No
     assert max(backend.seen) == 40
     frames = [scene.corpus.utterances[i].frames for i in scene.corpus.indices(scene.valid)]
     assert backend.seen == [min(one, 40) for one in frames]
+    assert found.accuracy.wrong == tuple(range(2, total, 3))
     assert f"the validation part, {sum(one > 40 for one in frames)} cut to 40 frames" in found.accuracy.note
 
 
@@ -107,11 +108,25 @@ def test_a_missing_corpus_is_named(scene: Scene, tmp_path: Path) -> None:
     assert "nowhere" in found.message
 
 
-@pytest.mark.parametrize(("right", "passed"), [(990, True), (989, False), (1000, True)])
-def test_drops_are_in_points(right: int, passed: bool) -> None:
-    baseline = Accuracy("eager", 1000, 992, 0.992, None, 0.0, None, "")
-    seen = judged(Accuracy("m", 1000, right, right / 1000, None, 0.0, None, ""), baseline, max_drop=0.2)
-    assert seen.drop == pytest.approx((992 - right) / 10)
-    assert seen.passed is passed
+@pytest.mark.parametrize(
+    ("wrong", "drop", "lost", "gained", "verdict"),
+    [
+        (range(10), 0.2, 2, 0, "passed"),
+        (range(11), 0.3, 3, 0, "undecided"),  # 3 to none is a toss of coins in one case of 8
+        (range(13), 0.5, 5, 0, "failed"),
+        (range(5, 15), 0.2, 7, 5, "passed"),
+        (range(19), 1.1, 11, 0, "failed"),
+        (range(0), -0.8, 0, 8, "passed"),
+    ],
+)
+def test_a_drop_is_in_points_and_judged_with_chance(
+    wrong: range, drop: float, lost: int, gained: int, verdict: str
+) -> None:
+    baseline = Accuracy("eager", 1000, 992, 0.992, None, 0.0, None, "", tuple(range(8)))
+    right = 1000 - len(wrong)
+    seen = judged(Accuracy("m", 1000, right, right / 1000, None, 0.0, None, "", tuple(wrong)), baseline, max_drop=0.2)
+    assert seen.drop == pytest.approx(drop)
+    assert (seen.lost, seen.gained, seen.verdict) == (lost, gained, verdict)
+    assert seen.passed is (verdict != "failed")
     unknown = judged(Accuracy("m", 0, 0, None, None, 0.0, None, "crashed"), baseline, max_drop=0.2)
     assert (unknown.passed, unknown.drop) == (None, None)

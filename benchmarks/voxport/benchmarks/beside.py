@@ -23,6 +23,7 @@ from voxport.benchmarks.report import Row
 from voxport.benchmarks.session import Session
 from voxport.benchmarks.statistics import median_interval
 from voxport.benchmarks.subjects import Subject, length_range
+from voxport.train.paired import chance_of_loss, verdict_on
 
 JUDGE_PATIENCE = 12.0  # a corpus is many utterances
 
@@ -49,11 +50,21 @@ def accuracies(session: Session) -> tuple[Accuracy, ...]:
 
 
 def judged(seen: Accuracy, baseline: Accuracy, max_drop: float) -> Accuracy:
-    """`seen` with its drop in points and whether that is allowed; neither where one of the two is unknown."""
+    """`seen` with its drop in points and the verdict on it; neither where one of the two is unknown."""
     if seen.accuracy is None or baseline.accuracy is None:
         return dataclasses.replace(seen, allowed_drop=max_drop)
     drop = 100 * (baseline.accuracy - seen.accuracy)
-    return dataclasses.replace(seen, drop=drop, allowed_drop=max_drop, passed=drop <= max_drop + 1e-9)
+    lost, gained = len({*seen.wrong} - {*baseline.wrong}), len({*baseline.wrong} - {*seen.wrong})
+    verdict = verdict_on(drop, max_drop, chance_of_loss(lost, gained))
+    return dataclasses.replace(
+        seen,
+        drop=drop,
+        allowed_drop=max_drop,
+        passed=verdict != "failed",
+        lost=lost,
+        gained=gained,
+        verdict=verdict,
+    )
 
 
 def _baselines(session: Session, subject: Subject) -> list[Subject]:

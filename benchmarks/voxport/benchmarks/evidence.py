@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from voxport.benchmarks.machine import Fact
 from voxport.benchmarks.plan import Cell
+from voxport.train.paired import Verdict
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ class ColdStart:
 class Accuracy:
     """Right answers on labelled utterances. `drop` is in points below the baseline's accuracy.
 
-    `passed` is None where nothing could be judged; `note` says why, or what was judged.
+    `lost` has the baseline right and not this back end, `gained` the other way round, and `verdict` is what both
+    say of the drop (voxport.train.paired). `passed` is false only where that is "failed"; it and `verdict` are None
+    where nothing could be judged. `note` says why, or what was judged. `wrong` are positions among the utterances.
     """
 
     backend: str
@@ -111,6 +114,10 @@ class Accuracy:
     allowed_drop: float
     passed: bool | None
     note: str
+    wrong: tuple[int, ...] = ()
+    lost: int | None = None
+    gained: int | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)

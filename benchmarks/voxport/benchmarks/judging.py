@@ -35,14 +35,16 @@ def judge(request: Judge, tools: Tools) -> Judged:
     """
     backend = tools.opener(request.backend)
     labelled = choose(request, load_checkpoint(request.checkpoint))
-    correct = 0
-    for position, label in zip(labelled.chosen, labelled.labels, strict=True):
+    wrong = []
+    for number, (position, label) in enumerate(zip(labelled.chosen, labelled.labels, strict=True)):
         values = _values(labelled.corpus, position, request)
         scores = backend.run(values[np.newaxis], np.array([len(values)], dtype=np.int64))
-        correct += int(scores[0].argmax()) == label
+        if int(scores[0].argmax()) != label:
+            wrong.append(number)
     total = len(labelled.chosen)
+    correct = total - len(wrong)
     share = correct / total
-    return Judged(Accuracy(request.backend.name, total, correct, share, None, 0.0, None, labelled.note))
+    return Judged(Accuracy(request.backend.name, total, correct, share, None, 0.0, None, labelled.note, tuple(wrong)))
 
 
 def choose(request: Judge, checkpoint: Checkpoint) -> Labelled:

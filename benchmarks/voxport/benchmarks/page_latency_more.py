@@ -79,13 +79,14 @@ def _truth_tables(report: LatencyReport) -> tuple[Table, ...]:
                 percent(each.accuracy, 2),
                 f"{each.correct:,} of {each.utterances:,}",
                 "n/a" if each.drop is None else f"{each.drop:.2f} points",
-                verdict({True: "passed", False: "failed", None: "not judged"}[each.passed]),
+                "n/a" if each.lost is None else f"{each.lost}, {each.gained}",
+                verdict(each.verdict or "not judged"),
                 each.note,
             )
             for each in report.accuracy
         )
-        columns = ("back end", "accuracy", "right", "below eager", "gate", "note")
-        found.append(Table(columns, judged, "Right answers on labelled utterances"))
+        heads = ("back end", "accuracy", "right", "below eager", "lost, gained", "gate", "note")
+        found.append(Table(heads, judged, "Right answers on labelled utterances"))
     return tuple(found)
 
 

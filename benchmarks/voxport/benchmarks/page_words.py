@@ -28,7 +28,7 @@ VERDICTS = (
     ("equivalent", "the whole interval lies within the margin"),
     ("undecided", "the measurement cannot tell; more rounds may"),
     ("answers differ", "other scores than the reference gives: shown, and not ranked"),
-    ("less accurate", "loses more right answers on labelled utterances than was allowed: shown, and not ranked"),
+    ("less accurate", "loses more right answers than was allowed, and beyond chance: shown, and not ranked"),
 )
 
 

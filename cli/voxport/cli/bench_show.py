@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from voxport.benchmarks.statistics import Interval
 
 _ANSWER_COLUMNS = ("batch × frames", "back end", "max |Δscore|", "allowed", "same best speaker")
-_ACCURACY_COLUMNS = ("back end", "utterances", "right", "accuracy", "drop in points", "allowed", "passed")
+_ACCURACY_COLUMNS = ("back end", "utterances", "right", "accuracy", "drop, points", "allowed", "lost, gained", "verdict")
 _COLD_COLUMNS = ("back end", "process", "imports", "load", "first answer", "at a new shape", "all to first answer")
 _FLOOR_COLUMNS = ("model", "batch × frames", "GFLOP", "GFLOP/s ceiling", "products ms", "memory ms", "floor ms")
 
@@ -116,12 +116,12 @@ def _beside(rows: "Iterable[Row]") -> tuple[tuple[str, ...], list[tuple[str, ...
 def _accuracy(report: "LatencyReport") -> Iterator[tuple[str, ...]]:
     for one in report.accuracy:
         if one.accuracy is None:
-            yield one.backend, "0", "0", "n/a", "n/a", f"{one.allowed_drop:g}", "n/a"
+            yield one.backend, "0", "0", "n/a", "n/a", f"{one.allowed_drop:g}", "n/a", "n/a"
             continue
-        passed = "n/a" if one.passed is None else "yes" if one.passed else "no"
+        changed = "n/a" if one.lost is None else f"{one.lost}, {one.gained}"
         drop = "n/a" if one.drop is None else f"{one.drop:+.2f}"
         counts = str(one.utterances), str(one.correct)
-        yield one.backend, *counts, f"{one.accuracy:.2%}", drop, f"{one.allowed_drop:g}", passed
+        yield one.backend, *counts, f"{one.accuracy:.2%}", drop, f"{one.allowed_drop:g}", changed, one.verdict or "n/a"
 
 
 def _cold(cold: "ColdStart") -> tuple[str, ...]:

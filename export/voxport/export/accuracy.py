@@ -3,17 +3,14 @@
 Parity bounds how far answers move; with fewer bits they move, and what counts then is whether they stay
 right. Both see each utterance alone and whole, so no batch decides an answer.
 
-A few answers near a tie fall to either side by chance, as many won as lost. So a drop over the allowed one
-fails where chance does not explain it (McNemar's test of the utterances that only one of the two has right),
-and in any case where it is `_FAR` times the allowed one. In between the set is too small to tell: the verdict
-says so and is no failure.
+A drop over the allowed one fails unless chance explains it (see voxport.train.paired). Where the set is too small
+to tell, the verdict says so and is no failure.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +24,9 @@ from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus
 from voxport.train.data.progress import track
 from voxport.train.intervals import wilson
+from voxport.train.paired import Verdict, chance_of_loss, verdict_on
 
 MAX_DROP = 0.2
-Verdict = Literal["passed", "undecided", "failed"]
-_FAR = 5  # times the allowed drop: what no smallness of a set excuses
-_CHANCE = 0.05  # probability below which a loss is not laid on chance
 _Z_CHANCE = 1.645  # the standard normal's 95 % quantile
 _SHOWN = 10
 
@@ -268,20 +263,3 @@ def _report(
         cut=chosen.cut,
         trained_on=chosen.trained_on,
     )
-
-
-def verdict_on(drop: float, max_drop: float, chance: float) -> Verdict:
-    """The verdict on a drop in points; see the module. A drop that is exactly at a limit is within it."""
-    if drop <= max_drop + 1e-9:
-        return "passed"
-    return "undecided" if chance > _CHANCE and drop <= _FAR * max_drop + 1e-9 else "failed"
-
-
-def chance_of_loss(lost: int, gained: int) -> float:
-    """The probability of `lost` or more among `lost + gained`, where either is as likely: McNemar's exact test.
-
-    McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 1947,
-    with the binomial distribution in place of its approximation, one-sided.
-    """
-    both = lost + gained
-    return sum(math.comb(both, count) for count in range(lost, both + 1)) / (1 << both)
