@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from voxport.benchmarks.statistics import Interval
 
 _ANSWER_COLUMNS = ("batch × frames", "back end", "max |Δscore|", "allowed", "same best speaker")
-_ACCURACY_COLUMNS = ("back end", "utterances", "right", "accuracy", "drop, points", "allowed", "lost, gained", "verdict")
+_ACCURACY_COLUMNS = ("back end", "utterances", "right", "accuracy", "drop", "allowed", "lost, gained", "verdict")
 _COLD_COLUMNS = ("back end", "process", "imports", "load", "first answer", "at a new shape", "all to first answer")
 _FLOOR_COLUMNS = ("model", "batch × frames", "GFLOP", "GFLOP/s ceiling", "products ms", "memory ms", "floor ms")
 
@@ -119,7 +119,7 @@ def _accuracy(report: "LatencyReport") -> Iterator[tuple[str, ...]]:
             yield one.backend, "0", "0", "n/a", "n/a", f"{one.allowed_drop:g}", "n/a", "n/a"
             continue
         changed = "n/a" if one.lost is None else f"{one.lost}, {one.gained}"
-        drop = "n/a" if one.drop is None else f"{one.drop:+.2f}"
+        drop = "n/a" if one.drop is None else f"{one.drop:+.2f} points"
         counts = str(one.utterances), str(one.correct)
         yield one.backend, *counts, f"{one.accuracy:.2%}", drop, f"{one.allowed_drop:g}", changed, one.verdict or "n/a"
 
