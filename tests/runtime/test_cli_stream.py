@@ -152,7 +152,12 @@ def test_what_was_decided_before_a_fault_stays_printed(tiny: TinyModel) -> None:
 def start(model: TinyModel, *arguments: str) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
     command = [*VOXPORT, "stream", str(model.path), *arguments]
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heed_interrupts)
+
+
+def heed_interrupts() -> None:
+    """A shell starts its background jobs deaf to SIGINT, and children inherit that: not so this one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_decisions_come_while_the_sound_does_and_an_interrupt_is_clean(tiny: TinyModel) -> None:
