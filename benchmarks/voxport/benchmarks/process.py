@@ -17,7 +17,7 @@ from voxport.runtime.errors import VoxportError
 
 Reply = TypeVar("Reply")
 
-WORKER = (sys.executable, "-m", "voxport.benchmarks.worker")
+WORKER = (sys.executable, "-m", "voxport.benchmarks.launch")
 
 # Libraries read these when they are loaded, so they must be there before the worker starts.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

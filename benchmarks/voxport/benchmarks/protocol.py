@@ -121,7 +121,10 @@ class Cold:
 
 @dataclass(frozen=True)
 class Colded:
-    """How long it took. `ready` is the worker's monotonic clock, which is the system's, when it was asked."""
+    """How long it took. `ready` is the worker's monotonic clock, which is the system's, when it was asked.
+
+    The time that loading the worker's own modules took is off it.
+    """
 
     sample: ColdSample
     ready: int

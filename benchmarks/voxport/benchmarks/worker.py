@@ -1,4 +1,4 @@
-"""The process that times one backend: `python -m voxport.benchmarks.worker`, driven over its pipes.
+"""The process that times one backend: `python -m voxport.benchmarks.launch`, driven over its pipes.
 
 A fresh process for each backend and round keeps thread pools, caches and allocators of one library
 away from another's times. Between requests it waits in a read, which costs no processor time.
@@ -60,11 +60,12 @@ OPENING_TASKS = {
 
 @dataclass
 class Worker:
-    """Answers requests about the one backend that it was told to open."""
+    """Answers requests about the one backend that it was told to open. `own_imports_ns`: what loading itself took."""
 
     opener: Callable[[BackendSpec], Backend] = open_backend
     importer: Callable[[BackendSpec], None] = import_libraries
     clock: Clock = field(default_factory=Clock)
+    own_imports_ns: int = 0
     _backend: Backend | None = None
     _asked: Open | None = None
 
@@ -189,12 +190,8 @@ def serve(source: TextIO, sink: TextIO, worker: Worker) -> None:
         sink.flush()
 
 
-def main(worker: Worker | None = None) -> None:
+def main(worker: Worker) -> None:
     """Serve the parent's pipes. What libraries print goes to stderr, away from the messages."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as sink:
         os.dup2(2, 1)
-        serve(sys.stdin, sink, worker or Worker())
-
-
-if __name__ == "__main__":
-    main()
+        serve(sys.stdin, sink, worker)
