@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchaudio")
 
 from tests.train.corpora import write_homework  # noqa: E402
-from voxport.train.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from voxport.train.data import Corpus, CorpusOptions, Split, open_corpus  # noqa: E402
 from voxport.train.model import build_network  # noqa: E402
 from voxport.train.recipe import ModelOptions, Recipe  # noqa: E402
@@ -86,7 +86,7 @@ def test_the_validation_part_is_judged_and_long_ones_are_cut(scene: Scene) -> No
     frames = [scene.corpus.utterances[i].frames for i in scene.corpus.indices(scene.valid)]
     assert backend.seen == [min(one, 40) for one in frames]
     assert found.accuracy.wrong == tuple(range(2, total, 3))
-    assert f"the validation part, {sum(one > 40 for one in frames)} cut to 40 frames" in found.accuracy.note
+    assert f"all that training has not seen, {sum(one > 40 for one in frames)} cut to 40 frames" in found.accuracy.note
 
 
 def test_a_limit_takes_fewer(scene: Scene) -> None:
@@ -95,11 +95,21 @@ def test_a_limit_takes_fewer(scene: Scene) -> None:
     assert (found.accuracy.utterances, found.accuracy.accuracy) == (2, 1.0)
 
 
+def test_names_of_training_utterances_in_another_corpus_are_told(scene: Scene, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(scene.request.checkpoint)
+    split = Split((*checkpoint.split.train, "elsewhere"), ())
+    save_checkpoint(dataclasses.replace(checkpoint, split=split), tmp_path / "model.pt")
+    found, _ = answer(scene, dataclasses.replace(scene.request, checkpoint=str(tmp_path / "model.pt")), wrong=100)
+    assert isinstance(found, Judged)
+    assert found.accuracy.utterances == len(scene.corpus.utterances)
+    assert f"({len(checkpoint.split.train)} have names of training utterances" in found.accuracy.note
+
+
 def test_nobody_known_is_an_error(scene: Scene) -> None:
     found, _ = answer(scene, dataclasses.replace(scene.request, min_frames=5000), wrong=100)
     assert isinstance(found, Failed)
     assert found.mistake
-    assert "no utterance of a speaker" in found.message
+    assert "of a speaker whom" in found.message
 
 
 def test_a_missing_corpus_is_named(scene: Scene, tmp_path: Path) -> None:

@@ -155,6 +155,11 @@ def test_what_was_trained_on_does_not_count(labelled: Labelled, contract: Contra
     backend = TorchBackend(Changed(checkpoint), contract)
     report = accuracy_gate(backend, checkpoint, AccuracyOptions(labelled.folder))
     assert (report.utterances, report.trained_on) == (4, 20)
+    # A part of the training's corpus, or another one with the same names: nobody can tell, so it is said.
+    some = dataclasses.replace(checkpoint, split=Split((*keys[:20], "elsewhere"), ()))
+    report = accuracy_gate(backend, some, AccuracyOptions(labelled.folder))
+    assert (report.utterances, report.trained_on, report.namesakes) == (24, 0, 20)
+    assert "20 utterances have names of training utterances" in report.remarks[0]
     everything = dataclasses.replace(checkpoint, split=Split(keys, ()))
     with pytest.raises(ExportError, match=r"24 that it was trained on.*give held-out utterances"):
         accuracy_gate(backend, everything, AccuracyOptions(labelled.folder))

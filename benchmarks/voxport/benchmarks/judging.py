@@ -1,6 +1,5 @@
 """How many labelled utterances a back end gets right, each alone and whole. Apart from all timing."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,25 +47,27 @@ def judge(request: Judge, tools: Tools) -> Judged:
 
 
 def choose(request: Judge, checkpoint: Checkpoint) -> Labelled:
-    """The validation part where this is the corpus of the training, else every utterance of a known speaker."""
+    """What training did not see, where this is its corpus; else every utterance of a known speaker."""
     corpus = open_corpus(request.data, CorpusOptions(checkpoint.frontend, skip_bad=True, progress=False))
     numbers = {label: i for i, label in enumerate(checkpoint.labels)}
-    keys = {utterance.key for utterance in corpus.utterances}
-    held_out = bool(checkpoint.split.valid) and set(checkpoint.split.valid) <= keys
-    candidates: Sequence[int] = range(len(corpus.utterances))
-    if held_out:
-        candidates = corpus.indices(checkpoint.split.valid).tolist()
+    seen = checkpoint.split.seen_in(corpus)
     usable = [
         i
-        for i in candidates
-        if corpus.labels[corpus.utterances[i].speaker] in numbers and corpus.utterances[i].frames >= request.min_frames
+        for i, utterance in enumerate(corpus.utterances)
+        if corpus.labels[utterance.speaker] in numbers
+        and utterance.key not in seen
+        and utterance.frames >= request.min_frames
     ]
     if request.limit is not None and len(usable) > request.limit:
         usable = [usable[round(float(i))] for i in np.linspace(0, len(usable) - 1, request.limit)]
     if not usable:
-        raise VoxportError(f"{request.data}: no utterance of a speaker whom {request.checkpoint} knows")
+        raise VoxportError(
+            f"{request.data}: no utterance that training has not seen, of a speaker whom {request.checkpoint} knows"
+        )
     labels = tuple(numbers[corpus.labels[corpus.utterances[i].speaker]] for i in usable)
-    part = "the validation part" if held_out else "all utterances of known speakers"
+    part = "all that training has not seen" if seen else "all utterances of known speakers"
+    if alike := checkpoint.split.alike_in(corpus).intersection(corpus.utterances[i].key for i in usable):
+        part += f" ({len(alike)} have names of training utterances; if they are the same ones, this says little)"
     cut = sum(corpus.utterances[i].frames > request.max_frames for i in usable)
     note = f"{len(usable)} utterances of {Path(request.data).name}, {part}, {cut} cut to {request.max_frames} frames"
     return Labelled(corpus, tuple(usable), labels, note)

@@ -71,7 +71,8 @@ class AccuracyReport:
     `chance` is the probability of so many lost among them where either is as likely.
     `unknown` names labels of the set that the model does not know, with their utterances left out; `short`
     counts utterances below the model's shortest length, `cut` those above its longest, of which it saw the
-    start; `trained_on` those left out because the network has seen them in training.
+    start; `trained_on` those left out because the network has seen them in training; `namesakes` those that
+    count and have the name of a training utterance, in a corpus that is not the whole one of the training.
     """
 
     data: str
@@ -91,6 +92,7 @@ class AccuracyReport:
     short: int
     cut: int
     trained_on: int
+    namesakes: int = 0
 
     @property
     def passed(self) -> bool:
@@ -141,6 +143,11 @@ class AccuracyReport:
             )
         if self.trained_on:
             found.append(f"{self.trained_on} utterances left out: the network was trained on them")
+        if self.namesakes:
+            found.append(
+                f"{self.namesakes} utterances have names of training utterances; if they are the same ones, their "
+                "accuracy says little: give the training's whole corpus, of which those are left out"
+            )
         if self.short:
             found.append(f"{self.short} utterances left out: shorter than the model takes")
         if self.cut:
@@ -194,13 +201,12 @@ class _Chosen:
     short: int
     cut: int
     trained_on: int
+    namesakes: int
 
 
 def _choose(corpus: Corpus, checkpoint: Checkpoint, limits: LengthLimits, options: AccuracyOptions) -> _Chosen:
     """The utterances to judge by, and what was left out. Trained-on ones say nothing of an accuracy."""
-    labels, trained = set(checkpoint.labels), frozenset(checkpoint.split.train)
-    if not trained <= {utterance.key for utterance in corpus.utterances}:
-        trained = frozenset()  # another corpus, which may name its files alike
+    labels, trained = set(checkpoint.labels), checkpoint.split.seen_in(corpus)
     indices, unknown, short, seen = [], dict[str, int](), 0, 0
     for i, utterance in enumerate(corpus.utterances):
         label = corpus.labels[utterance.speaker]
@@ -222,7 +228,9 @@ def _choose(corpus: Corpus, checkpoint: Checkpoint, limits: LengthLimits, option
         spread = np.linspace(0, len(indices) - 1, options.limit)
         indices = [indices[round(float(position))] for position in spread]
     cut = sum(corpus.utterances[i].frames > limits.max_frames for i in indices)
-    return _Chosen(indices, dict(sorted(unknown.items())), short, cut, seen)
+    alike = checkpoint.split.alike_in(corpus)
+    namesakes = sum(corpus.utterances[i].key in alike for i in indices)
+    return _Chosen(indices, dict(sorted(unknown.items())), short, cut, seen, namesakes)
 
 
 def _report(
@@ -262,4 +270,5 @@ def _report(
         short=chosen.short,
         cut=chosen.cut,
         trained_on=chosen.trained_on,
+        namesakes=chosen.namesakes,
     )

@@ -190,10 +190,7 @@ def _real(
 
 def _trained_on(corpus: Corpus, checkpoint: Checkpoint) -> list[int] | None:
     """The training part, where this is the corpus of the training: what is held out must stay so."""
-    keys = frozenset(checkpoint.split.train)
-    if not keys or not keys <= {utterance.key for utterance in corpus.utterances}:
-        return None
-    return [int(i) for i in corpus.indices(checkpoint.split.train)]
+    return [int(i) for i in corpus.indices(checkpoint.split.train)] if checkpoint.split.seen_in(corpus) else None
 
 
 def _few(utterances: Sequence[Utterance], checkpoint: Checkpoint, kind: InputKind) -> list[Utterance]:

@@ -158,7 +158,7 @@ def calibration_error(scores: Float32, labels: Int64) -> float:
 
 def _check_rejection(checkpoint: Checkpoint, corpus: Corpus, indices: list[int], rate: float) -> None:
     """Refuse, before the work, to calibrate on what was learnt by heart, what is no cosine, and too little."""
-    seen = _trained_on(checkpoint, corpus)
+    seen = checkpoint.split.seen_in(corpus)
     count = sum(corpus.utterances[i].key in seen for i in indices)
     if count:
         raise VoxportError(
@@ -171,15 +171,6 @@ def _check_rejection(checkpoint: Checkpoint, corpus: Corpus, indices: list[int],
             "cosines; a rejection threshold needs a recipe with AM-Softmax"
         )
     allowed_false_accepts(len(indices), rate)
-
-
-def _trained_on(checkpoint: Checkpoint, corpus: Corpus) -> frozenset[str]:
-    """Keys of the utterances that the network was trained on; none where this is another corpus.
-
-    Another corpus may name its files alike, so what counts is whether it holds all that were trained on.
-    """
-    trained = frozenset(checkpoint.split.train)
-    return trained if trained <= {utterance.key for utterance in corpus.utterances} else frozenset()
 
 
 def _others(corpus: Corpus, indices: list[int], listed: TrialList | None) -> list[int]:
@@ -220,7 +211,7 @@ def _verification(
     det = evidence.det
     eer, threshold = equal_error_rate(det)
     compared = np.union1d(trials.left, trials.right)
-    seen = _trained_on(checkpoint, corpus)
+    seen = checkpoint.split.seen_in(corpus)
     return Verification(
         source="all pairs" if options.trials is None else str(options.trials),
         trials=len(trials),

@@ -19,6 +19,20 @@ class Split:
     train: tuple[str, ...]
     valid: tuple[str, ...]
 
+    def seen_in(self, corpus: "Corpus") -> frozenset[str]:
+        """Keys of the utterances that were trained on, where `corpus` is that of the training; else none.
+
+        Another corpus may name its files alike (a folder of held-out sounds often does), so it counts as the
+        training's only where it holds all that were trained on. `alike_in` counts what that leaves in doubt.
+        """
+        trained = frozenset(self.train)
+        return trained if trained <= {utterance.key for utterance in corpus.utterances} else frozenset()
+
+    def alike_in(self, corpus: "Corpus") -> frozenset[str]:
+        """Keys that another corpus than the training's shares with what was trained on: the same ones, or namesakes."""
+        shared = frozenset(self.train) & {utterance.key for utterance in corpus.utterances}
+        return shared - self.seen_in(corpus)
+
 
 def split_utterances(corpus: "Corpus", fraction: float, seed: int) -> Split:
     """Hold out `fraction` of the utterances for validation, the same share of every speaker.
