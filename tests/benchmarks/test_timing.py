@@ -77,6 +77,23 @@ def test_a_single_slow_call_does_not_unsettle_a_window() -> None:
     assert warm_up(fake.call, RULE, fake.clock).stable
 
 
+@pytest.mark.parametrize(("period", "stable"), [(6, True), (1, False)])
+def test_lengths_that_change_are_not_unsteady_times(period: int, stable: bool) -> None:
+    lengths = (10, 30, 90, 20, 60, 100)
+    numbers: list[int] = []
+
+    def call(number: int) -> None:
+        numbers.append(number)
+        fake.now += lengths[number % 6] * MS
+
+    fake = FakeTime(())
+    found = warm_up(call, RULE, fake.clock, period)
+    assert found.stable is stable
+    if stable:
+        assert found.spread == 0
+        assert numbers == [0, 1, 2, 3] * (len(numbers) // 4)  # the first window's, again and again
+
+
 def test_a_first_call_that_compiles_does_not_use_up_the_warmup() -> None:
     fake = FakeTime(forever(lambda n: 60_000.0 if n == 0 else 30.0 if n < 20 else 10.0))
     found = warm_up(fake.call, RULE, fake.clock)

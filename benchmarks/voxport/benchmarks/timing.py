@@ -69,20 +69,25 @@ class Warmup:
     first_ns: int  # the first call at this shape, cold
 
 
-def warm_up(call: Call, rule: BlockRule, clock: Clock) -> Warmup:
-    """Call until times are steady; see BlockRule."""
+def warm_up(call: Call, rule: BlockRule, clock: Clock, period: int = 1) -> Warmup:
+    """Call until times are steady; see BlockRule.
+
+    Where inputs differ from call to call and repeat after `period`, every window has those of the first one: else
+    longer inputs would look like unsteady times.
+    """
     start = clock.wall()
     medians: list[float] = []
-    first = calls = 0
+    first = calls = same = 0
     while True:
         times: list[int] = []
         opened = now = clock.wall()
-        while len(times) < rule.window_calls or now - opened < rule.window_seconds * 1e9:
+        while len(times) < (same or rule.window_calls) or (not same and now - opened < rule.window_seconds * 1e9):
             before = clock.wall()
-            call(calls)
+            call(len(times) if period > 1 else calls)
             now = clock.wall()
             times.append(now - before)
             calls += 1
+        same = len(times) if period > 1 else 0
         first = first or times[0]
         medians.append(float(np.median(times)))
         if len(medians) < 3:

@@ -125,14 +125,14 @@ class Worker:
         digest = inputs.digest  # hashed here, not while warm-up has the caches ready
         meter = open_meter(self._asked.backend.device)
         gc.collect()  # leave the previous cell's garbage out of this one's times
-        warmup = warm_up(call, request.rule, self.clock)
+        varied = len(inputs.arrays) if cell.trace and load.scenario != "offline" else 1
+        warmup = warm_up(call, request.rule, self.clock, varied)
         meter.start()
         served = None
         if load.scenario == "server":
             walls, cpus, served = time_server(backend, inputs, cell, load, request.rule, self.clock)
         else:
-            period = len(inputs.arrays) if cell.trace and load.scenario == "single-stream" else 1
-            walls, cpus = time_calls(call, request.rule, self.clock, period)
+            walls, cpus = time_calls(call, request.rule, self.clock, varied)
         energy = meter.stop()
         calls = len(inputs.arrays)
         offline = load.scenario == "offline"
