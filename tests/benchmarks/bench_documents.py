@@ -1,10 +1,12 @@
 """Benchmark documents made by hand, for tests of what reads them."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.packaging_tools import ROOT
 from voxport.benchmarks.documents import read_document
+from voxport.benchmarks.evidence import Served
 from voxport.benchmarks.gpu_report import (
     Ceilings,
     GpuBackend,
@@ -20,12 +22,14 @@ from voxport.benchmarks.machine import Fact, Machine
 from voxport.benchmarks.report import LatencyReport
 from voxport.benchmarks.scale_points import difference, with_growth
 from voxport.benchmarks.scale_report import CURVES, Curve, Point, ScaleReport, ScaleSettings, Series
+from voxport.benchmarks.summary import make_rows as latency_rows
 from voxport.benchmarks.timing import Warmup
 from voxport.benchmarks.train_report import Phases, TrainReport, TrainRound, TrainSettings, rate_of
 from voxport.benchmarks.writing import write_json
 from voxport.runtime.schema import encode
 
 MEASURED = ROOT / "docs" / "results" / "2026-11-23-first-whole-run" / "korean240-latency.json"
+MODEL = "model.onnx"  # its candidate
 CREATED = "2026-11-23T08:00:00+00:00"
 MACHINE = Machine(
     "Linux", "CPython 3.12", "a processor", 2, 2, None, None, None, True, 8_000_000_000, 7_000_000_000, None, 0.1, ()
@@ -37,6 +41,19 @@ def latency() -> LatencyReport:
     found = read_document(MEASURED)
     assert isinstance(found, LatencyReport)
     return found
+
+
+def served(report: LatencyReport, rates: Sequence[float]) -> LatencyReport:
+    """The same run as a server's, in whose rounds MODEL held these rates; everybody else held 20 a second."""
+    settings = dataclasses.replace(report.settings, scenario="server")
+    blocks = tuple(
+        dataclasses.replace(block, served=Served(rates[block.round] if block.backend == MODEL else 20.0, 50.0, ()))
+        for block in report.blocks
+    )
+    report = dataclasses.replace(report, settings=settings, blocks=blocks)
+    specs = [item.spec for item in report.backends]
+    rows = latency_rows(specs, report.cells, blocks, report.answers, 1, 0.03)
+    return dataclasses.replace(report, rows=rows)
 
 
 def train(rates: tuple[float, ...] = (5.0, 5.1, 4.9, 5.05, 4.95)) -> TrainReport:

@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.benchmarks.bench_documents import gpu, latency, scale, train, write
+from tests.benchmarks.bench_documents import MODEL, gpu, latency, scale, served, train, write
 from voxport.benchmarks.report import LatencyReport
 from voxport.benchmarks.writing import write_json
 from voxport.cli.root import cli
 from voxport.runtime.schema import encode
-
-MODEL = "model.onnx"
 
 
 def run(*words: object) -> Result:
@@ -91,6 +89,62 @@ def test_a_model_that_is_gone_or_answers_otherwise_fails_the_gate(pair: Pair) ->
     )
     wrong = run(*pair(report, dataclasses.replace(report, rows=rows)))
     assert (wrong.exit_code, f"{MODEL} at 1 × 128 (answers differ)" in wrong.stdout) == (1, True)
+
+
+def test_a_server_is_compared_by_the_rates_that_it_held(pair: Pair) -> None:
+    good, worse = ((rate, rate + 0.1, rate - 0.1, rate, rate + 0.05, rate) for rate in (30.0, 20.0))
+    slower = run(*pair(served(latency(), good), served(latency(), worse)))
+    assert (slower.exit_code, f"{MODEL} at 1 × 128 (slower)" in slower.stdout) == (1, True), slower.output
+    assert "33.3" in slower.stdout  # ms between queries, at 30 a second
+    assert run(*pair(served(latency(), worse), served(latency(), good))).exit_code == 0
+    assert run(*pair(served(latency(), good), served(latency(), good)), "--clock", "cpu").exit_code == 1
+
+
+@pytest.mark.parametrize("relative", [(), ("--relative",)])
+def test_a_server_that_holds_no_rate_any_more_is_worse(pair: Pair, relative: tuple[str, ...]) -> None:
+    good, none = (30.0,) * 6, (30.0, 0.0, 30.0, 30.0, 30.0, 30.0)
+    worse = run(*pair(served(latency(), good), served(latency(), none)), *relative)
+    assert (worse.exit_code, f"{MODEL} at 1 × 128 (slower)" in worse.stdout) == (1, True), worse.output
+    for other in (good, none):
+        result = run(*pair(served(latency(), none), served(latency(), other)), *relative)
+        assert result.exit_code == 0, result.output
+
+
+def optional(report: LatencyReport, kind: str) -> LatencyReport:
+    """The same run, in which MODEL is a further back end of this kind that `--also` named."""
+    backends = tuple(
+        dataclasses.replace(item, spec=dataclasses.replace(item.spec, kind=kind, optional=True))
+        if item.spec.name == MODEL
+        else item
+        for item in report.backends
+    )
+    return dataclasses.replace(report, backends=backends)
+
+
+def without(report: LatencyReport, asked: bool) -> LatencyReport:
+    """The same run, in which MODEL could not be timed, or was not even asked for."""
+    rows = tuple(row for row in report.rows if row.backend != MODEL)
+    backends = tuple(item for item in report.backends if asked or item.spec.name != MODEL)
+    return dataclasses.replace(report, rows=rows, backends=backends)
+
+
+def test_only_what_is_ours_and_was_asked_for_is_gated(pair: Pair) -> None:
+    whole = optional(latency(), "openvino")
+    assert run(*pair(whole, slowed(whole, 2.5, MODEL))).exit_code == 1
+    assert run(*pair(whole, without(whole, asked=True))).exit_code == 1
+    assert run(*pair(whole, without(whole, asked=False))).exit_code == 0
+    compiled = optional(latency(), "compile")  # what PyTorch makes of the checkpoint
+    assert run(*pair(compiled, slowed(compiled, 2.5, MODEL))).exit_code == 0
+    assert run(*pair(compiled, without(compiled, asked=True))).exit_code == 0
+
+
+def test_a_file_of_another_name_is_pointed_out(pair: Pair) -> None:
+    first = write(latency(), pair(latency(), latency())[0])
+    second = first.with_name("c.json")
+    second.write_text(first.read_text(encoding="utf-8").replace(f'"{MODEL}"', '"other.onnx"'), encoding="utf-8")
+    result = run(first, second)
+    assert result.exit_code == 1
+    assert f"only before {MODEL}; only after other.onnx" in result.stdout
 
 
 def changed(report: LatencyReport, part: str, **values: Any) -> LatencyReport:

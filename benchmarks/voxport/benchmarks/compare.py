@@ -13,7 +13,7 @@ import numpy as np
 
 from voxport.benchmarks.compare_context import RefusalError, check_context
 from voxport.benchmarks.documents import Document, read_document, read_table
-from voxport.benchmarks.report import Block, LatencyReport
+from voxport.benchmarks.report import Block, LatencyReport, Row
 from voxport.benchmarks.statistics import Interval, decide
 from voxport.benchmarks.train_report import TrainReport
 from voxport.benchmarks.two_runs import Rounds, compare_runs
@@ -22,7 +22,9 @@ from voxport.runtime.errors import VoxportError
 Clock = Literal["wall", "cpu"]
 Change = Literal["faster", "slower", "equivalent", "undecided", "gone", "answers differ", "less accurate", "new"]
 REGRESSIONS: tuple[Change, ...] = ("slower", "gone", "answers differ", "less accurate")
+BROKEN: tuple[Literal["answers differ", "less accurate"], ...] = ("answers differ", "less accurate")
 COMPARED = ("voxport.latency", "voxport.train")
+OURS = ("onnx", "onnx_graphs", "openvino", "artefact")  # kinds that run a model; PyTorch makes the others
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class Difference:
-    """One back end at one cell. Times are medians of all calls in milliseconds; for training, of a step.
+    """One back end at one cell.
 
+    Times are medians of all calls in milliseconds; for training, of a step; for a server, the time between two
+    queries at the highest rate that was held.
     `ratio` is before over after: above 1, it became faster. `gate` says that a regression here fails the gate:
-    the baseline is not ours to keep fast.
+    eager PyTorch and what PyTorch makes of the checkpoint are not ours to keep fast, and a further back end that
+    was not asked for this time is not missed.
     """
 
     backend: str
@@ -103,7 +108,7 @@ def compare_files(before: Path, after: Path, options: CompareOptions | None = No
         created=(first.created, second.created),
         options=options,
         differences=differences,
-        notes=(*notes, *_drift(differences, options)),
+        notes=(*notes, *_drift(differences, options, first), *_renamed(differences)),
     )
 
 
@@ -123,8 +128,11 @@ def _differences(first: Document, second: Document, options: CompareOptions) -> 
 
 
 def _latency(first: LatencyReport, second: LatencyReport, options: CompareOptions) -> tuple[Difference, ...]:
+    if first.settings.scenario == "server" and options.clock != "wall":
+        raise VoxportError("a server is compared by the rates that it held, which are of wall time: leave --clock out")
     before, after = ({(row.backend, row.cell): row for row in report.rows} for report in (first, second))
-    roles = {item.spec.name: item.spec.role for report in (second, first) for item in report.backends}
+    specs = {item.spec.name: item.spec for report in (second, first) for item in report.backends}
+    asked = {item.spec.name for item in second.backends}
     baselines = {
         item.spec.name: base.spec.name
         for item in first.backends
@@ -134,7 +142,8 @@ def _latency(first: LatencyReport, second: LatencyReport, options: CompareOption
     found = []
     for name, cell in dict.fromkeys((*before, *after)):
         old, new = before.get((name, cell)), after.get((name, cell))
-        gate = roles[name] == "candidate"
+        spec = specs[name]
+        gate = spec.role == "candidate" and spec.kind in OURS and (name in asked or not spec.optional)
         ratio: Interval | None = None
         change: Change
         if old is None or new is None:
@@ -142,14 +151,27 @@ def _latency(first: LatencyReport, second: LatencyReport, options: CompareOption
         else:
             rounds = [_rounds(report, name, cell, baselines.get(name), options) for report in (first, second)]
             key = zlib.crc32(f"{name} {cell}".encode())
-            ratio = compare_runs(rounds[0], rounds[1], options.seed ^ key)
-            change = decide(ratio, options.threshold / 100)
-            for broken in ("answers differ", "less accurate"):
-                if new.verdict == broken and old.verdict != broken:
-                    change = broken
-        times = [None if row is None else row.p50_ms or row.max_ms for row in (old, new)]
-        found.append(Difference(name, str(cell), times[0], times[1], ratio, change, gate))
+            # One that held no rate in some round has no time between queries, so no ratio.
+            if 0.0 not in (old.queries_per_second, new.queries_per_second):
+                ratio = compare_runs(rounds[0], rounds[1], options.seed ^ key)
+            change = _change(old, new, ratio, options)
+        found.append(Difference(name, str(cell), _middle_ms(old), _middle_ms(new), ratio, change, gate))
     return tuple(found)
+
+
+def _change(old: Row, new: Row, ratio: Interval | None, options: CompareOptions) -> Change:
+    for broken in BROKEN:
+        if new.verdict == broken and old.verdict != broken:
+            return broken
+    if new.queries_per_second == 0.0 and old.queries_per_second:
+        return "slower"  # it holds no rate at all any more
+    return decide(ratio, options.threshold / 100)
+
+
+def _middle_ms(row: Row | None) -> float | None:
+    if row is None or row.queries_per_second == 0.0:
+        return None
+    return 1e3 / row.queries_per_second if row.queries_per_second else row.p50_ms or row.max_ms
 
 
 def _rounds(report: LatencyReport, name: str, cell: object, baseline: str | None, options: CompareOptions) -> Rounds:
@@ -162,7 +184,7 @@ def _rounds(report: LatencyReport, name: str, cell: object, baseline: str | None
     return [
         np.asarray(times_of(block)) / np.median(times_of(base[number]))
         for number, block in own.items()
-        if number in base
+        if number in base and len(times_of(base[number]))
     ]
 
 
@@ -176,12 +198,23 @@ def _times(block: Block, clock: Clock) -> Sequence[float]:
     return times
 
 
-def _drift(differences: Sequence[Difference], options: CompareOptions) -> list[str]:
+def _renamed(differences: Sequence[Difference]) -> list[str]:
+    gone, new = (sorted({each.backend for each in differences if each.change == what}) for what in ("gone", "new"))
+    if not gone or not new:
+        return []
+    return [
+        f"models are paired by the names of their files: only before {', '.join(gone)}; only after {', '.join(new)}"
+    ]
+
+
+def _drift(differences: Sequence[Difference], options: CompareOptions, first: Document) -> list[str]:
     """Did what nobody changed become faster or slower? Then the machine is not as it was."""
+    backends = first.backends if isinstance(first, LatencyReport) else ()
+    eager = {item.spec.name for item in backends if item.spec.role != "candidate"}
     moved = [
         f"{each.backend} at {each.cell} {each.ratio.ratio:.2f}×"
         for each in differences
-        if not each.gate and each.ratio is not None and each.change in ("faster", "slower")
+        if each.backend in eager and each.ratio is not None and each.change in ("faster", "slower")
     ]
     if not moved or options.relative:
         return []

@@ -93,6 +93,10 @@ def _latency_notes(first: LatencyReport, second: LatencyReport) -> list[str]:
             notes += _said(f"{name}: package", _versions(one.opened.versions), _versions(other.opened.versions))
         if one.sha256 != other.sha256:
             notes.append(f"{name}: another file ({one.sha256[:12]} before, {other.sha256[:12]} after)")
+    if first.machine.python != second.machine.python:
+        notes.append(f"Python: {first.machine.python} before, {second.machine.python} after")
+    if first.settings.scenario == "server":
+        notes.append("ms are the time between two queries at the highest rate that was held")
     if first.settings.rounds != second.settings.rounds:
         notes.append(f"rounds: {first.settings.rounds} before, {second.settings.rounds} after")
     return sorted(set(notes))
