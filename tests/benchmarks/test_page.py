@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks.bench_documents import gpu, latency, scale, train, write
+from tests.benchmarks.bench_documents import gpu, latency, scale, served, train, write
 from voxport.benchmarks.documents import read_document
 from voxport.benchmarks.page import Page
 from voxport.benchmarks.page_axis import make_axis, tick_text
@@ -77,6 +77,18 @@ def test_a_page_is_whole_and_asks_nothing_of_the_network(kind: str, tmp_path: Pa
     assert not re.search(r"url\(|@import|https?://", html)
     assert "default-src 'none'" in html
     assert "svg" in seen.tags
+
+
+def test_a_servers_page_speaks_of_rates(tmp_path: Path) -> None:
+    report = served(latency(), (30.0, 30.1, 29.9, 30.0, 30.05, 29.95))
+    html = page_html(page_of(report, folder=tmp_path))
+    assert "answers 1.50 times as many queries within" in headline(report)
+    assert "Server, " in html
+    assert "times as fast" not in html.lower().partition("how much higher a rate")[0]
+    assert "each back end at the highest rate that it held" in html
+    assert "Milliseconds of a call" not in html
+    plain = page_html(page_of(latency(), folder=tmp_path))
+    assert "Milliseconds of a call" in plain
 
 
 def poisoned(value: Any, path: tuple[str, ...] = ()) -> Any:

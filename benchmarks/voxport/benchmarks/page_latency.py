@@ -15,6 +15,8 @@ from voxport.benchmarks.page import (
 )
 from voxport.benchmarks.page_latency_more import colours, evidence_sections, pareto_sections
 from voxport.benchmarks.page_words import (
+    COMPARED,
+    TIMED,
     VERDICTS,
     machine_facts,
     megabytes,
@@ -37,8 +39,9 @@ def latency_part(report: LatencyReport) -> Part:
     """Everything that the document tells."""
     sections: list[Section] = []
     if report.rows:
-        sections.append(Section("How much faster", _speed_ups(report)))
-        sections.append(Section("How long a call takes", (_times(report),)))
+        faster = "How much higher a rate" if report.settings.scenario == "server" else "How much faster"
+        sections.append(Section(faster, _speed_ups(report)))
+        sections.append(Section(f"How long {TIMED[report.settings.scenario]} takes", (_times(report),)))
     sections += pareto_sections(report)
     if report.rows:
         sections.append(Section("All figures", (*_tables(report), _legend(report))))
@@ -48,7 +51,8 @@ def latency_part(report: LatencyReport) -> Part:
     sections.append(Section("Notes", (Notes(report.notes or ("nothing unusual was seen",)),)))
     sections.append(Section("Machine and settings", _provenance(report), folded=True))
     where = report.machine.cpu if report.settings.device == "cpu" else _gpu_name(report)
-    kicker = f"Latency, {where}, {plural(report.settings.threads, 'thread')}, {report.created[:10]}"
+    what = {"single-stream": "Latency", "offline": "Offline", "server": "Server"}[report.settings.scenario]
+    kicker = f"{what}, {where}, {plural(report.settings.threads, 'thread')}, {report.created[:10]}"
     return Part(kicker, headline(report), _tiles(report), tuple(sections))
 
 
@@ -77,6 +81,10 @@ def headline(report: LatencyReport) -> str:
     assert interval is not None
     where = f"at {cell_text(first)}"
     span = f"{LEVEL:.0%} interval {number(interval.low)} to {number(interval.high)}"
+    if report.settings.scenario == "server":
+        bound = f"within {report.settings.server.bound_ms:g} ms"
+        held = f"{best.backend} answers {number(interval.ratio)} times as many queries {bound} as eager PyTorch {where}"
+        return held + {"undecided": ", which may be chance"}.get(best.verdict, "") + f" ({span})"
     if best.verdict == "faster":
         return f"{best.backend} is {number(interval.ratio)} times as fast as eager PyTorch {where} ({span})"
     if best.verdict == "slower":
@@ -153,7 +161,10 @@ def _times(report: LatencyReport) -> IntervalChart:
         if marks:
             groups.append(MarkGroup(_cell_title(report, cell), marks))
     legend = "● median, thick to the 90th percentile, thin to the 99th. Hollow: warm-up did not settle in some round."
-    return IntervalChart("Milliseconds of one call", tuple(groups), "ms", legend=legend)
+    title = f"Milliseconds of {TIMED[report.settings.scenario]}"
+    if report.settings.scenario == "server":
+        title += ", waiting included, each back end at the highest rate that it held"
+    return IntervalChart(title, tuple(groups), "ms", legend=legend)
 
 
 def _cell_title(report: LatencyReport, cell: Cell) -> str:
@@ -186,13 +197,13 @@ def _speed_ups(report: LatencyReport) -> tuple[IntervalChart | Text, ...]:
             groups.append(MarkGroup(cell_text(cell), marks))
     if not groups:
         return (Text("No back end could be paired with the baseline in two rounds or more, so there is no speed-up."),)
-    title = f"Times as fast as eager PyTorch, {LEVEL:.0%} interval over rounds"
+    title = f"{COMPARED[report.settings.scenario]}, {LEVEL:.0%} interval over rounds"
     legend = f"The line is eager PyTorch; within the band (±{margin:.0%}) speeds are alike to a user."
     return (IntervalChart(title, tuple(groups), "×", 1.0, (1 / (1 + margin), 1 + margin), legend),)
 
 
 def _tables(report: LatencyReport) -> tuple[Table, ...]:
-    columns = ("back end", "verdict", "speed-up", "p50 ms", "p90 ms", "p99 ms", "CPU ms", "utt/s", "RTF")
+    columns = ("back end", "verdict", "speed-up", "p50 ms", "p90 ms", "p99 ms", "max ms", "CPU ms", "utt/s", "RTF")
     shares = any(row.share is not None for row in report.rows)
     ranks = any(row.rank is not None for row in report.rows)
     served = any(row.queries_per_second is not None for row in report.rows)
@@ -215,6 +226,7 @@ def _row(row: Row, shares: bool, ranks: bool, served: bool) -> tuple[Entry, ...]
         number(row.p50_ms),
         number(row.p90_ms),
         number(row.p99_ms),
+        number(row.max_ms),
         number(row.cpu_p50_ms),
         number(row.utterances_per_second),
         number(row.real_time_factor, 2),

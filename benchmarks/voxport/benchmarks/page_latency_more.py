@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from voxport.benchmarks.evidence import ColdStart, Limits, Profile
 from voxport.benchmarks.page import Bar, BarChart, Block, Dot, Notes, ScatterChart, Section, Table
-from voxport.benchmarks.page_words import megabytes, number, percent, verdict
+from voxport.benchmarks.page_words import TIMED, megabytes, number, percent, verdict
 from voxport.benchmarks.report import LatencyReport, Row
 
 _OPS = 8  # kinds of operation that a profile shows
@@ -17,10 +17,10 @@ def pareto_sections(report: LatencyReport) -> list[Section]:
     rows = [row for row in rows if colours(report).get(row.backend) != -2]  # the control is the baseline's twin
     judged = [row for row in rows if row.accuracy is not None]
     if len(judged) > 1:
-        return [Section("Speed beside truth", (_accuracy_chart(judged, colours(report)), *_truth_tables(report)))]
+        return [Section("Speed beside truth", (_accuracy_chart(judged, report), *_truth_tables(report)))]
     wrong = [row for row in rows if row.answer is not None and row.answer.max_abs]
     if len(wrong) > 1:
-        return [Section("Speed beside truth", (_error_chart(wrong, colours(report)), *_truth_tables(report)))]
+        return [Section("Speed beside truth", (_error_chart(wrong, report), *_truth_tables(report)))]
     tables = _truth_tables(report)
     return [Section("The same answers?", tables)] if tables else []
 
@@ -41,19 +41,22 @@ def _dots(rows: Sequence[Row], colour: Mapping[str, int], heights: Sequence[floa
     )
 
 
-def _accuracy_chart(rows: Sequence[Row], colour: Mapping[str, int]) -> ScatterChart:
+def _accuracy_chart(rows: Sequence[Row], report: LatencyReport) -> ScatterChart:
     heights = [100 * (row.accuracy or 0.0) for row in rows]
     legend = "Up and to the left is better. The dashed line joins those that nobody beats in both; hollow: not ranked."
-    title = f"Right answers against the median of a call, {rows[0].cell}"
-    return ScatterChart(title, "ms of a call", "right answers, %", _dots(rows, colour, heights), legend=legend)
+    what = TIMED[report.settings.scenario]
+    title = f"Right answers against the median of {what}, {rows[0].cell}"
+    dots = _dots(rows, colours(report), heights)
+    return ScatterChart(title, f"ms of {what}", "right answers, %", dots, legend=legend)
 
 
-def _error_chart(rows: Sequence[Row], colour: Mapping[str, int]) -> ScatterChart:
+def _error_chart(rows: Sequence[Row], report: LatencyReport) -> ScatterChart:
     heights = [row.answer.max_abs or 0.0 for row in rows if row.answer is not None]
     legend = "Down and to the left is better. Hollow: over the tolerance, so not ranked."
-    title = f"Largest difference of a score against the median of a call, {rows[0].cell}"
-    dots = _dots(rows, colour, heights)
-    return ScatterChart(title, "ms of a call", "max |Δscore|", dots, log_y=True, frontier=False, legend=legend)
+    what = TIMED[report.settings.scenario]
+    title = f"Largest difference of a score against the median of {what}, {rows[0].cell}"
+    dots = _dots(rows, colours(report), heights)
+    return ScatterChart(title, f"ms of {what}", "max |Δscore|", dots, log_y=True, frontier=False, legend=legend)
 
 
 def _truth_tables(report: LatencyReport) -> tuple[Table, ...]:

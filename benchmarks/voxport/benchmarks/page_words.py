@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from voxport.benchmarks.machine import Fact, Machine
 from voxport.benchmarks.page import Chip, Facts, Tone
+from voxport.benchmarks.plan import Scenario
 from voxport.benchmarks.statistics import Interval
 
 _TONES: dict[str, Tone] = {
@@ -20,6 +21,14 @@ _TONES: dict[str, Tone] = {
     "skipped": "unsure",
     "passed": "good",
     "not judged": "unsure",
+}
+
+# What a time is in each scenario, and what a speed-up compares.
+TIMED: dict[Scenario, str] = {"single-stream": "a call", "offline": "a pass over the set", "server": "an answer"}
+COMPARED: dict[Scenario, str] = {
+    "single-stream": "Times as fast as eager PyTorch",
+    "offline": "Times as fast as eager PyTorch",
+    "server": "Times the rate of queries that eager PyTorch holds",
 }
 
 VERDICTS = (

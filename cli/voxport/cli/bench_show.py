@@ -75,7 +75,8 @@ def _answers(report: "LatencyReport") -> Iterator[tuple[str, ...]]:
 def _times(report: "LatencyReport", rows: "Iterable[Row]") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     server = report.settings.scenario == "server"
     rate = "queries/s" if server else "utt/s"
-    columns = ("rank", "back end", "p50 ms", "p90 ms", "p99 ms", "CPU ms", rate, "RTF", "speed-up [95 %]", "verdict")
+    times = ("p50 ms", "p90 ms", "p99 ms", "max ms", "CPU ms")
+    columns = ("rank", "back end", *times, rate, "RTF", "speed-up [95 %]", "verdict")
     cells: list[tuple[str, ...]] = [
         (
             "-" if row.rank is None else str(row.rank),
@@ -83,6 +84,7 @@ def _times(report: "LatencyReport", rows: "Iterable[Row]") -> tuple[tuple[str, .
             _ms(row.p50_ms),
             _ms(row.p90_ms),
             _ms(row.p99_ms),
+            _ms(row.max_ms),
             _ms(row.cpu_p50_ms),
             f"{row.utterances_per_second:.1f}" if row.utterances_per_second else "none held",
             f"{row.real_time_factor:.2g}",
