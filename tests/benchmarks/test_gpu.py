@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from tests.benchmarks.bench_documents import gpu
 from tests.benchmarks.test_scale import TINY
+from tests.runtime.tiny_models import make_tiny
 from voxport.benchmarks.gpu_report import GpuReport, GpuSettings
 from voxport.benchmarks.gpu_run import DOCUMENT, measure_gpu, read_gpu
 from voxport.benchmarks.gpu_variants import ALLOWED, BASELINE, variants
@@ -110,6 +111,34 @@ def test_a_resumed_run_does_only_what_is_missing(tmp_path: Path) -> None:
     assert {row.rounds for row in report.rows} == {1}
 
 
+def test_a_round_that_failed_and_is_done_again_counts_once(tmp_path: Path) -> None:
+    """What it had timed before it crashed was kept, and is taken back when it runs whole."""
+
+    class Later(Steps):
+        def __call__(self, where: str, request: dict[str, Any], timeout: float, threads: int | None) -> Any:
+            self.fail = {"TorchScript fp32": "crashed"} if request.get("round") == 2 else {}
+            return super().__call__(where, request, timeout, threads)
+
+    first = measure(tmp_path, Later(), rounds=3)
+    assert any(step.name == "TorchScript fp32, round 3" and step.status == "failed" for step in first.steps)
+    again = measure(tmp_path, Steps(), resume=True, rounds=3)
+    assert [row.rounds for row in again.rows if row.backend == "TorchScript fp32"] == [3]
+
+
+def test_cells_that_a_model_does_not_take_are_told(tmp_path: Path) -> None:
+    class Short(Steps):
+        def __call__(self, where: str, request: dict[str, Any], timeout: float, threads: int | None) -> Any:
+            answer = super().__call__(where, request, timeout, threads)
+            left_out = ["64 × 1000 left out: it takes 20 to 400 frames"]
+            return {**answer, "left_out": left_out} if "variant" in request else answer
+
+    report = measure(tmp_path, Short(), rounds=5)
+    (found,) = (backend for backend in report.backends if backend.name == "TorchScript fp32")
+    assert (found.status, found.reason) == ("ok", "64 × 1000 left out: it takes 20 to 400 frames")
+    assert {row.rounds for row in report.rows} == {5}
+    assert "TorchScript fp32: 64 × 1000 left out: it takes 20 to 400 frames" in report.notes
+
+
 def test_a_folder_is_not_overwritten_nor_mixed(tmp_path: Path) -> None:
     measure(tmp_path, Steps(), rounds=1)
     with pytest.raises(VoxportError, match="--resume"):
@@ -149,6 +178,26 @@ def test_back_ends_have_names_of_their_own_and_a_tolerance() -> None:
     assert any(costly)
 
 
+def test_files_of_one_name_are_told_apart() -> None:
+    """A second of the same name would pass for done."""
+    every = variants(GpuSettings(onnx=("a/model.onnx", "b/model.onnx"), plans=("a/m.plan", "b/m.plan", "c/n.plan")))
+    names = [variant.name for variant in every]
+    assert len(names) == len(set(names))
+    assert {"m.plan #1", "m.plan #2", "n.plan"} <= set(names)
+    assert {variant.path for variant in every} >= {"a/model.onnx", "b/model.onnx"}
+
+
+def test_a_files_precision_is_what_its_contract_says(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path / "model.onnx", precision="fp16")
+    plain = tmp_path / "fp16-by-name.onnx"
+    plain.write_bytes(b"no contract")
+    every = variants(GpuSettings(onnx=(str(tiny.path), str(plain), "float.onnx")))
+    found = {Path(variant.path).name: variant.precision for variant in every if variant.provider == "cuda"}
+    assert found == {"model.onnx": "fp16", "fp16-by-name.onnx": "fp16", "float.onnx": "fp32"}
+    (tensorrt,) = (each for each in variants(GpuSettings(onnx=("float.onnx",))) if each.provider == "tensorrt")
+    assert tensorrt.precision == "tf32"
+
+
 def test_rows_are_judged_by_their_answers() -> None:
     verdicts = {row.backend: row.verdict for row in gpu().rows}
     assert verdicts == {"eager fp32": "baseline", "eager bf16": "answers differ"}
@@ -166,7 +215,7 @@ def test_files_are_looked_at_before_the_clock_runs(tmp_path: Path) -> None:
 # The machine may be bare: these are not there, and every step must do without them.
 BARE = """
 import importlib, sys
-for name in "soundfile soxr sklearn scipy matplotlib onnxscript psutil tensorboard espeakng_loader".split():
+for name in "torchaudio soundfile soxr sklearn scipy matplotlib onnxscript psutil tensorboard rich".split():
     sys.modules[name] = None
 sys.path[:0] = sys.argv[2].split(":")
 from pathlib import Path
@@ -194,7 +243,7 @@ report = measure_gpu(
 
 
 def test_the_whole_way_on_a_bare_machine(tmp_path: Path) -> None:
-    pytest.importorskip("torchaudio")
+    pytest.importorskip("torch")
     (tmp_path / "tiny.toml").write_text(TINY)
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONSAFEPATH="1")
     command = [sys.executable, "-W", "ignore", "-c", BARE, str(tmp_path), ""]

@@ -95,9 +95,9 @@ def _aoti(variant: Variant, settings: GpuSettings, network: nn.Module) -> Callab
             dynamic_shapes=(axes,),
             prefer_deferred_runtime_asserts_over_guards=True,
         )
-        folder = tempfile.mkdtemp(prefix="voxport-aoti-")
-        path = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, "network.pt2")))
-        loaded = torch._inductor.aoti_load_package(path)
+        with tempfile.TemporaryDirectory(prefix="voxport-aoti-") as folder:
+            path = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, "network.pt2")))
+            loaded = torch._inductor.aoti_load_package(path)  # it keeps what it unpacks elsewhere
 
     def call(features: Tensor) -> Tensor:
         answer = loaded(features)

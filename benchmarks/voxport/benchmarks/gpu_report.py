@@ -68,7 +68,10 @@ class Step:
 
 @dataclass(frozen=True)
 class GpuBackend:
-    """A back end: how it computes, and what opening it cost. Bytes are the device's, above an idle process."""
+    """A back end: how it computes, and what opening it cost. Bytes are the device's, above an idle process.
+
+    `reason` says why it failed or was skipped; of one that is "ok", which cells it does not take.
+    """
 
     name: str
     precision: str

@@ -88,16 +88,27 @@ def _begin(settings: GpuSettings, folder: Path, resume: bool) -> GpuReport:
     # What failed or was left out is tried again.
     kept = tuple(step for step in report.steps if step.status == "ok")
     whole = {each.name for each in report.backends if each.status == "ok"}
+    done = {step.name for step in kept}
     return dataclasses.replace(
         report,
         settings=settings,
         steps=kept,
         finished=False,
         parity=tuple(each for each in report.parity if each.backend in whole),
-        blocks=tuple(each for each in report.blocks if each.backend in whole),
+        blocks=tuple(each for each in report.blocks if each.backend in whole and _turn(each) in done),
         backends=tuple(each for each in report.backends if each.status == "ok"),
         training=tuple(each for each in report.training if each.status == "ok"),
     )
+
+
+def _turn(block: GpuBlock) -> str:
+    """The name of the step that timed it."""
+    return round_name(block.backend, block.round)
+
+
+def round_name(backend: str, number: int) -> str:
+    """The step of a back end's round; rounds count from 0."""
+    return backend if number == 0 else f"{backend}, round {number + 1}"
 
 
 def read_gpu(path: Path) -> GpuReport:
@@ -207,7 +218,7 @@ class _Evidence:
     # --- back ends --------------------------------------------------------------------------------
 
     def _variant(self, variant: Variant, number: int) -> None:
-        name = variant.name if number == 0 else f"{variant.name}, round {number + 1}"
+        name = round_name(variant.name, number)
         if self._done(name):
             return
         unfit = variant.unfit(self.settings.device)
@@ -226,12 +237,13 @@ class _Evidence:
         if number == 0:
             changes["parity"] = (*self.report.parity, *parity)
             told = answer or {}
+            left_out = "; ".join(told.get("left_out", ()))
             backend = GpuBackend(
                 name=variant.name,
                 precision=variant.precision,
                 how=variant.how,
                 status=status,
-                reason=self.report.steps[-1].reason,
+                reason=self.report.steps[-1].reason or left_out,
                 build_seconds=told.get("build_seconds"),
                 device_bytes=told.get("device_bytes"),
                 facts=tuple(Fact(each["name"], each["value"]) for each in told.get("facts", ())),

@@ -32,7 +32,7 @@ from voxport.benchmarks.inputs import voice
 from voxport.benchmarks.machine import Fact
 from voxport.benchmarks.plan import Cell
 from voxport.benchmarks.timing import BlockRule, Clock, time_calls, warm_up
-from voxport.runtime.errors import BackendError
+from voxport.runtime.errors import BackendError, LengthError
 from voxport.runtime.frontend import compute_features, min_samples
 from voxport.runtime.profiles import profile
 from voxport.runtime.schema import decode, encode
@@ -184,6 +184,7 @@ def variant_step(request: dict[str, Any]) -> dict[str, Any]:
     """Open one back end, hold its answers against float64, and time it at every cell.
 
     What is done is added to the file `request["partial"]` line by line: a crash at a large cell keeps the small ones.
+    A cell that the model does not take (a plan has its largest batch and length) is left out, and told.
     """
     settings, folder = decode(GpuSettings, request["settings"], "settings"), Path(request["folder"])
     variant, number = decode(Variant, request["variant"], "variant"), int(request["round"])
@@ -199,18 +200,24 @@ def variant_step(request: dict[str, Any]) -> dict[str, Any]:
             log.flush()
 
         built: float | None = None
+        left_out = []
         for cell in settings.cells:
             inputs = cell_inputs(settings, checkpoint, cell)
+            try:
+                scores = runner.run(inputs[0])
+            except LengthError as problem:
+                left_out.append(f"{cell} left out: {problem}")
+                continue
             if number == 0:
-                say("parity", _parity(variant, cell, runner, inputs[0], answers[str(cell)]))
-            else:
-                runner.run(inputs[0])
+                say("parity", _parity(variant, cell, scores, answers[str(cell)]))
             # torch.compile compiles at its first call only: opening without it would seem free.
             built = time.perf_counter() - start if built is None else built
             say("block", _block(variant, cell, runner, inputs, settings, number))
+        if len(left_out) == len(settings.cells):
+            raise BackendError(left_out[0])
     used = _device_used(settings)
     grown = None if used is None or before is None else max(0, used - before)
-    return {"build_seconds": built, "device_bytes": grown, "facts": runner.facts()}
+    return {"build_seconds": built, "device_bytes": grown, "facts": runner.facts(), "left_out": left_out}
 
 
 def _device_used(settings: GpuSettings) -> int | None:
@@ -221,10 +228,8 @@ def _device_used(settings: GpuSettings) -> int | None:
     return total - free
 
 
-def _parity(
-    variant: Variant, cell: Cell, runner: GpuRunner, features: npt.NDArray[np.float32], exact: npt.NDArray[np.float64]
-) -> GpuParity:
-    scores, allowed = runner.run(features), ALLOWED[variant.precision]
+def _parity(variant: Variant, cell: Cell, scores: npt.NDArray[np.float32], exact: npt.NDArray[np.float64]) -> GpuParity:
+    allowed = ALLOWED[variant.precision]
     if scores.shape != exact.shape or not np.isfinite(scores).all():
         return GpuParity(variant.name, cell, None, None, 0.0, allowed, same=False)
     away = scores.astype(np.float64) - exact

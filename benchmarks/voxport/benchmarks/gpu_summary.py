@@ -83,5 +83,6 @@ def make_notes(report: GpuReport) -> tuple[str, ...]:
     for row in report.rows:
         if row.backend.endswith("(control)") and row.verdict in ("faster", "slower"):
             notes.append(f"the control at {row.cell} came out {row.verdict} than itself: the machine was too unsteady")
+    notes += [f"{each.name}: {each.reason:.240}" for each in report.backends if each.status == "ok" and each.reason]
     notes += [f"{step.name}: {step.status}, {step.reason:.240}" for step in report.steps if step.status != "ok"]
     return tuple(notes)

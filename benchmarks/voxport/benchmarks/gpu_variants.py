@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 from voxport.benchmarks.gpu_report import GpuSettings
+from voxport.runtime.contract_io import read_contract
+from voxport.runtime.errors import ContractError
 
 Kind = Literal["eager", "torchscript", "compile", "aoti", "onnx", "artefact"]
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 BASELINE = "eager fp32"
 
 # ‖Δscores‖ / ‖scores‖ against float64. Full float32 lands far below its bound; the others are what matrix units
 # that keep 10 bits (TF32, half) or 7 (bfloat16) leave of a network of a few layers.
-ALLOWED: dict[str, float] = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
+ALLOWED: dict[str, float] = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2, "int8": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,22 @@ _COMPILED: tuple[Variant, ...] = (
 
 def variants(settings: GpuSettings, plain_onnx: str | None = None) -> tuple[Variant, ...]:
     """All back ends, the most telling first. `plain_onnx` is an ONNX file made here, where none was given."""
-    files = [(path, Path(path).name) for path in settings.onnx]
+    files = list(zip(settings.onnx, _labels(settings.onnx), strict=True))
     if not files and plain_onnx:
         files = [(plain_onnx, "plain export")]
     onnx = [variant for path, name in files for variant in _onnx(path, name, settings)]
-    plans = [Variant(f"{Path(path).name}", "artefact", path=path) for path in settings.plans]
+    plans = [
+        Variant(label, "artefact", _precision(path), path=path)
+        for path, label in zip(settings.plans, _labels(settings.plans), strict=True)
+    ]
     found = (*_FIRST, *onnx, *plans, *_THEN, *_COMPILED, *_tensorrt(files, settings))
     return tuple(each for each in found if not settings.only or each.name == BASELINE or _wanted(each, settings.only))
+
+
+def _labels(paths: Sequence[str]) -> list[str]:
+    """File names; of equal ones, each with a number: a second of the same name would pass for done."""
+    names = [Path(path).name for path in paths]
+    return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
 
 
 def _wanted(variant: Variant, only: Sequence[str]) -> bool:
@@ -96,19 +107,31 @@ def _wanted(variant: Variant, only: Sequence[str]) -> bool:
 
 def _onnx(path: str, name: str, settings: GpuSettings) -> tuple[Variant, ...]:
     provider: Literal["cpu", "cuda"] = settings.device
-    half: Precision = "fp16" if "fp16" in Path(path).stem else "fp32"
+    precision = _precision(path)
     label = f"ONNX Runtime {provider.upper()}, {name}"
     return (
-        Variant(label, "onnx", half, provider=provider, path=path),
-        Variant(f"{label}, bound", "onnx", half, provider=provider, binding=True, path=path),
-        Variant(f"{label}, graphs", "onnx", half, provider=provider, binding=True, graph=True, path=path),
+        Variant(label, "onnx", precision, provider=provider, path=path),
+        Variant(f"{label}, bound", "onnx", precision, provider=provider, binding=True, path=path),
+        Variant(f"{label}, graphs", "onnx", precision, provider=provider, binding=True, graph=True, path=path),
     )
 
 
 def _tensorrt(files: Sequence[tuple[str, str]], settings: GpuSettings) -> tuple[Variant, ...]:
     if settings.device != "cuda":
         return ()
-    return tuple(
-        Variant(f"ONNX Runtime TensorRT, {name}", "onnx", provider="tensorrt", binding=True, costly=True, path=path)
-        for path, name in files[:1]
-    )
+    found = []
+    for path, name in files[:1]:
+        precision = _precision(path)
+        # TensorRT takes TF32 for float32 products by itself, and the provider has no option against it.
+        precision = "tf32" if precision == "fp32" else precision
+        label = f"ONNX Runtime TensorRT, {name}"
+        found.append(Variant(label, "onnx", precision, provider="tensorrt", binding=True, costly=True, path=path))
+    return tuple(found)
+
+
+def _precision(path: str) -> Precision:
+    """What the model file says of itself; of one without a contract, what its name says."""
+    try:
+        return read_contract(path).precision
+    except ContractError:
+        return "fp16" if "fp16" in Path(path).stem else "fp32"

@@ -126,7 +126,7 @@ def _backends(report: "GpuReport") -> Iterator[tuple[str, ...]]:
         worst = max((check.max_abs for check in checks if check.max_abs is not None), default=None)
         relative = max((check.relative for check in checks if check.relative is not None), default=None)
         best = f"{min(check.top1 for check in checks):.1%}" if checks else "n/a"
-        status = backend.status if backend.status == "ok" else f"{backend.status}: {backend.reason:.160}"
+        status = f"{backend.status}: {backend.reason:.160}" if backend.reason else backend.status
         yield (
             backend.name,
             backend.how,

@@ -1,0 +1,75 @@
+"""The Conformer of our own, which stands in where torchaudio is missing, held against torchaudio's."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+models = pytest.importorskip("torchaudio.models")
+
+from voxport.train.conformer import Conformer  # noqa: E402
+
+SIZES = {"input_dim": 16, "num_heads": 2, "ffn_dim": 24, "num_layers": 2, "depthwise_conv_kernel_size": 5}
+
+
+def made(kind: Any, seed: int = 3) -> Any:
+    torch.manual_seed(seed)
+    return kind(**SIZES, dropout=0.2)
+
+
+def test_a_seed_gives_torchaudios_weights_under_its_names() -> None:
+    ours, theirs = made(Conformer).state_dict(), made(models.Conformer).state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_layers_answer_as_torchaudios_do(training: bool, padded: bool) -> None:
+    frames = torch.randn(20, 3, 16, generator=torch.Generator().manual_seed(1))
+    padding = torch.arange(20) >= torch.tensor([[20], [13], [7]]) if padded else None
+    answers = []
+    for kind in (Conformer, models.Conformer):
+        network, x = made(kind).train(training), frames
+        torch.manual_seed(5)  # dropout draws in the same order
+        for layer in network.conformer_layers:
+            x = layer(x, padding)
+        answers.append(x.detach())
+    assert torch.equal(*answers)
+
+
+def test_an_even_kernel_is_refused_as_torchaudio_refuses_it() -> None:
+    kinds: tuple[Any, ...] = (Conformer, models.Conformer)
+    for kind in kinds:
+        with pytest.raises(ValueError, match="odd"):
+            kind(**{**SIZES, "depthwise_conv_kernel_size": 4})
+
+
+SCRIPT = """
+import sys
+if sys.argv[1] == "without":
+    sys.modules["torchaudio"] = None
+import torch
+from voxport.train.model import build_network
+from voxport.train.recipe import ModelOptions
+torch.manual_seed(1)
+network = build_network(ModelOptions(1, d_model=16, num_heads=2, ffn_dim=16, kernel_size=5), 4, 5).eval()
+features = torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(2))
+with torch.no_grad():
+    print(network(features, torch.tensor([30, 17])).double().flatten().tolist())
+print(type(network.encoder).__mro__[1].__module__, file=sys.stderr)
+"""
+
+
+def test_a_network_is_the_same_without_torchaudio() -> None:
+    found = [
+        subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True, timeout=120)
+        for how in ("with", "without")
+    ]
+    assert [one.stderr.strip().splitlines()[-1] for one in found] == [
+        "torchaudio.models.conformer",
+        "voxport.train.conformer",
+    ]
+    assert found[0].stdout == found[1].stdout
