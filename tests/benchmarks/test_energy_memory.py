@@ -18,6 +18,7 @@ def zones(tmp_path: Path) -> list[Path]:
     for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
         zone = tmp_path / name
         zone.mkdir()
+        (zone / "name").write_text("core\n" if name.count(":") > 1 else f"package-{name[-1]}\n")
         (zone / "max_energy_range_uj").write_text("1000000\n")
         (zone / "energy_uj").write_text("900000\n")
         found.append(zone)
@@ -33,6 +34,18 @@ def test_joules_of_all_packages_across_the_counters_end(zones: list[Path], tmp_p
     found = meter.stop()
     assert found.joules == pytest.approx((50_000 + 200_000) / 1e6)
     assert found.source.startswith("RAPL, 2 processor package")
+
+
+def test_the_platform_is_not_counted_beside_its_packages(zones: list[Path], tmp_path: Path) -> None:
+    """Laptops have a zone `psys`, which holds the packages and all else on the board."""
+    (zones[1] / "name").write_text("psys\n")
+    meter = open_meter("cpu", tmp_path)
+    meter.start()
+    for zone in zones:
+        (zone / "energy_uj").write_text("950000\n")
+    found = meter.stop()
+    assert found.joules == pytest.approx(50_000 / 1e6)
+    assert found.source.startswith("RAPL, 1 processor package")
 
 
 def test_no_counter_says_why(zones: list[Path], tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from voxport.benchmarks.gpu_state import gpu_memory_used, gpu_states
+from voxport.benchmarks.gpu_state import first_gpu, gpu_memory_used, gpu_states
 
 SCRIPT = """#!/bin/sh
 case "$1" in
   *clocks_event_reasons*) echo 'Field "clocks_event_reasons.active" is not a valid field'; exit 2;;
-  *memory.used*) echo '1536';;
+  *memory.used*) case "$3" in --id=0) echo '1536';; --id=GPU-7*) echo '77';; *) exit 6;; esac;;
   *) echo '1980 MHz, 2619 MHz, 412.10 W, 61, 97 %, 0x0000000000000004';;
 esac
 """
@@ -26,13 +26,24 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the script in nvidia-smi's place is for a POSIX shell")
-def test_clocks_power_and_memory_are_read(tool: Path) -> None:
+def test_clocks_power_and_memory_are_read(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (state,) = gpu_states()
     facts = {fact.name: fact.value for fact in state.facts}
     assert facts["clocks.sm"] == "1980 MHz"
     assert facts["power.draw"] == "412.10 W"
     assert facts["clocks_throttle_reasons.active"] == "0x0000000000000004"  # the older name, which this driver knows
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpu_memory_used() == 1536 << 20
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the script in nvidia-smi's place is for a POSIX shell")
+def test_the_gpu_asked_is_the_one_that_is_visible(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES renumbers GPUs for CUDA, and not for nvidia-smi."""
+    for value, index in (("", "0"), ("3,1", "3"), ("GPU-7f,GPU-1", "GPU-7f"), ("-1", "0"), ("none", "0")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert first_gpu() == index
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-7f")
+    assert gpu_memory_used() == 77 << 20
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the script in nvidia-smi's place is for a POSIX shell")

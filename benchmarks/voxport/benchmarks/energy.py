@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from voxport.benchmarks.evidence import Energy
+from voxport.benchmarks.gpu_state import first_gpu
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -71,7 +72,7 @@ def open_meter(engine: str, powercap: Path = POWERCAP) -> Meter:
 
 
 def _rapl(powercap: Path) -> Meter:
-    zones = sorted(powercap.glob("intel-rapl:?")) if powercap.is_dir() else []
+    zones = sorted(filter(_is_package, powercap.glob("intel-rapl:*"))) if powercap.is_dir() else []
     if not zones:
         return NoMeter(f"no energy counter: {powercap} has no processor package")
     try:
@@ -84,6 +85,14 @@ def _rapl(powercap: Path) -> Meter:
     return meter
 
 
+def _is_package(zone: Path) -> bool:
+    """Parts of a package (intel-rapl:0:0) are in its count already, and so is the package in psys, the platform."""
+    try:
+        return (zone / "name").read_text(encoding="ascii", errors="replace").startswith("package")
+    except OSError:
+        return False
+
+
 def _nvml() -> Meter:
     try:
         import pynvml
@@ -91,11 +100,15 @@ def _nvml() -> Meter:
         return NoMeter("no energy counter: the package nvidia-ml-py is not installed")
     try:
         pynvml.nvmlInit()
-        meter = NvmlMeter(pynvml, pynvml.nvmlDeviceGetHandleByIndex(0))
+        meter = NvmlMeter(pynvml, _handle(pynvml, first_gpu()))
         meter.start()
     except pynvml.NVMLError as problem:
         return NoMeter(f"NVML tells no energy ({problem})")
     return meter
+
+
+def _handle(nvml: Any, gpu: str) -> Any:
+    return nvml.nvmlDeviceGetHandleByIndex(int(gpu)) if gpu.isdigit() else nvml.nvmlDeviceGetHandleByUUID(gpu)
 
 
 def _number(path: Path) -> int:

@@ -1,5 +1,6 @@
 """Clocks, power and memory of the GPUs during a run, from nvidia-smi: a GPU that throttles is another GPU."""
 
+import os
 import shutil
 import subprocess
 
@@ -21,18 +22,27 @@ def gpu_states() -> tuple[GpuState, ...]:
     return ()
 
 
+def first_gpu() -> str:
+    """The GPU that libraries call the first, as NVIDIA's tools name it: an index or a UUID.
+
+    CUDA_VISIBLE_DEVICES renumbers GPUs for CUDA, and not for nvidia-smi and NVML.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return first if first.isdigit() or first.startswith(("GPU-", "MIG-")) else "0"
+
+
 def gpu_memory_used() -> int | None:
-    """Bytes in use on the first GPU by all processes, None where nobody tells."""
-    rows = _query(("memory.used",), "csv,noheader,nounits")
+    """Bytes in use by all processes on the GPU that is measured, None where nobody tells."""
+    rows = _query(("memory.used",), "csv,noheader,nounits", f"--id={first_gpu()}")
     value = rows[0][0].strip() if rows else ""
     return int(value) << 20 if value.isdigit() else None
 
 
-def _query(fields: tuple[str, ...], form: str = "csv,noheader") -> list[list[str]]:
+def _query(fields: tuple[str, ...], form: str = "csv,noheader", *more: str) -> list[list[str]]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    command = [tool, f"--query-gpu={','.join(fields)}", f"--format={form}"]
+    command = [tool, f"--query-gpu={','.join(fields)}", f"--format={form}", *more]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     except (OSError, subprocess.SubprocessError):
