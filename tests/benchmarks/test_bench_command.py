@@ -68,18 +68,40 @@ def test_defaults_and_choices_reach_the_measurement(asked: list[Any]) -> None:
 
 def test_scenarios_variants_and_truth_reach_the_measurement(asked: list[Any]) -> None:
     chosen = (
-        "--scenario server --bound-ms 40 --queries 10 --trace lengths.txt --also plain_onnx --also all "
-        "--accuracy-data data --accuracy-limit 50 --max-drop 0.5 --cold-start 12 --no-limits --profile"
+        "--scenario server --bound-ms 40 --trace lengths.txt --also plain_onnx --also all "
+        "--accuracy-data data --accuracy-limit 50 --max-drop 0.5 --cold-start 12 --no-limits"
     )
     assert run("a.onnx", "--against", "model.pt", *chosen.split()).exit_code == 0
     assert asked[0][2] == LatencySettings(
         scenario="server",
         server=ServerRule(bound_ms=40.0),
-        queries=10,
         trace="lengths.txt",
         also=("plain_onnx", "all"),
-        truth=TruthSettings("data", 50, 0.5, 12, limits=False, profile=True),
+        truth=TruthSettings("data", 50, 0.5, 12, limits=False),
     )
+    assert run("a.onnx", "--against", "model.pt", *"--scenario offline --queries 10".split()).exit_code == 0
+    assert (asked[1][2].scenario, asked[1][2].queries) == ("offline", 10)
+    assert run("a.onnx", "--against", "model.pt", "--profile").exit_code == 0
+    assert asked[2][2].truth.profile
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("--bound-ms 50", "--scenario server"),
+        ("--scenario offline --bound-ms 50", "--scenario server"),
+        ("--queries 10", "--scenario offline"),
+        ("--accuracy-limit 10", "--accuracy-data"),
+        ("--max-drop 1", "--accuracy-data"),
+        ("--profile --no-limits", "--limits"),
+        ("--profile --scenario server", "--scenario single-stream"),
+    ],
+)
+def test_options_without_effect_are_refused(asked: list[Any], words: str, needed: str) -> None:
+    result = run("a.onnx", "--against", "model.pt", *words.split())
+    assert result.exit_code == 2
+    assert f"has an effect only with {needed}" in " ".join(result.stderr.replace("│", " ").split())
+    assert not asked
 
 
 def test_without_matplotlib_the_run_goes_on_and_says_so(

@@ -10,9 +10,9 @@ from tests.benchmarks.conftest import FAKE, QUICK, Folder, write_models
 from tests.runtime.tiny_models import LABELS
 from voxport.benchmarks.latency import measure
 from voxport.benchmarks.plan import Cell, LatencySettings, schedule
-from voxport.benchmarks.report import LatencyReport, ReportError, read_report, write_report
+from voxport.benchmarks.report import BackendReport, LatencyReport, ReportError, Row, read_report, write_report
 from voxport.benchmarks.statistics import decide, speed_up
-from voxport.benchmarks.summary import make_notes, make_rows
+from voxport.benchmarks.summary import Beside, make_notes, make_rows
 from voxport.runtime.errors import VoxportError
 
 BACKENDS = ("eager", "eager (control)", "right.onnx", "wrong.onnx")
@@ -154,6 +154,38 @@ def test_unstable_rounds_stay_and_are_marked(measured: LatencyReport) -> None:
     steady = tuple(dataclasses.replace(row, unstable_rounds=0) for row in rows)
     notes = make_notes(dataclasses.replace(measured, rows=steady))
     assert "every warm-up settled: no row is unstable" in notes
+
+
+def test_a_trace_is_as_unsteady_as_its_calls_of_one_length(measured: LatencyReport) -> None:
+    trace = Cell(1, 50, trace=True)
+    rng = np.random.default_rng(1)
+
+    def rows(noise: float) -> tuple[Row, ...]:
+        lengths = np.array([1e6, 40e6, 3e6, 25e6])
+        blocks = []
+        for block in (block for block in measured.blocks if block.cell == CELLS[0]):
+            times = np.tile(lengths, 5) * (1 + noise * rng.standard_normal(20))
+            walls = tuple(int(value) for value in times)
+            blocks.append(dataclasses.replace(block, cell=trace, wall_ns=walls, cpu_ns=walls, utterances=1))
+        specs = [item.spec for item in measured.backends]
+        return make_rows(specs, (trace,), blocks, (), 1, 0.03, Beside(trace=4))
+
+    assert all(row.spread < 0.05 for row in rows(0.01))
+    assert all(row.spread > 0.2 for row in rows(0.3))
+
+
+def test_a_model_of_another_checkpoint_is_told(measured: LatencyReport) -> None:
+    own = next(item.sha256 for item in measured.backends if item.spec.role == "baseline")
+    same = tuple(dataclasses.replace(item, checkpoint_sha256=own) for item in measured.backends)
+    assert not any("not exported from this checkpoint" in note for note in make_notes(_with(measured, same)))
+    other = (*same[:-1], dataclasses.replace(same[-1], checkpoint_sha256="f" * 64))
+    found = [note for note in make_notes(_with(measured, other)) if "not exported from this checkpoint" in note]
+    assert len(found) == 1
+    assert found[0].startswith("wrong.onnx was not exported")
+
+
+def _with(report: LatencyReport, backends: tuple[BackendReport, ...]) -> LatencyReport:
+    return dataclasses.replace(report, backends=backends)
 
 
 def test_a_control_that_differs_from_itself_is_told(measured: LatencyReport) -> None:

@@ -91,7 +91,16 @@ def test_lengths_that_change_are_not_unsteady_times(period: int, stable: bool) -
     assert found.stable is stable
     if stable:
         assert found.spread == 0
-        assert numbers == [0, 1, 2, 3] * (len(numbers) // 4)  # the first window's, again and again
+        assert numbers[:6] == [0, 1, 2, 3, 4, 5]  # each length once, since an engine may compile for it
+        assert numbers[6:] == [0, 1, 2, 3] * (len(numbers[6:]) // 4)  # the first window's, again and again
+        assert found.calls == len(numbers)
+
+
+def test_a_first_pass_that_compiles_does_not_use_up_the_warmup() -> None:
+    fake = FakeTime(forever(lambda n: 60_000.0 if n < 6 else 30.0 if n < 40 else 10.0))
+    found = warm_up(fake.call, RULE, fake.clock, period=6)
+    assert found.stable
+    assert found.first_ns == 60_000 * MS
 
 
 def test_a_first_call_that_compiles_does_not_use_up_the_warmup() -> None:

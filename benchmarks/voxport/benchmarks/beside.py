@@ -86,6 +86,9 @@ def limits(session: Session) -> Limits | None:
         except WorkerError as problem:
             session.fail(subject.spec, "limits", problem)
     if not works:
+        if not (models and cells):
+            lacking = "every length comes from the trace" if models else "none of the models is an ONNX file"
+            session.notes.append(f"no distance to the limit: {lacking}")
         return None
     settings = session.settings
     try:
@@ -162,6 +165,7 @@ def profiles(session: Session, rows: Sequence[Row]) -> tuple[Profile, ...]:
     specs = {name: subject.spec for name, subject in session.subjects.items()}
     models = [row for row in known if specs[row.backend].role == "candidate" and not specs[row.backend].optional]
     if not models:
+        session.notes.append("no profile: no model's distance to its floor is known, so none is the furthest from it")
         return ()
     worst = min(models, key=lambda row: row.share or 0.0)
     subject = session.subjects[worst.backend]

@@ -81,7 +81,8 @@ def _session(
         low, high = length_range(subjects)
         request = Draw(settings.trace, inputs, TRACE_LENGTHS, low, high)
         drawn = session.ask_once(request, Drawn, BUILD_PATIENCE)  # its failure is the user's: a wrong file
-        session.inputs, session.trace_note = dataclasses.replace(inputs, trace=drawn.lengths), drawn.note
+        session.inputs = dataclasses.replace(inputs, trace=drawn.lengths)
+        session.notes.append(drawn.note)
     session.cells = choose_cells(settings, subjects, session.inputs.trace)
     return session
 
@@ -111,7 +112,7 @@ class _Run:
         found = accuracies(session)
         limited = limits(session)
         self._time_all()
-        beside = Beside(found, limited, self._sizes())
+        beside = Beside(found, limited, self._sizes(), len(session.inputs.trace))
         rows = make_rows(self._specs(), session.cells, self.blocks, self.answers, self.settings.seed, MARGIN, beside)
         cold, profiled = cold_starts(session), profiles(session, rows)
         session.steps.next("")
@@ -136,8 +137,7 @@ class _Run:
             limits=limited,
             profiles=profiled,
         )
-        notes = (session.trace_note,) if session.trace_note else ()
-        return dataclasses.replace(report, notes=(*notes, *make_notes(report)))
+        return dataclasses.replace(report, notes=(*session.notes, *make_notes(report)))
 
     def _expect(self) -> None:
         subjects = self.session.measured

@@ -115,7 +115,8 @@ class Row:
 
     Times are milliseconds of a call; `real_time_factor` is median time over the sound's duration.
     `speed_up` is baseline time over this one's, `cpu_speed_up` the same in processor time.
-    `spread` is interquartile range over median. `rank` is 1 for the best of those whose answers and accuracy
+    `spread` is interquartile range over median of what should be alike: calls; in a trace calls of one length; of a
+    server's rounds the rates. `rank` is 1 for the best of those whose answers and accuracy
     pass. `share` is the floor's part of the median time. Bytes and joules: medians over rounds.
     In the Server scenario `queries_per_second` is the highest rate (geometric mean over rounds), 0 where
     some round held none, and `speed_up` is the ratio of rates.

@@ -42,8 +42,8 @@ class ScaleSettings:
     """What to measure. `model` is an artefact, a checkpoint, or empty: `recipe` freshly initialised.
 
     Every point is timed in `rounds` rounds, in an order drawn for each, for `seconds` / `rounds` and at least once.
-    What takes longer than `patience` seconds for one call ends its series. `embedding` is the gallery's width
-    where there is no model.
+    What takes longer than `patience` seconds for one call ends its series. `embedding` is the width of
+    heads and gallery.
     """
 
     model: str = ""

@@ -51,7 +51,7 @@ class Session:
     out: set[str] = field(default_factory=set)
     skipped: set[tuple[str, Cell]] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
-    trace_note: str = ""
+    notes: list[str] = field(default_factory=list)  # for the reader, before those that the figures give
 
     @property
     def taking_part(self) -> list[Subject]:

@@ -19,11 +19,15 @@ NOISY = 0.10  # interquartile range over median, as torch.utils.benchmark warns
 
 @dataclass(frozen=True)
 class Beside:
-    """What else belongs into a row: accuracy, limits, and the bytes of each back end's file."""
+    """What else belongs into a row: accuracy, limits, and the bytes of each back end's file.
+
+    `trace` is the number of lengths that trace cells follow, so that calls of equal lengths can be found.
+    """
 
     accuracy: tuple[Accuracy, ...] = ()
     limits: Limits | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    trace: int = 0
 
 
 def make_rows(
@@ -41,6 +45,7 @@ def make_rows(
     for block in blocks:
         found.setdefault((block.backend, block.cell), []).append(block)
     checks = {(check.backend, check.cell): check for check in answers}
+    beside = beside or Beside()
     rows = []
     for cell in cells:
         of_cell = []
@@ -48,8 +53,8 @@ def make_rows(
             own = found.get((spec.name, cell))
             if own:
                 reference = found.get((baselines[spec.input_kind], cell), [])
-                row = _row(spec, own, reference, checks.get((spec.name, cell)), seed, margin)
-                of_cell.append(_with_beside(row, spec, own, beside or Beside()))
+                row = _row(spec, own, reference, checks.get((spec.name, cell)), seed, margin, beside.trace)
+                of_cell.append(_with_beside(row, spec, own, beside))
         rows += _ranked(of_cell, {spec.name for spec in specs if spec.role == "control"})
     return tuple(rows)
 
@@ -61,6 +66,7 @@ def _row(
     check: AnswerCheck | None,
     seed: int,
     margin: float,
+    trace: int,
 ) -> Row:
     wall, cpu = _pooled(own, "wall_ns"), _pooled(own, "cpu_ns")
     cell = own[0].cell
@@ -84,7 +90,7 @@ def _row(
         cpu_speed_up=None if is_baseline else _compare(baseline, own, "cpu_ns", seed),
         verdict="baseline" if is_baseline else decide(interval, margin),
         answer=check,
-        spread=relative_spread(wall),
+        spread=_spread(own, trace),
         unstable_rounds=sum(not block.warmup.stable for block in own),
         queries_per_second=rate,
     )
@@ -102,6 +108,21 @@ def _rate(blocks: Sequence[Block]) -> float | None:
     if not rates:
         return None
     return float(np.exp(np.mean(np.log(rates)))) if min(rates) > 0 else 0.0
+
+
+def _spread(blocks: Sequence[Block], trace: int) -> float:
+    """Interquartile range over median of what should be alike: calls; calls of one length; as a server, rates."""
+    rates = [block.served.rate for block in blocks if block.served is not None]
+    if rates:
+        return relative_spread(rates) if min(rates) > 0 else 0.0
+    cell, times = blocks[0].cell, [np.asarray(block.wall_ns, dtype=np.float64) for block in blocks]
+    period = max(1, trace // cell.batch)
+    whole = all(block.utterances in (None, cell.batch) and len(block.wall_ns) % period == 0 for block in blocks)
+    if not cell.trace or period == 1 or not whole:
+        return relative_spread(np.concatenate(times))
+    # Calls follow the trace, pass after pass: each is held against the median of the calls at its place.
+    passes = np.concatenate([own.reshape(-1, period) for own in times])
+    return relative_spread(passes / np.median(passes, axis=0))
 
 
 def _with_beside(row: Row, spec: BackendSpec, own: Sequence[Block], beside: Beside) -> Row:
@@ -197,7 +218,7 @@ def _compare_rates(baseline: Sequence[Block], own: Sequence[Block], seed: int) -
 
 def make_notes(report: LatencyReport) -> tuple[str, ...]:
     """What a reader must know before believing the table."""
-    return (*_machine_notes(report), *_row_notes(report), *_failure_notes(report))
+    return (*_machine_notes(report), *_file_notes(report), *_row_notes(report), *_failure_notes(report))
 
 
 def _machine_notes(report: LatencyReport) -> list[str]:
@@ -211,6 +232,17 @@ def _machine_notes(report: LatencyReport) -> list[str]:
     if threads > machine.usable_cores:
         notes.append(f"{threads} threads share {machine.usable_cores:g} usable cores")
     return notes
+
+
+def _file_notes(report: LatencyReport) -> list[str]:
+    """A model of another checkpoint answers otherwise, and the reader should know why."""
+    own = next((item.sha256 for item in report.backends if item.spec.role == "baseline"), "")
+    return [
+        f"{item.spec.name} was not exported from this checkpoint as it is now (SHA-256 {own[:12]}), but from "
+        f"{item.checkpoint_sha256[:12]}"
+        for item in report.backends
+        if not item.spec.optional and item.checkpoint_sha256 != own
+    ]
 
 
 def _row_notes(report: LatencyReport) -> list[str]:

@@ -145,7 +145,7 @@ class Worker:
             inputs_digest=digest,
             peak_memory=peak_memory(),
             utterances=inputs.utterances if offline else len(inputs.lengths),
-            device_ns=tuple(device_ns(inputs.arrays[0], inputs.lengths)) if device_ns else (),
+            device_ns=tuple(device_ns(inputs.arrays[0], inputs.lengths)) if device_ns and not cell.trace else (),
             served=served,
             memory=memory_now(),
             energy=energy,

@@ -10,7 +10,7 @@ import click
 from voxport.cli.bench_common import check_output, progress_bar
 from voxport.cli.bench_compare import compare_command
 from voxport.cli.bench_gpu import gpu_command
-from voxport.cli.bench_options import latency_settings, scenario_options, truth_options
+from voxport.cli.bench_options import check_together, latency_settings, scenario_options, truth_options
 from voxport.cli.bench_profile import profile_command
 from voxport.cli.bench_report import report_command
 from voxport.cli.bench_scale import scale_command
@@ -109,6 +109,7 @@ def latency(
     from voxport.benchmarks.pareto import draw_pareto
     from voxport.benchmarks.report import write_report
 
+    check_together(click.get_current_context())
     check_output("--output", output)
     pictures = _pictures((("--plot", plot, draw_latency), ("--pareto", pareto, draw_pareto)))
     with progress_bar() as progress:

@@ -1,5 +1,6 @@
 """What the commands of `voxport bench` share: a progress bar, checks of outputs, numbers as text."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ def check_output(option: str, path: Path | None) -> None:
         raise click.BadParameter(f"{path.parent}: no such folder; make it first", param_hint=option)
     if path.is_dir():
         raise click.BadParameter(f"{path} is a folder; name a file in it", param_hint=option)
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"{path.absolute().parent}: may not be written to", param_hint=option)
 
 
 def number(value: float | None, digits: int = 3) -> str:

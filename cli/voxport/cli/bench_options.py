@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from voxport.benchmarks.plan import LatencySettings
@@ -104,6 +105,23 @@ def _enough_starts(_: click.Context, __: click.Parameter, value: int) -> int:
     if value != 0 and value < 10:
         raise click.BadParameter(f"{value} is too few: a median with an interval needs at least 10 processes")
     return value
+
+
+def check_together(context: click.Context) -> None:
+    """Refuse options that would have no effect beside the others, rather than leave them out in silence."""
+    chosen = context.params
+    given = {name for name in chosen if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    scenario = chosen["scenario"]
+    for name, option, useless, needed in (
+        ("bound_ms", "--bound-ms", scenario != "server", "--scenario server"),
+        ("queries", "--queries", scenario != "offline", "--scenario offline"),
+        ("accuracy_limit", "--accuracy-limit", not chosen["accuracy_data"], "--accuracy-data"),
+        ("max_drop", "--max-drop", not chosen["accuracy_data"], "--accuracy-data"),
+        ("profile", "--profile", not chosen["limits"], "--limits, which tell what is furthest from its floor"),
+        ("profile", "--profile", scenario != "single-stream", "--scenario single-stream, whose floor is known"),
+    ):
+        if name in given and useless:
+            raise click.BadParameter(f"has an effect only with {needed}", param_hint=option)
 
 
 def latency_settings(choices: dict[str, Any]) -> "LatencySettings":
