@@ -1,5 +1,6 @@
 """What read_audio, resample and check_samples take, and what they refuse."""
 
+import os
 import struct
 import sys
 from pathlib import Path
@@ -276,3 +277,21 @@ def test_resample_refuses_what_leaves_no_sample() -> None:
 def test_resample_refuses_odd_rates(from_rate: int, to_rate: int, name: str) -> None:
     with pytest.raises(AudioError, match=f"{name}: .* Hz is outside"):
         resample(np.zeros(100), from_rate, to_rate)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+@pytest.mark.parametrize("name", [b"voil\xe0.wav", b"\xff\xfe.RAW"])
+def test_a_name_of_another_encoding_is_a_name(tmp_path: Path, name: bytes) -> None:
+    """As older systems wrote them: not UTF-8, and what Python makes of it cannot be encoded."""
+    soundfile.write(tmp_path / "sound.wav", tone(16000, 0.1), 16000)
+    path = os.path.join(os.fsencode(tmp_path), name)
+    try:
+        os.rename(tmp_path / "sound.wav", path)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names alone")
+    found = read_audio(os.fsdecode(path), 16000)
+    np.testing.assert_allclose(found, tone(16000, 0.1), atol=1e-4)
+    with open(path, "wb") as file:
+        file.write(b"no sound")
+    with pytest.raises(AudioError, match="not a sound file"):
+        read_audio(os.fsdecode(path), 16000)

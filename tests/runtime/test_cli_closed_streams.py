@@ -1,5 +1,6 @@
 """Commands whose standard streams are closed, as daemons and cron jobs have them, or go to a full disk."""
 
+import json
 import os
 import subprocess
 import sys
@@ -65,3 +66,23 @@ def test_a_full_disk_is_said_in_words(tiny: TinyModel, sound: Path) -> None:
         result = run("> /dev/full", command, tiny.path, sound)
         assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "error: No space left on device")
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
+def test_a_file_whose_name_is_no_utf_8_is_answered(tiny: TinyModel, sound: Path) -> None:
+    strange = os.path.join(os.fsencode(sound.parent), b"voil\xe0.wav")
+    os.rename(sound, strange)
+    command = [sys.executable, "-m", "voxport.cli", "identify", tiny.path, strange]
+    for options in ([], ["--json"]):
+        result = subprocess.run([*command, *options], capture_output=True, check=False, timeout=120)
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert b"voil\\udce0.wav" in result.stdout
+    assert json.loads(result.stdout)["results"][0]["file"] == os.fsdecode(strange)
+
+
+def test_names_that_the_output_s_encoding_does_not_have_are_printed_as_escapes(tiny: TinyModel, sound: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "voxport.cli", "inspect", str(tiny.path), "--no-verify"]
+    result = subprocess.run(command, capture_output=True, check=False, timeout=120, env=environment)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert "Дмитрий".encode("ascii", "backslashreplace") in result.stdout

@@ -6,6 +6,7 @@
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any, NamedTuple
@@ -125,7 +126,17 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; the entry point of the console script."""
     _fill_closed_streams()
+    _print_any_text()
     cli(prog_name="voxport")
+
+
+def _print_any_text() -> None:
+    """Print what the output's encoding does not have as escapes, which JSON understands too, and not a traceback.
+
+    Such are names of speakers on a Western European system, and of files whose bytes are no UTF-8.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fill_closed_streams() -> None:

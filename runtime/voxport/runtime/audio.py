@@ -164,8 +164,12 @@ def _open(name: str) -> "soundfile.SoundFile":
         raise AudioError(f"{name}: is empty (0 bytes); expected a sound file (wav, flac, ogg or mp3)")
     # soundfile would take a file of such a name for samples without a header, and ask for their rate.
     is_raw = name.lower().endswith(".raw")
+    # As bytes where names are bytes: soundfile cannot encode a name that is not UTF-8, as older systems wrote them.
+    file: Any = name if os.name == "nt" else os.fsencode(name)
+    if is_raw:
+        file = os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        return soundfile.SoundFile(os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0)) if is_raw else name)
+        return soundfile.SoundFile(file)
     except RuntimeError as problem:
         options = "-f s16le -ar 16000 " if is_raw else ""
         raise AudioError(
