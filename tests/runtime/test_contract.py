@@ -131,7 +131,7 @@ def test_a_frontend_that_would_take_gigabytes_is_refused(
         read_contract(model_path)
 
 
-@pytest.mark.parametrize("label", ["\x1b[2J", "a\nb", "\x00", "\ud800", "\x9b31m"])
+@pytest.mark.parametrize("label", ["\x1b[2J", "a\nb", "\x00", "\ud800", "\x9b31m", "\u202egnp", "a\u2028b", "\u2066"])
 def test_a_name_that_would_steer_a_terminal_is_refused(model_path: Path, tiny: TinyModel, label: str) -> None:
     data = json.loads(tiny.contract.to_json())
     data["labels"][2] = label

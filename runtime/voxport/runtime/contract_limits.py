@@ -8,7 +8,9 @@ from voxport.runtime.errors import ContractError
 # Sizes that no speaker model has. They keep a hostile file from asking for gigabytes of frontend tables.
 _LIMITS = {"n_fft": 1 << 14, "n_mels": 1 << 9, "sample_rate": 1 << 20, "hop_length": 1 << 20}
 _MAX_FRAMES = 1 << 24  # 46 hours at a hop of 10 ms
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, lone surrogates
+# Names are printed, one to a line: controls, line separators, direction overrides and lone surrogates
+# must not steer a terminal. Joiners stay: Persian, Hindi and emoji are written with them.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def check_contract(contract: Contract, where: str) -> Contract:
@@ -20,7 +22,7 @@ def check_contract(contract: Contract, where: str) -> Contract:
     if contract.max_frames > _MAX_FRAMES:
         raise ContractError(f"{where}: max_frames is {contract.max_frames}, at most {_MAX_FRAMES} is possible")
     for text in (contract.recipe, contract.checkpoint_sha256, contract.frontend.name, *contract.labels):
-        if _UNPRINTABLE.search(text):  # names are printed: they must not steer a terminal
+        if UNPRINTABLE.search(text):
             raise ContractError(
                 f"{where}: the name {text!r:.60} has unprintable characters; rename it and export again"
             )
@@ -29,4 +31,4 @@ def check_contract(contract: Contract, where: str) -> Contract:
 
 def printable(text: str, limit: int = 200) -> str:
     """`text` without what could steer a terminal, cut to `limit` characters."""
-    return _UNPRINTABLE.sub("", text[:limit])
+    return UNPRINTABLE.sub("", text[:limit])

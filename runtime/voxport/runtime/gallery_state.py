@@ -1,6 +1,5 @@
 """What a gallery holds at one moment. A change makes a new state, so a reader's state never changes."""
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.contract_limits import UNPRINTABLE
 from voxport.runtime.errors import GalleryError
 
 MAX_NAME = 200  # characters
@@ -17,9 +17,6 @@ MAX_EMBEDDING_SIZE = 1 << 13
 _MAX_NUMBERS = 1 << 28  # of embeddings that are given at once: 2 GB in float64, a million of 256 numbers
 KEPT_PER_SPEAKER, KEPT = 5, 4096  # utterances that are kept to calibrate with; means need none
 
-# Names are printed, one to a line: controls, line separators, direction overrides and lone surrogates
-# must not steer a terminal. Joiners stay: Persian, Hindi and emoji are written with them.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NO_DIRECTION = 1e-3  # length of a mean of unit vectors, below which it points nowhere
 
 Float32 = npt.NDArray[np.float32]
@@ -156,7 +153,7 @@ def check_name(name: str) -> str:
         raise GalleryError(f"the name {name[:40]!r}… has {len(name):,} characters; at most {MAX_NAME} are allowed")
     if not name.strip():
         raise GalleryError("a speaker's name is blank; give it a character that can be seen")
-    if _UNPRINTABLE.search(name):
+    if UNPRINTABLE.search(name):
         raise GalleryError(f"the name {name!r:.80} has control characters; rename the speaker")
     return name
 
