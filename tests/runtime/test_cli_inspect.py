@@ -1,6 +1,7 @@
 """`voxport inspect`: everything that a model file says, and whether it is still true."""
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from tests.runtime.tiny_models import LABELS, TinyModel, make_tiny, save, tiny_graph
 from voxport.cli.root import cli
 from voxport.runtime.contract import Array, Golden, Rejection
+from voxport.runtime.plan_file import write_sidecar
 from voxport.runtime.schema import encode
 
 
@@ -139,3 +141,28 @@ def test_help_has_an_example() -> None:
     result = run("--help")
     assert result.exit_code == 0
     assert "voxport inspect model.onnx" in result.stdout
+
+
+def test_a_plan_is_shown_by_what_lies_beside_it(tiny: TinyModel, tmp_path: Path) -> None:
+    """Without TensorRT nothing can be replayed, which is said; the page is there all the same."""
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"ftrt" + bytes(100))
+    write_sidecar(plan, tiny.contract, {"tensorrt": "10.3.0", "gpu": "A GPU"})
+    result = run(plan, "--no-verify")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "TensorRT plan" in result.stdout
+    assert "tensorrt 10.3.0" in result.stdout
+    assert LABELS[0] in result.stdout
+    report = json.loads(run(plan, "--no-verify", "--json").stdout)
+    assert (report["format"], report["built_with"]["gpu"]) == ("plan", "A GPU")
+    assert report["sha256"] == hashlib.sha256(plan.read_bytes()).hexdigest()
+    if importlib.util.find_spec("tensorrt") is None:
+        result = run(plan)
+        assert result.exit_code == 1
+        assert "not replayed" in result.stderr
+    plan.write_bytes(b"ftrt" + bytes(99))
+    result = run(plan, "--no-verify")
+    assert result.exit_code == 1
+    assert "is damaged or not the plan" in result.stderr
+    plan.unlink()
+    assert f"{plan}" in run(plan).stderr

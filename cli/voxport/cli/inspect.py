@@ -65,8 +65,11 @@ def _file_rows(found: "Inspection") -> Rows:
 
 
 def _format_rows(found: "Inspection") -> Rows:
+    from voxport.runtime.plan_file import PlanFile
     from voxport.runtime.torch_file import TorchFile
 
+    if isinstance(found.file, PlanFile):
+        return [("format", "TensorRT plan"), *(("built with", f"{k} {v}") for k, v in found.file.built_with)]
     if isinstance(found.file, TorchFile):
         names = {"torchscript": "TorchScript", "program": ".pt2 program", "package": ".pt2 package, native code"}
         return [("format", names[found.file.kind]), *(("built with", f"{k} {v}") for k, v in found.file.built_with)]
@@ -80,9 +83,9 @@ def _format_rows(found: "Inspection") -> Rows:
 def _tensors(found: "Inspection") -> "tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]":
     """Inputs and outputs: of an ONNX file as its graph has them, of others as the contract promises them."""
     from voxport.runtime.backend import expected_tensors
-    from voxport.runtime.torch_file import TorchFile
+    from voxport.runtime.onnx_file import OnnxFile
 
-    if isinstance(found.file, TorchFile):
+    if not isinstance(found.file, OnnxFile):
         return expected_tensors(found.contract)
     return found.file.inputs, found.file.outputs
 
@@ -143,9 +146,12 @@ def _proof_rows(found: "Inspection") -> Rows:
 
 
 def _format_report(found: "Inspection") -> dict[str, Any]:
+    from voxport.runtime.plan_file import PlanFile
     from voxport.runtime.torch_file import TorchFile
 
     file = found.file
+    if isinstance(file, PlanFile):
+        return {"format": "plan", "built_with": dict(file.built_with)}
     if isinstance(file, TorchFile):
         return {"format": file.kind, "built_with": dict(file.built_with)}
     return {

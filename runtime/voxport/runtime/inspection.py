@@ -7,11 +7,12 @@ from voxport.runtime.backend import Backend, check_tensors
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.contract_io import contract_of, file_sha256
 from voxport.runtime.errors import BackendError, VoxportError
-from voxport.runtime.file_kind import is_torch_file
+from voxport.runtime.file_kind import is_plan, is_torch_file
 from voxport.runtime.golden import GoldenCheck, replay_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import OnnxFile, read_onnx
 from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.plan_file import PlanFile, read_plan, read_sidecar
 from voxport.runtime.torch_file import TorchFile, read_torch
 
 
@@ -25,7 +26,7 @@ class Inspection:
     path: str
     bytes: int
     sha256: str
-    file: OnnxFile | TorchFile
+    file: OnnxFile | TorchFile | PlanFile
     contract: Contract
     golden: GoldenCheck | None
     problem: str | None
@@ -38,13 +39,16 @@ class Inspection:
 
 
 def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspection:
-    """Read a model file; with `verify` also replay its golden vector, which needs onnxruntime or torch.
+    """Read a model file; with `verify` also replay its golden vector, which needs what runs it.
 
     Raises:
         ContractError: the file is missing, damaged, or has no contract that can be read.
     """
-    file: OnnxFile | TorchFile
-    if is_torch_file(path):
+    file: OnnxFile | TorchFile | PlanFile
+    if is_plan(path):
+        file = read_sidecar(path)
+        contract = file.contract
+    elif is_torch_file(path):
         file = read_torch(path)
         contract = file.contract
     else:
@@ -54,6 +58,8 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
     try:
         if isinstance(file, OnnxFile):
             check_tensors(contract, file.inputs, file.outputs, os.fspath(path))
+        elif isinstance(file, PlanFile):
+            read_plan(path, file)  # the one that was described?
         if verify:
             golden = replay_golden(_load(path, file), os.fspath(path))
             problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
@@ -65,10 +71,14 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
     return Inspection(os.fspath(path), size, file_sha256(path), file, contract, golden, problem)
 
 
-def _load(path: str | os.PathLike[str], file: OnnxFile | TorchFile) -> Backend:
+def _load(path: str | os.PathLike[str], file: OnnxFile | TorchFile | PlanFile) -> Backend:
     """The model, where its proof holds for certain: on the CPU, unless it was compiled for another device."""
     if isinstance(file, OnnxFile):
         return OnnxModel.load(path, verify=False)
+    if isinstance(file, PlanFile):
+        from voxport.runtime.plan_model import PlanModel
+
+        return PlanModel.load(path, verify=False)
     from voxport.runtime.torch_model import TorchModel
     from voxport.runtime.torch_session import TorchOptions
 
