@@ -206,3 +206,12 @@ def test_a_terminal_is_no_sound(tiny: TinyModel) -> None:
         os.close(follower)
     assert result.returncode == 1
     assert "raw PCM" in result.stderr
+
+
+@pytest.mark.parametrize("typed", [("--rate", 8000), ("--channels", 2), ("--format", "f32")])
+def test_options_of_raw_pcm_are_refused_for_a_file(tiny: TinyModel, tmp_path: Path, typed: tuple[object, ...]) -> None:
+    """They would have no effect, and who gives them expects one."""
+    soundfile.write(tmp_path / "talk.wav", tone(1), 16000)
+    result = run(tiny.path, tmp_path / "talk.wav", *typed)
+    assert result.exit_code == 2
+    assert f"{typed[0]}: of raw PCM on standard input" in result.stderr

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
+from click.core import ParameterSource
 
 from voxport.cli.common import example, json_option, needs
 from voxport.cli.sounds import (
@@ -77,6 +78,7 @@ def stream(
     from voxport.runtime import SpeakerIdentifier, Stream, StreamOptions
 
     check_threshold(gallery, threshold)
+    _check_raw_options(file)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
     check_output(identifier, model, "scores" if gallery is None else "embedding")
     settings = StreamOptions(window_s=options["window"], hop_s=options["hop"], top=options["top"])
@@ -94,6 +96,15 @@ def stream(
         click.echo(
             f"note: no {what} in {live.seconds:.2f} s of sound: too short, silence, or too little speech", err=True
         )
+
+
+def _check_raw_options(file: str) -> None:
+    """Refuse options of raw PCM where a sound file tells its own rate, channels and type."""
+    source = click.get_current_context().get_parameter_source
+    options = {"rate": "--rate", "channels": "--channels", "kind": "--format"}
+    typed = [shown for name, shown in options.items() if source(name) is ParameterSource.COMMANDLINE]
+    if file != "-" and typed:
+        raise click.UsageError(f"{', '.join(typed)}: of raw PCM on standard input; {file} tells its own, leave it out")
 
 
 def _chunks(file: str, rate: int, kind: str, channels: int) -> Iterator["npt.NDArray[np.generic]"]:

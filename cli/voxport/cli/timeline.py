@@ -11,6 +11,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    at_terminal,
     check_output,
     check_place,
     check_threshold,
@@ -123,11 +124,6 @@ def _progress(file: str) -> Iterator[_Done]:
         return
     with click.progressbar(length=max(1, int(length)), label="Listening", file=sys.stderr) as bar:
         yield _Done(bar.update)
-
-
-def at_terminal() -> bool:
-    """Whether a person watches stderr."""
-    return sys.stderr.isatty()
 
 
 def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
