@@ -67,6 +67,7 @@ def test_the_reference_page_gives_the_defaults() -> None:
 def test_the_list_is_sorted_and_nothing_else_is_promised() -> None:
     assert sorted(NAMES) == NAMES
     assert len(set(NAMES)) == len(NAMES)
+    assert set(NAMES) <= set(dir(voxport.runtime)), "what a shell completes"
     with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
         voxport.runtime.Nobody  # noqa: B018 - asking is the test
 

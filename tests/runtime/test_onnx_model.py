@@ -350,7 +350,7 @@ def test_both_onnxruntime_packages_are_named(tiny: TinyModel, tmp_path: Path, mo
         OnnxModel.load(tiny.path)
 
 
-@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "auto"}, {"threads": 0}, {"threads": -1}])
+@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "auto"}, {"threads": 0}, {"threads": 100_000}])
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(BackendError, match=r"unknown device|threads must be"):
         OnnxOptions(**wrong)

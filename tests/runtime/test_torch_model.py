@@ -170,7 +170,7 @@ def test_explain_says_what_runs(script: TinyTorch) -> None:
     [
         (BackendOptions("tensorrt"), "do not run on device 'tensorrt'"),
         (BackendOptions(precision="fp16"), "precision fp16 was asked for, the model is fp32"),
-        (BackendOptions(threads=0), "threads must be at least 1"),
+        (BackendOptions(threads=0), "threads must be between 1 and 1024"),
     ],
 )
 def test_what_cannot_be_had_is_refused(script: TinyTorch, options: BackendOptions, message: str) -> None:

@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.contract import Contract, Output
-from voxport.runtime.errors import ContractError, VoxportError
+from voxport.runtime.errors import BackendError, ContractError, VoxportError
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import Dim, TensorSpec
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+MAX_THREADS = 1024
 MAX_BATCH = 1 << 29  # numbers: 2 GB of float32, nine hours of samples at 16 kHz in one batch
 
 
@@ -90,6 +91,12 @@ class Backend(Protocol):
     def run(self, inputs: npt.ArrayLike, lengths: npt.ArrayLike) -> Answer:
         """Answer a padded batch; see `OnnxModel.run` for shapes and errors."""
         ...
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise BackendError for a number of threads that no machine has: to start them all would take minutes."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise BackendError(f"threads must be between 1 and {MAX_THREADS}, found {threads}")
 
 
 def expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

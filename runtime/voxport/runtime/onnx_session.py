@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from voxport.runtime.backend import check_threads
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.onnx_tensorrt import (
@@ -36,7 +37,7 @@ class OnnxOptions:
     threads inside one operator; None takes `default_threads()`. The rest is for "tensorrt" alone:
     `max_batch` rows run at once, a larger batch in several runs; `precision` "fp16" lets TensorRT compute
     an fp32 model in half, None keeps the model's own; engines are cached below `cache`, else $VOXPORT_CACHE,
-    else ~/.cache/voxport. Raises BackendError for any other device and for numbers below one.
+    else ~/.cache/voxport. Raises BackendError for any other device and for numbers that cannot be.
     """
 
     device: Device = "cpu"
@@ -48,8 +49,7 @@ class OnnxOptions:
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):
             raise BackendError(f"unknown device {self.device!r}; choose one of {', '.join(get_args(Device))}")
-        if self.threads is not None and self.threads < 1:
-            raise BackendError(f"threads must be at least 1, found {self.threads}")
+        check_threads(self.threads)
         if self.max_batch < 1:
             raise BackendError(f"max_batch must be at least 1, found {self.max_batch}")
 

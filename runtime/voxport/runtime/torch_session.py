@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from voxport.runtime.backend import check_threads
 from voxport.runtime.contract import Precision
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.torch_file import Archive, TorchFile, TorchKind, open_archive
@@ -39,7 +40,7 @@ class TorchOptions:
     `device` is "cpu", "cuda", or "auto": the GPU where torch finds one, else the CPU; a compiled package
     knows only the device that it was compiled for. `threads` are those inside one operator. torch has one
     setting for the whole process: None leaves it alone, a number is set around every run and put back.
-    `precision` refuses a model of another. Raises BackendError for other devices and for numbers below one.
+    `precision` refuses a model of another. Raises BackendError for other devices and for numbers that cannot be.
     """
 
     device: TorchDevice = "auto"
@@ -52,8 +53,7 @@ class TorchOptions:
                 f"device {self.device!r} cannot run TorchScript and .pt2 files; "
                 f"choose one of {', '.join(get_args(TorchDevice))}, or export the model to ONNX"
             )
-        if self.threads is not None and self.threads < 1:
-            raise BackendError(f"threads must be at least 1, found {self.threads}")
+        check_threads(self.threads)
 
 
 def import_torch() -> Any:
