@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks.bench_documents import gpu, latency, scale, served, train, write
+from tests.benchmarks.bench_documents import MODEL, gpu, latency, scale, served, train, write
 from voxport.benchmarks.documents import read_document
+from voxport.benchmarks.evidence import Accuracy
 from voxport.benchmarks.page import Page
 from voxport.benchmarks.page_axis import make_axis, tick_text
 from voxport.benchmarks.page_build import build_page
 from voxport.benchmarks.page_html import page_html
-from voxport.benchmarks.page_latency import headline
+from voxport.benchmarks.page_latency import headline, latency_part
 from voxport.benchmarks.page_markdown import page_markdown
 from voxport.benchmarks.page_words import number
 from voxport.benchmarks.report import ReportError
+from voxport.benchmarks.statistics import Interval
 from voxport.benchmarks.writing import write_json
 from voxport.cli.root import cli
 from voxport.runtime.schema import encode
@@ -77,6 +79,40 @@ def test_a_page_is_whole_and_asks_nothing_of_the_network(kind: str, tmp_path: Pa
     assert not re.search(r"url\(|@import|https?://", html)
     assert "default-src 'none'" in html
     assert "svg" in seen.tags
+
+
+def test_the_headline_and_its_figures_are_of_one_model_with_its_doubts() -> None:
+    report = latency()
+    fast = Interval(9.0, 8.0, 10.0, 0.95, 6)
+    more = tuple(
+        dataclasses.replace(row, backend="int8.onnx", speed_up=fast, verdict="faster")
+        for row in report.rows
+        if row.backend == MODEL
+    )
+    own = next(item for item in report.backends if item.spec.name == MODEL)
+    other = dataclasses.replace(own, spec=dataclasses.replace(own.spec, name="int8.onnx"))
+    judged = Accuracy("int8.onnx", 720, 614, 0.853, 0.42, 0.2, True, "720 utterances", verdict="undecided")
+    report = dataclasses.replace(
+        report, rows=(*report.rows, *more), backends=(*report.backends, other), accuracy=(judged,)
+    )
+    part = latency_part(report)
+    assert part.headline.startswith("int8.onnx is 9.00 times as fast as eager PyTorch at batch 1, 128 frames")
+    assert part.headline.endswith("its accuracy is 0.42 points lower, which may or may not be chance")
+    assert [tile.label for tile in part.tiles[:2]] == ["int8.onnx, faster"] * 2
+    certain = dataclasses.replace(report, accuracy=(dataclasses.replace(judged, verdict="passed"),))
+    assert "chance" not in headline(certain)
+
+
+def test_answers_are_shown_by_the_worst_cell(tmp_path: Path) -> None:
+    report = latency()
+    checks = tuple(
+        dataclasses.replace(check, max_abs=error, same=error < 1e-3)
+        for check, error in zip(report.answers, (1e-5, 0.5, 2e-5), strict=True)
+    )
+    text = page_markdown(page_of(dataclasses.replace(report, answers=checks), folder=tmp_path))
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| {MODEL} |") and "failed" in line)
+    assert "5.0e-01" in row
+    assert "1 × 400" in row
 
 
 def test_a_servers_page_speaks_of_rates(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from voxport.benchmarks.page_words import (
 )
 from voxport.benchmarks.plan import Cell
 from voxport.benchmarks.report import LatencyReport, Row
-from voxport.benchmarks.statistics import LEVEL
+from voxport.benchmarks.statistics import LEVEL, Interval
 
 _UNRANKED = ("answers differ", "less accurate")
 
@@ -72,14 +72,30 @@ def _candidates(report: LatencyReport) -> list[Row]:
 
 def headline(report: LatencyReport) -> str:
     """The result in a sentence that claims no more than the intervals allow."""
-    rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in _UNRANKED]
-    if not rows:
+    best = _best(report)
+    if best is None or best.speed_up is None:
         return "No model could be compared with eager PyTorch"
-    first = next(cell for cell in report.cells if any(row.cell == cell for row in rows))
-    best = max((row for row in rows if row.cell == first), key=lambda row: row.speed_up.ratio if row.speed_up else 0)
-    interval = best.speed_up
-    assert interval is not None
-    where = f"at {cell_text(first)}"
+    return _claim(report, best, best.speed_up) + _doubt(report, best.backend)
+
+
+def _best(report: LatencyReport) -> Row | None:
+    """The fastest of those that passed, at the first cell."""
+    rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in _UNRANKED]
+    first = next((cell for cell in report.cells if any(row.cell == cell for row in rows)), None)
+    at_first = [row for row in rows if row.cell == first]
+    return max(at_first, key=lambda row: row.speed_up.ratio if row.speed_up else 0, default=None)
+
+
+def _doubt(report: LatencyReport, backend: str) -> str:
+    """What must stand beside a claim of speed: right answers that were lost, and perhaps not by chance."""
+    judged = next((each for each in report.accuracy if each.backend == backend), None)
+    if judged is None or judged.verdict != "undecided" or judged.drop is None:
+        return ""
+    return f"; its accuracy is {judged.drop:.2f} points lower, which may or may not be chance"
+
+
+def _claim(report: LatencyReport, best: Row, interval: Interval) -> str:
+    where = f"at {cell_text(best.cell)}"
     span = f"{LEVEL:.0%} interval {number(interval.low)} to {number(interval.high)}"
     if report.settings.scenario == "server":
         bound = f"within {report.settings.server.bound_ms:g} ms"
@@ -102,8 +118,9 @@ def cell_text(cell: Cell) -> str:
 
 def _tiles(report: LatencyReport) -> tuple[Tile, ...]:
     tiles = []
+    best = _best(report)
     rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in _UNRANKED]
-    rows = [row for row in rows if row.backend == rows[0].backend]
+    rows = [row for row in rows if best is not None and row.backend == best.backend]  # whom the headline names
     for row in (rows[0], rows[-1]) if len(rows) > 1 else rows:
         assert row.speed_up is not None
         tone = "good" if row.verdict == "faster" else "bad" if row.verdict == "slower" else "unsure"

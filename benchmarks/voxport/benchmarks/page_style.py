@@ -65,9 +65,10 @@ font-size:11px;font-weight:650;display:grid;place-items:center}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px}
 .caption{font-weight:620;font-size:15px;padding:14px 16px 6px}
-th,td{padding:7px 14px;text-align:left;vertical-align:baseline;border-top:1px solid var(--rule)}
+th,td{padding:7px 8px;text-align:left;vertical-align:baseline;border-top:1px solid var(--rule)}
 thead th{font-weight:550;color:var(--soft);font-size:13px;border-top:0;white-space:nowrap}
-td.n,th.n{text-align:right;white-space:nowrap}tbody tr td:first-child{min-width:9em;overflow-wrap:anywhere}
+td.n,th.n{text-align:right;white-space:nowrap}tbody tr td:first-child{min-width:8.5em;overflow-wrap:anywhere}
+th:first-child,td:first-child{padding-left:16px}th:last-child,td:last-child{padding-right:16px}
 td.w{min-width:16em}
 .chip{display:inline-block;font-size:12px;font-weight:600;border-radius:99px;padding:1px 9px;white-space:nowrap;
 background:var(--neutralbg);color:var(--neutral)}
