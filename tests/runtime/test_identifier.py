@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import os
+import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -414,3 +416,20 @@ def test_two_models_live_side_by_side(tiny: TinyModel, model_path: Path) -> None
     np.testing.assert_allclose(first.scores_features(values), tiny.scores(values), atol=1e-3)
     np.testing.assert_allclose(second.scores_features(values), other.scores(values), atol=1e-3)
     assert first.contract.score_scale == SCALE
+
+
+def test_threads_may_share_several_models_at_once(tiny: TinyModel, tiny_waveform: TinyModel, model_path: Path) -> None:
+    """Every thread asks every model in an order of its own: no answer is another model's, or of another sound."""
+    paths = [tiny.path, tiny_waveform.path, make_tiny(model_path, seed=7).path]
+    models = [SpeakerIdentifier.load(path, threads=2) for path in paths]
+    sounds = [noise(0.1 + 0.05 * i, seed=i) for i in range(4)]
+    expected = {(m, s): models[m].scores(sounds[s], 16000) for m in range(len(models)) for s in range(len(sounds))}
+    assert not np.allclose(expected[0, 0], expected[2, 0])
+
+    def work(seed: int) -> bool:
+        order = list(expected) * 5
+        random.Random(seed).shuffle(order)
+        return all(np.array_equal(models[m].scores(sounds[s], 16000), expected[m, s]) for m, s in order)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
