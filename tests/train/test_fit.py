@@ -167,6 +167,27 @@ def test_lost_weights_never_replace_good_ones(
     assert same_weights(run(data, recipe, folder.path, resume=True).model, whole.model)
 
 
+def test_lost_batch_statistics_never_replace_good_ones(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an overflow in fp16 does it: the gradient's scaler leaves the weights alone, but not the statistics."""
+    step = SpeakerModule.training_step
+
+    def spoil(module: SpeakerModule, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if module.global_step == 6:
+            assert isinstance(module.network.norm, torch.nn.BatchNorm1d)
+            assert module.network.norm.running_mean is not None
+            module.network.norm.running_mean[0] = float("nan")
+        return step(module, batch, batch_idx)
+
+    monkeypatch.setattr(SpeakerModule, "training_step", spoil)
+    with pytest.raises(TrainingError, match=r"norm\.running_mean are no longer finite at step 8"):
+        run(data, recipe, tmp_path / "run")
+    state = torch.load(RunFolder(tmp_path / "run").last, weights_only=True)
+    assert state["global_step"] == 4
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+
 def test_unreadable_utterance_is_named_and_leaves_no_run(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     damaged = sorted(data.glob("uttr-*.pt"))[11]
     damaged.write_bytes(damaged.read_bytes()[:200])

@@ -192,4 +192,15 @@ def test_mistakes_are_refused_before_anything_is_written(data: Path, recipe: Rec
         fit(data, recipe, dataclasses.replace(plain, devices=3))
     with pytest.raises(TrainingError, match="--compile works on one device only"):
         fit(data, recipe, dataclasses.replace(plain, devices=2, compiled=True))
+    mixed = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, shortest_crop=20))
+    with pytest.raises(TrainingError, match=r"--compile: train.shortest_crop = 20 .*leave out one"):
+        fit(data, mixed, dataclasses.replace(plain, compiled=True))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_pieces_of_a_batch_are_cut_to_one_length(data: Path, tmp_path: Path) -> None:
+    text = EXACT.replace("[train]", 'encoder = "transformer"\nbatch_norm = false\n\n[train]\nshortest_crop = 20')
+    recipe = load_recipe(str(write_recipe(tmp_path, text)))
+    fit(data, recipe, options(data, tmp_path / "whole"))
+    fit(data, recipe, dataclasses.replace(options(data, tmp_path / "pieces"), accumulate=2))
+    assert_same(tmp_path / "whole", tmp_path / "pieces")

@@ -6,6 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from voxport.train.module import TrainingError
+from voxport.train.recipe import TrainOptions
+
+
+def check_compilable(options: TrainOptions) -> None:
+    """Refuse crops of many lengths: each would be compiled for itself, and torch.compile stops at the ninth.
+
+    Raises:
+        TrainingError: the recipe has `shortest_crop`.
+    """
+    if options.shortest_crop not in (None, options.crop_frames):
+        raise TrainingError(
+            f"--compile: train.shortest_crop = {options.shortest_crop} gives batches many lengths, and each would be "
+            "compiled for itself; leave out one of the two"
+        )
 
 
 def compiled_scores(

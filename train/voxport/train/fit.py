@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from voxport.train.checkpoint import Checkpoint
-from voxport.train.compiling import compiled_scores
+from voxport.train.compiling import check_compilable, compiled_scores
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
 from voxport.train.dropout import use_host_dropout
 from voxport.train.launch import check_devices, here, one_at_a_time, train_together
@@ -105,6 +106,7 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
         with one_at_a_time(folder.path / ".opening", place):
             corpus = open_corpus(data, options.corpus)
         split = split_utterances(corpus, recipe.train.valid_fraction, recipe.train.seed)
+        check_batch(corpus, split, recipe.train)
         if place.first and not options.resume:  # a corpus that cannot be opened leaves no run behind
             folder.start(facts, resume=False)
         job = _Job(corpus, split, facts, folder, options, device)
@@ -134,6 +136,13 @@ def _check(recipe: Recipe, options: FitOptions, device: str) -> None:
     choose_precision(recipe.train.precision, device)
     if options.compiled and world > 1:
         raise TrainingError("--compile works on one device only: batch statistics are gathered between the layers")
+    if options.compiled:
+        check_compilable(recipe.train)
+
+
+def check_batch(corpus: Corpus, split: Split, options: TrainOptions) -> None:
+    """Raise CorpusError where the training part of `split` does not fill one batch."""
+    CropBatches(corpus, corpus.indices(split.train), options.batch_size, options.crop_frames, options.seed)
 
 
 @dataclass(frozen=True)
@@ -176,18 +185,43 @@ def _train(job: _Job) -> list[dict[str, float]]:
         indices = job.corpus.indices(job.split.train)
         source = training_source(job.corpus, indices, train, trainer.strategy.root_device, options.resident)
         steps = TrainingSteps(source, train, done, Share(place.rank, place.world, options.accumulate))
-        trainer.fit(
-            module,
-            training_loader(steps, pinned=job.device == "cuda" and isinstance(source, CropBatches)),
-            validation_loaders(job.corpus, valid, train),
-            ckpt_path=job.folder.last if done else None,
-            weights_only=True,
-        )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        if not any(row["step"] == train.steps for row in saver.history):
-            trainer.validate(module, validation_loaders(job.corpus, valid, train), verbose=False)
+        with _explained_stops(job.folder):
+            trainer.fit(
+                module,
+                training_loader(steps, pinned=job.device == "cuda" and isinstance(source, CropBatches)),
+                validation_loaders(job.corpus, valid, train),
+                ckpt_path=job.folder.last if done else None,
+                weights_only=True,
+            )
+            if not any(row["step"] == train.steps for row in saver.history):
+                trainer.validate(module, validation_loaders(job.corpus, valid, train), verbose=False)
     return saver.history
+
+
+@contextlib.contextmanager
+def _explained_stops(folder: RunFolder) -> Iterator[None]:
+    """Give what ends a run from outside the words and the exit code that a user needs.
+
+    Lightning turns SIGINT and SIGTERM into SystemExit: without a word, and for SIGTERM with the code of success.
+    """
+    try:
+        yield
+    except SIGTERMException as stop:
+        raise TrainingError(
+            f"{folder.path}: stopped by SIGTERM; the last checkpoint is intact: go on with --resume"
+        ) from stop
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+    except torch.OutOfMemoryError as problem:
+        raise TrainingError(
+            f"the device's memory is full ({str(problem).splitlines()[0]:.160}); the last checkpoint is intact. "
+            "Lower train.batch_size or train.crop_frames, or give --accumulate, in a new --out"
+        ) from problem
+    except OSError as problem:  # the logs are written by Lightning
+        raise TrainingError(
+            f"{folder.path}: cannot be written ({problem}); the last checkpoint is intact. "
+            "Make room and go on with --resume"
+        ) from problem
 
 
 def build_module(
@@ -211,8 +245,18 @@ def training_source(
 
 
 def steps_done(folder: RunFolder) -> int:
-    """Optimiser steps in the folder's resumable state; 0 where a run was stopped before its first save."""
+    """Optimiser steps in the folder's resumable state; 0 where a run was stopped before its first save.
+
+    Raises:
+        TrainingError: the state cannot be read.
+    """
     if not folder.last.is_file():
         return 0
-    content = torch.load(folder.last, map_location="cpu", weights_only=True, mmap=True)
-    return int(content["global_step"])
+    try:
+        return int(torch.load(folder.last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as problem:  # damaged bytes make an unpickler raise anything
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise TrainingError(
+            f"{folder.last}: cannot be read ({reason:.160}); bring it back from a copy, or remove it: --resume then "
+            "starts from the first step"
+        ) from problem

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from voxport.train.model import SpeakerNet
 from voxport.train.recipe import TrainOptions
 
 LOG_EVERY = 10  # optimiser steps
+_LENGTHS = 3  # a stream of random numbers of the seed's; 0 to 2 are those of batches and of the split
 
 
 class TrainingError(VoxportError):
@@ -76,7 +78,7 @@ class SpeakerModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         features, labels = batch
-        scores = self.train_scores(self._cut(features))
+        scores = self.train_scores(self._cut(features, self.global_step))
         loss = self.network.head.loss(scores, labels)
         if self.global_step % LOG_EVERY == 0:
             self._stop_if_lost(loss)
@@ -86,12 +88,16 @@ class SpeakerModule(pl.LightningModule):
             self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
 
-    def _cut(self, features: Tensor) -> Tensor:
-        """Crops start anywhere, so the first frames of one are a shorter crop."""
+    def _cut(self, features: Tensor, step: int) -> Tensor:
+        """Crops start anywhere, so the first frames of one are a shorter crop.
+
+        The step alone decides the length: processes and pieces that share a batch cut it alike.
+        """
         shortest, longest = self.options.shortest_crop, features.shape[1]
         if shortest is None:
             return features
-        return features[:, : int(torch.randint(shortest, longest + 1, ()))]
+        generator = np.random.default_rng([self.options.seed, _LENGTHS, step])
+        return features[:, : int(generator.integers(shortest, longest + 1))]
 
     def _stop_if_lost(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):

@@ -18,17 +18,20 @@ from voxport.train.verification import Det, equal_error_rate
 
 
 def read_log(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
-    """Every logged quantity as (step, value), merged over a run's resumptions; the latest value of a step wins."""
+    """Every logged quantity as (step, value), merged over a run's resumptions; the latest value of a step wins.
+
+    A line that a killed run left unfinished is passed over.
+    """
     curves: dict[str, dict[int, float]] = {}
     versions = sorted(folder.logs.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
     if not versions:
         raise VoxportError(f"{folder.path}: no training log in logs/csv")
     for path in versions:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if name not in ("step", "epoch") and value:
-                        curves.setdefault(name, {})[int(row["step"])] = float(value)
+        lines = path.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+        for row in csv.DictReader(lines):
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value:
+                    curves.setdefault(name, {})[int(row["step"])] = float(value)
     return {name: sorted(values.items()) for name, values in curves.items()}
 
 

@@ -1,4 +1,8 @@
-"""The Lightning callback that writes a run's files: `last.ckpt` to resume from, `model.pt` to use."""
+"""The Lightning callback that writes a run's files: `last.ckpt` to resume from, `model.pt` to use.
+
+A saved state holds the validation of its step, where one is due: Lightning does not make up for it when it goes on
+from a state of before, so the run would forget a network that may be its best.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 
 from voxport.train.checkpoint import Checkpoint, save_checkpoint
 from voxport.train.module import SpeakerModule, TrainingError
@@ -47,9 +52,8 @@ class RunSaver(pl.Callback):
         assert isinstance(pl_module, SpeakerModule)
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # a state between two optimiser steps could not be resumed
-        step = trainer.global_step
-        if step % pl_module.options.save_every == 0 or step == pl_module.options.steps:
-            self._save_last(trainer, pl_module)
+        if not _is_due(pl_module, pl_module.options.validate_every):  # else it is saved after the validation
+            self._save_if_due(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SpeakerModule)
@@ -61,6 +65,12 @@ class RunSaver(pl.Callback):
             if trainer.is_global_zero:
                 state = pl_module.network.state_dict()
                 save_checkpoint(self.checkpoint(state, trainer.global_step, row), self.folder.model)
+        if trainer.state.fn == TrainerFn.FITTING:  # a validation after the end changes nothing that is resumed
+            self._save_if_due(trainer, pl_module)
+
+    def _save_if_due(self, trainer: pl.Trainer, module: SpeakerModule) -> None:
+        if _is_due(module, module.options.save_every) or module.global_step == module.options.steps:
+            self._save_last(trainer, module)
 
     def _save_last(self, trainer: pl.Trainer, module: SpeakerModule) -> None:
         _refuse_non_finite(module)
@@ -79,9 +89,16 @@ class RunSaver(pl.Callback):
                 part.unlink(missing_ok=True)
 
 
+def _is_due(module: SpeakerModule, every: int) -> bool:
+    return module.global_step % min(every, module.options.steps) == 0
+
+
 def _refuse_non_finite(module: SpeakerModule) -> None:
-    """Good weights must never be overwritten by lost ones, which the sparse check of the loss may miss."""
-    for name, value in module.network.named_parameters():
+    """Good weights must never be overwritten by lost ones, which the sparse check of the loss may miss.
+
+    Batch statistics too: in fp16 an overflow spoils them in a step that leaves the weights alone.
+    """
+    for name, value in module.network.state_dict().items():
         if not torch.isfinite(value).all():
             raise TrainingError(
                 f"weights {name} are no longer finite at step {module.global_step}; the last checkpoint is intact. "

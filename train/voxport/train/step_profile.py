@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import profile as frontend_profile
 from voxport.runtime.replacing import replace_file
+from voxport.train.compiling import check_compilable
 from voxport.train.data import Corpus, CorpusOptions, Utterance, open_corpus
 from voxport.train.data.pack import Pack
 from voxport.train.fit import build_module, training_source
@@ -97,6 +98,10 @@ def profile_step(recipe: Recipe, options: ProfileOptions) -> StepProfile:
     """
     device = choose_device(options.device)
     Share(0, 1, options.accumulate).check(recipe.train.batch_size)
+    if options.compiled:
+        check_compilable(recipe.train)
+    # Steps of one length, the longest: else neither their time nor their arithmetic is that of a step.
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, shortest_crop=None))
     with tempfile.TemporaryDirectory(prefix="voxport-profile-") as folder:
         if options.data is None:
             frontend = options.corpus.frontend if options.corpus else frontend_profile(recipe.frontend)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -55,6 +57,21 @@ def choose_precision(precision: str, device: str) -> str:
     return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
 
 
+class StateFile(TorchCheckpointIO):
+    """Writes a state where it is asked for, and waits until the disk has it.
+
+    Lightning's own goes by way of the system's temporary folder, which may be a fuller disk, and where a killed
+    run leaves its half.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], *_: Any, **__: Any) -> None:
+        """Write `checkpoint` to `path`."""
+        with open(path, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def build_trainer(options: TrainOptions, hardware: Hardware, **settings: Any) -> pl.Trainer:
     """A Trainer for one run; `settings` (callbacks, loggers, a profiler) are Lightning's own."""
     pieces = hardware.accumulate
@@ -80,9 +97,9 @@ def build_trainer(options: TrainOptions, hardware: Hardware, **settings: Any) ->
 def _processes(hardware: Hardware) -> dict[str, Any]:
     place = hardware.place
     if not place.launched:
-        return {"devices": 1}
+        return {"devices": 1, "plugins": [StateFile()]}
     torchrun = TorchElasticEnvironment.detect()
-    plugins: list[Any] = [TorchElasticEnvironment() if torchrun else LightningEnvironment()]
+    plugins: list[Any] = [StateFile(), TorchElasticEnvironment() if torchrun else LightningEnvironment()]
     if hardware.device == "cpu":
         plugins.append(CpuLayerSync())
     return {

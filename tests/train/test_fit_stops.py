@@ -1,0 +1,201 @@
+"""What ends a run before its end: wherever it is, the run goes on to the same result, and the user is told how."""
+
+import dataclasses
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.loggers import CSVLogger
+
+from tests.train.corpora import RECIPE, write_homework, write_recipe
+from voxport.runtime.profiles import profile
+from voxport.train.checkpoint import load_checkpoint
+from voxport.train.data import CorpusError, CorpusOptions
+from voxport.train.fit import FitOptions, FitResult, fit
+from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.plots import read_log
+from voxport.train.recipe import Recipe, load_recipe
+from voxport.train.run import RunFolder
+from voxport.train.saving import RunSaver
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_homework(tmp_path_factory.mktemp("data") / "corpus")
+
+
+@pytest.fixture(scope="module")
+def recipe(data: Path) -> Recipe:
+    return load_recipe(str(write_recipe(data.parent)))  # 24 steps, saved every 4, validated every 8
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, recipe: Recipe) -> RunFolder:
+    """A run that nothing stopped."""
+    run(data, recipe, data.parent / "whole")
+    return RunFolder(data.parent / "whole")
+
+
+def run(data: Path, recipe: Recipe, out: Path, resume: bool = False) -> FitResult:
+    corpus = CorpusOptions(profile("homework_mel40"), cache=data.parent / "cache", progress=False)
+    return fit(data, recipe, FitOptions(out, corpus, device="cpu", resume=resume, progress=False))
+
+
+def state(folder: RunFolder) -> Any:
+    return torch.load(folder.last, weights_only=True)
+
+
+def history(folder: RunFolder) -> list[dict[str, float]]:
+    (saver,) = (content for content in state(folder)["callbacks"].values() if "history" in content)
+    rows: list[dict[str, float]] = saver["history"]
+    return rows
+
+
+def stop_in(owner: type, name: str, step: int, after: bool = False) -> Any:
+    """The method `name`, which stops the run at optimiser step `step`: before its work, or after it."""
+    original = getattr(owner, name)
+
+    def method(self: Any, *args: Any) -> Any:
+        module = next(thing for thing in (self, *args) if isinstance(thing, SpeakerModule))
+        if module.global_step == step and not after:
+            raise RuntimeError("stopped here")
+        answer = original(self, *args)
+        if module.global_step == step:
+            raise RuntimeError("stopped here")
+        return answer
+
+    return method
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after", "saved"),
+    [
+        (SpeakerModule, "validation_step", True, 4),  # within the validation
+        (RunSaver, "_save_last", False, 4),  # model.pt is written, the state is not
+        (RunSaver, "_save_last", True, 8),  # both are
+        (SpeakerModule, "on_before_optimizer_step", False, 8),  # within the next step
+    ],
+)
+def test_a_stop_around_a_validation_loses_nothing(
+    data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path, owner: type, name: str, after: bool, saved: int
+) -> None:
+    folder = RunFolder(tmp_path / "stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, stop_in(owner, name, 8, after))
+        with pytest.raises((RuntimeError, TrainingError), match="stopped here"):
+            run(data, recipe, folder.path)
+    assert state(folder)["global_step"] == saved
+    assert run(data, recipe, folder.path, resume=True).steps == 24
+    assert [row["step"] for row in history(folder)] == [8, 16, 24]
+    assert history(folder) == history(whole)
+    for weights, expected in (
+        (state(folder)["state_dict"], state(whole)["state_dict"]),
+        (load_checkpoint(folder.model).state, load_checkpoint(whole.model).state),
+    ):
+        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    assert read_log(folder)["valid/accuracy_whole"] == read_log(whole)["valid/accuracy_whole"]
+    assert read_log(folder)["train/learning_rate"][-1] == read_log(whole)["train/learning_rate"][-1]
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "code", "message"),
+    [(signal.SIGTERM, 1, r"stopped by SIGTERM.*--resume"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_signal_ends_the_run_with_a_word_and_no_success(
+    data: Path, tmp_path: Path, signal_number: signal.Signals, code: int, message: str
+) -> None:
+    path = write_recipe(
+        tmp_path, RECIPE.replace("steps = 24", "steps = 100000").replace("save_every = 4", "save_every = 1")
+    )
+    folder = RunFolder(tmp_path / "run")
+    command = [sys.executable, "-m", "voxport.cli", "train", "fit", "--data", str(data), "--recipe", str(path)]
+    command += ["--out", str(folder.path), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    deadline = time.monotonic() + 600
+    while not folder.last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal_number)
+    _, told = process.communicate(timeout=600)
+    assert process.returncode == code, told
+    assert re.search(message, told)
+    assert "Traceback" not in told
+    assert state(folder)["global_step"] >= 1
+
+
+def heed() -> None:
+    """A shell starts its background jobs deaf to SIGINT, and children inherit that: not so this one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_a_damaged_state_is_named(data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(whole.path, folder.path)
+    content = whole.last.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"nonsense"):
+        folder.last.write_bytes(damaged)
+        with pytest.raises(TrainingError, match=r"last\.ckpt: cannot be read .*remove it"):
+            run(data, recipe, folder.path, resume=True)
+    folder.last.unlink()
+    run(data, recipe, folder.path, resume=True)
+    expected = state(whole)["state_dict"]
+    assert all(torch.equal(state(folder)["state_dict"][name], value) for name, value in expected.items())
+
+
+def test_a_batch_that_the_corpus_does_not_fill_leaves_no_run(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=100))
+    with pytest.raises(CorpusError, match=r"19 training utterances do not fill one batch of 100"):
+        run(data, large, tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").facts.exists()
+
+
+def test_a_log_that_cannot_be_written_is_told(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(CSVLogger, "save", full)
+        with pytest.raises(TrainingError, match=r"run: cannot be written \(.*No space left.*intact.*--resume"):
+            run(data, recipe, folder.path)
+    assert run(data, recipe, folder.path, resume=True).steps == 24
+
+
+def test_a_full_device_is_told(data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice")
+
+    monkeypatch.setattr(SpeakerModule, "training_step", full)
+    with pytest.raises(TrainingError, match=r"memory is full \(CUDA out of memory.*2\.00 GiB\.\).*--accumulate"):
+        run(data, recipe, tmp_path / "run")
+
+
+def test_a_line_that_a_kill_cut_off_is_passed_over(whole: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(whole.path, folder.path)
+    curves = read_log(whole)
+    (log,) = folder.logs.glob("csv/*/metrics.csv")
+    text = log.read_text()
+    for end in range(len(text) - 1, len(text) - 30, -1):
+        log.write_text(text[:end])
+        for name, points in read_log(folder).items():
+            assert points == curves[name][: len(points)]
+
+
+def test_states_do_not_pass_through_the_temporary_folder(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))  # nothing can be written there
+    run(data, recipe, tmp_path / "run")
+    assert state(RunFolder(tmp_path / "run"))["global_step"] == 24
