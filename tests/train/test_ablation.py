@@ -119,11 +119,25 @@ def test_mistakes_cost_no_training(here: Path, monkeypatch: pytest.MonkeyPatch) 
             ablate(Path("corpus"), options(recipes))
     with pytest.raises(VoxportError, match="nowhere"):
         ablate(Path("nowhere"), options("small.toml"))
+    Path("large.toml").write_text(RECIPE.replace("batch_size = 8", "batch_size = 128"))
+    with pytest.raises(VoxportError, match=r"large: .*32 training utterances do not fill one batch of 128.*--recipes"):
+        ablate(Path("corpus"), options("small.toml large.toml"))
     for line, message in (("--out out", "--data is needed"), ("--data corpus --out out --recipes ,", "no recipe")):
         result = CliRunner().invoke(cli, ["train", "ablate", *line.split()])
         assert result.exit_code == 2
         assert message in result.stderr
     assert not Path("out").exists()
+
+
+def test_the_table_grows_with_the_runs_and_a_twin_is_named(here: Path) -> None:
+    (here / "twin.toml").write_text(RECIPE)
+    tables: list[Ablation] = []
+    whole = ablate(Path("corpus"), options("small.toml twin.toml bigger.toml", steps=None), so_far=tables.append)
+    twin = "twin is small at 24 steps, and was not trained again."
+    assert whole.notes == (twin,)
+    (partial,) = tables
+    assert partial.runs == whole.runs[:1]
+    assert partial.notes == ("Not finished yet: 1 of 2 runs are in this table.", twin)
 
 
 def test_default_is_the_whole_reference_table() -> None:

@@ -48,7 +48,7 @@ def ablate(data: Path | None, out: Path, recipes: tuple[str, ...], as_json: bool
     """Train the reference table, or recipes of your own, and compare them.
 
     Give the same command again to go on after a stop: finished runs are kept, an unfinished one is
-    resumed, and more --recipes or --seeds add to the table.
+    resumed. The table has the recipes that the command names: to add one, name the others too.
     """
     from voxport.train.ablation import REFERENCE_TABLE, AblationOptions
     from voxport.train.ablation import ablate as run_ablation
@@ -65,7 +65,7 @@ def ablate(data: Path | None, out: Path, recipes: tuple[str, ...], as_json: bool
     corpus = corpus_options(choices, load_recipe(names[0]).frontend, shown)
     own = choices["frontend"] is None
     options = AblationOptions(out, corpus, own, names, choices["steps"], choices["seeds"], choices["device"], shown)
-    ablation = run_ablation(data, options, lambda line: click.echo(line, err=True))
+    ablation = run_ablation(data, options, lambda line: click.echo(line, err=True), lambda it: write_ablation(it, out))
     write_ablation(ablation, out)
     if as_json:
         emit_json({"runs": ablation.runs, "rows": rows(ablation), "notes": notes(ablation)})

@@ -19,9 +19,9 @@ from voxport.runtime.replacing import replace_file
 from voxport.runtime.schema import decode
 from voxport.train.breakdown import Bucket
 from voxport.train.checkpoint import load_checkpoint
-from voxport.train.data import CorpusOptions, open_corpus
+from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
 from voxport.train.evaluate import EvaluateOptions, Evidence, evaluate
-from voxport.train.fit import FitOptions, FitResult, choose_device, fit, steps_done, with_steps
+from voxport.train.fit import FitOptions, FitResult, check_batch, choose_device, fit, steps_done, with_steps
 from voxport.train.recipe import Recipe, Reference, load_recipe
 from voxport.train.report import write_json
 from voxport.train.run import RunFacts, RunFolder
@@ -107,8 +107,15 @@ def run_folder(out: Path, recipe: str, seed: int) -> RunFolder:
     return RunFolder(out / "runs" / recipe / f"seed-{seed}")
 
 
-def ablate(data: Path, options: AblationOptions, announce: Announce = lambda _: None) -> Ablation:
+def ablate(
+    data: Path,
+    options: AblationOptions,
+    announce: Announce = lambda _: None,
+    so_far: Callable[[Ablation], None] = lambda _: None,
+) -> Ablation:
     """Train and measure every recipe with every seed; what is finished already is not done again.
+
+    `so_far` is given the table after every run, since all of them may take days.
 
     Raises:
         VoxportError: a recipe is unknown or cannot be trained, or OUT holds runs with other options.
@@ -118,21 +125,35 @@ def ablate(data: Path, options: AblationOptions, announce: Announce = lambda _: 
         with_steps(recipe, options.steps, recipe.train.seed + k) for recipe in recipes for k in range(options.seeds)
     ]
     corpus = open_corpus(data, options.corpus)  # first of all: a corpus that is no good costs no training
-    with RunFolder(options.out).lock():
-        runs = []
-        for number, recipe in enumerate(planned, start=1):
-            announce(f"{number}/{len(planned)}: {recipe.name}, seed {recipe.train.seed}, {recipe.train.steps:,} steps")
-            runs.append(_finished(data, recipe, options))
-    return Ablation(
+    for recipe in planned:
+        _check_batch(corpus, recipe)
+    done = Ablation(
         str(data.resolve()),
         corpus.kind,
         len(corpus.labels),
         options.steps,
         options.seeds,
         choose_device(options.device),
-        tuple(runs),
-        tuple(notes),
+        runs=(),
+        notes=tuple(notes),
     )
+    with RunFolder(options.out).lock():
+        for number, recipe in enumerate(planned, start=1):
+            announce(f"{number}/{len(planned)}: {recipe.name}, seed {recipe.train.seed}, {recipe.train.steps:,} steps")
+            done = dataclasses.replace(done, runs=(*done.runs, _finished(data, recipe, options)))
+            if number < len(planned):
+                missing = f"Not finished yet: {number} of {len(planned)} runs are in this table."
+                so_far(dataclasses.replace(done, notes=(missing, *notes)))
+    return done
+
+
+def _check_batch(corpus: Corpus, recipe: Recipe) -> None:
+    """Refuse a recipe whose batch the corpus does not fill: before the first run, not after days."""
+    split = split_utterances(corpus, recipe.train.valid_fraction, recipe.train.seed)
+    try:
+        check_batch(corpus, split, recipe.train)
+    except VoxportError as problem:
+        raise VoxportError(f"{recipe.name}: {problem}; or leave this recipe out with --recipes") from problem
 
 
 def _distinct(recipes: Sequence[Recipe], steps: int | None) -> tuple[list[Recipe], list[str]]:
@@ -146,7 +167,8 @@ def _distinct(recipes: Sequence[Recipe], steps: int | None) -> tuple[list[Recipe
         if twin is None:
             kept.append(recipe)
         else:
-            notes.append(f"{recipe.name} is {twin.name} at {steps:,} steps, and was not trained again.")
+            length = with_steps(recipe, steps).train.steps
+            notes.append(f"{recipe.name} is {twin.name} at {length:,} steps, and was not trained again.")
     return kept, notes
 
 
