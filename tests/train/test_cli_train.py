@@ -77,6 +77,8 @@ def test_fit_evaluate_predict(here: Path) -> None:
         ("train fit --out run --data corpus --recipe tiny.toml --frontend nonesuch", "homework_mel40"),
         ("train fit --out run --resume", "no run to resume"),
         ("train fit --out run --resume --steps 4", "leave out --steps"),
+        ("train fit --out run --resume --skip-bad", "leave out --skip-bad"),
+        ("train predict nothing.pt --csv nowhere/a.csv", "there is no folder nowhere"),
         ("train evaluate nothing.pt", "no such checkpoint"),
         ("train evaluate nothing.pt --save", "say for which --false-accept-rate"),
         ("train predict tiny.toml --csv a.csv", "tiny.toml: not a readable checkpoint"),

@@ -80,6 +80,20 @@ def test_speakers_that_the_checkpoint_does_not_know_are_named(checkpoint: Checkp
         evaluate(stranger, corpus, EvaluateOptions("all"))
 
 
+def test_another_corpus_of_the_same_speakers_is_a_part_of_its_own(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    write_homework(tmp_path / "other", speakers=8, utterances=4, seed=5)
+    for path in sorted((tmp_path / "other").glob("uttr-*.pt")):
+        path.rename(path.with_name(f"new-{path.name}"))
+    for name in ("metadata.json", "testdata.json"):
+        file = tmp_path / "other" / name
+        file.write_text(file.read_text().replace("uttr-", "new-uttr-"))
+    options = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "cache", progress=False)
+    other = open_corpus(tmp_path / "other", options)
+    with pytest.raises(VoxportError, match=r"24 of 24 utterances of the split are not in this corpus.*--part all"):
+        evaluate(checkpoint, other)
+    assert evaluate(checkpoint, other, EvaluateOptions("all"))[0].utterances == 32
+
+
 def test_report_is_written(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Path) -> None:
     evaluation, evidence = evaluate(checkpoint, corpus)
     write_evaluation(evaluation, evidence, tmp_path / "report")

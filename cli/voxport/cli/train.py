@@ -1,9 +1,10 @@
 """`voxport train …`: fit, predict and recipes here; evaluate, ablate and profile in files of their own."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
 from voxport.cli.train_ablate import ablate
@@ -25,6 +26,9 @@ from voxport.cli.train_options import (
     resident_option,
 )
 from voxport.cli.train_profile import profile as profile_a_step
+
+if TYPE_CHECKING:
+    from voxport.train.run import RunFacts
 
 
 @click.group()
@@ -75,11 +79,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
     place = here()
     shown = is_shown(progress) and place.first  # of torchrun's processes one talks
     if resume:
-        fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate")
-        given = [name for name in fixed if choices[name] is not None]
-        if given:
-            raise click.UsageError(f"--resume goes on with what the run began with; leave out --{', --'.join(given)}")
-        begun = RunFolder(out).read()
+        begun = _begun(out, choices)
         data, recipe, choices["frontend"] = Path(begun.data), begun.recipe, begun.frontend
         choices["skip_bad"], choices["accumulate"] = begun.skip_bad, begun.accumulate
     else:
@@ -111,6 +111,19 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
     show_table("Training", ("", "validation part"), rows)
 
 
+def _begun(out: Path, choices: dict[str, Any]) -> "RunFacts":
+    """What the run in `out` was started with, which none of the choices may contradict."""
+    from voxport.train.run import RunFolder
+
+    fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate")
+    given = [name for name in fixed if choices[name] is not None]
+    if click.get_current_context().get_parameter_source("skip_bad") == ParameterSource.COMMANDLINE:
+        given.append("skip-bad" if choices["skip_bad"] else "strict")
+    if given:
+        raise click.UsageError(f"--resume goes on with what the run began with; leave out --{', --'.join(given)}")
+    return RunFolder(out).read()
+
+
 def _shares(batch_size: int, devices: int, pieces: int) -> str:
     """A batch in words: what each device takes of it, and in how many pieces."""
     if devices == pieces == 1:
@@ -133,9 +146,10 @@ def predict(checkpoint: Path, csv_path: Path, device: str, as_json: bool, **choi
     """Write a CSV of predictions (Id,Category) for a corpus's test part, in its order."""
     from voxport.train.checkpoint import load_checkpoint
     from voxport.train.fit import choose_device
+    from voxport.train.predict import check_csv, write_csv
     from voxport.train.predict import predict as run_predict
-    from voxport.train.predict import write_csv
 
+    check_csv(csv_path)
     loaded = load_checkpoint(checkpoint)
     corpus = corpus_of(loaded, choices)
     with bar("Predicting", is_shown(choices["progress"])) as progress:

@@ -16,7 +16,7 @@ from voxport.runtime.frontend import pad_value
 from voxport.train.batches import FixedCrops, WholeUtterances
 from voxport.train.breakdown import Bucket, SpeakerAccuracy, by_length, by_speaker
 from voxport.train.checkpoint import Checkpoint
-from voxport.train.data import Corpus
+from voxport.train.data import Corpus, CorpusError
 from voxport.train.rejection import RejectionReport, allowed_false_accepts, calibrate_rejection
 from voxport.train.scoring import Float32, Progress, answer_whole, score_crops
 from voxport.train.trials import MAX_TRIALS, Int64, TrialList, Trials, all_pairs, read_trials, score_trials
@@ -89,7 +89,12 @@ def choose_utterances(checkpoint: Checkpoint, corpus: Corpus, part: str) -> tupl
     if part == "all":
         indices = list(range(len(corpus.utterances)))
     else:
-        indices = corpus.indices(getattr(checkpoint.split, part)).tolist()
+        try:
+            indices = corpus.indices(getattr(checkpoint.split, part)).tolist()
+        except CorpusError as problem:
+            raise CorpusError(
+                f"{problem}; to evaluate another corpus of the same speakers, use --part all"
+            ) from problem
     if not indices:
         raise VoxportError(f"the checkpoint's part {part} holds no utterances; choose another --part")
     labels = [known[corpus.labels[corpus.utterances[i].speaker]] for i in indices]

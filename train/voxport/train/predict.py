@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.replacing import replace_file
+from voxport.runtime.replacing import check_replaceable, replace_file
 from voxport.train.batches import WholeUtterances
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
@@ -26,6 +26,16 @@ def predict(
     scores = answer_whole(checkpoint, WholeUtterances(source, range(len(frames)), frames), device, progress).scores
     speakers = [checkpoint.labels[i] for i in scores.argmax(axis=1)]
     return [(utterance.key, speaker) for utterance, speaker in zip(utterances, speakers, strict=True)]
+
+
+def check_csv(path: Path) -> None:
+    """Raise VoxportError where `write_csv` could not write `path`: before the work, not after it."""
+    try:
+        check_replaceable(path)
+    except OSError as problem:
+        raise VoxportError(f"{path}: cannot be written ({problem})") from problem
+    if not path.absolute().parent.is_dir():
+        raise VoxportError(f"{path}: cannot be written; there is no folder {path.parent}")
 
 
 def write_csv(rows: list[tuple[str, str]], path: Path) -> None:
