@@ -1,5 +1,6 @@
 """`voxport bench gpu`: budget, crashes and resumption with a stand-in for its steps; the whole way on a CPU."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from voxport.benchmarks.gpu_report import GpuReport, GpuSettings
 from voxport.benchmarks.gpu_run import DOCUMENT, measure_gpu, read_gpu
 from voxport.benchmarks.gpu_variants import ALLOWED, BASELINE, variants
 from voxport.benchmarks.job import JobError
+from voxport.benchmarks.machine import Fact
 from voxport.cli.root import cli
 from voxport.runtime.errors import VoxportError
 
@@ -201,6 +203,26 @@ def test_a_files_precision_is_what_its_contract_says(tmp_path: Path) -> None:
 def test_rows_are_judged_by_their_answers() -> None:
     verdicts = {row.backend: row.verdict for row in gpu().rows}
     assert verdicts == {"eager fp32": "baseline", "eager bf16": "answers differ"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "told"),
+    [
+        ({"onnxruntime": "1.30.0", "onnxruntime-gpu": "not installed"}, "ONNX Runtime: onnxruntime 1.30.0; CPU"),
+        ({"onnxruntime": "not installed", "onnxruntime-gpu": "1.31.1"}, "ONNX Runtime: onnxruntime-gpu 1.31.1; CPU"),
+        ({"onnxruntime": "not installed", "onnxruntime-gpu": "not installed"}, "ONNX Runtime: not installed; CPU"),
+    ],
+)
+def test_the_onnx_runtime_that_is_there_is_named(
+    installed: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = (*(Fact(name, value) for name, value in installed.items()), Fact("providers", "CPU"))
+    report = dataclasses.replace(gpu(), environment=facts)
+    monkeypatch.setattr("voxport.benchmarks.gpu_run.measure_gpu", lambda *_: report)
+    result = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert told in result.stdout
+    assert result.stdout.rstrip().splitlines()[-1].startswith("eager bf16")  # the table of times comes last
 
 
 def test_files_are_looked_at_before_the_clock_runs(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from voxport.benchmarks.job import JobError, obituary, run_command, run_job
+from voxport.benchmarks.job import JobError, last_lines, obituary, run_command, run_job
 
 
 def test_a_job_answers_with_plain_values() -> None:
@@ -36,6 +36,14 @@ def test_what_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
             run_command([sys.executable, "-c", parent], log, timeout=2)
         time.sleep(3)
     assert not sign.exists()
+
+
+def test_warnings_are_no_last_words() -> None:
+    """PyTorch's log tells much that is no reason for anything."""
+    words = "W1123 14:50:18.218000 22090 torch/utils/flop_counter.py:29] triton not found", "Killed by nobody"
+    with tempfile.TemporaryFile() as log:
+        log.write("\n".join((words[1], words[0], "", words[0])).encode())
+        assert last_lines(log) == ": Killed by nobody"
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "killpg"), reason="signals end processes on POSIX systems")

@@ -15,7 +15,7 @@ BASELINE = "eager fp32"
 
 # ‖Δscores‖ / ‖scores‖ against float64. Full float32 lands far below its bound; the others are what matrix units
 # that keep 10 bits (TF32, half) or 7 (bfloat16) leave of a network of a few layers.
-ALLOWED: dict[str, float] = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2, "int8": 5e-2}
+ALLOWED: dict[str, float] = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2, "int8": 3e-2}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import IO, Any
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.schema import encode
 
+_WARNING = re.compile(r"[WI]\d{4} \d\d:\d\d:\d\d")  # how PyTorch's log begins what is no error
 _HOME = "voxport.benchmarks."  # the only package whose functions a child runs
 
 # Libraries read these when they are loaded, so they must be there before the process starts.
@@ -114,6 +116,7 @@ def last_lines(log: IO[bytes], most: int = 400) -> str:
     """The end of what was written, to append to a message."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not _WARNING.match(line)]
     text = " / ".join(lines[-3:])
     return f": {text[-most:]}" if text else ""
 

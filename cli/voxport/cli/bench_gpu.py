@@ -105,7 +105,8 @@ def _check_files(settings: Any) -> None:
 def _show(report: "GpuReport") -> None:
     facts = {fact.name: fact.value for fact in report.environment}
     click.echo(f"device: {facts.get('gpu', report.machine.cpu)}; torch {facts.get('torch', '?')}")
-    click.echo(f"ONNX Runtime: {facts.get('onnxruntime-gpu', facts.get('onnxruntime'))}, {facts.get('providers')}")
+    builds = [f"{name} {facts[name]}" for name in ("onnxruntime-gpu", "onnxruntime") if _there(facts.get(name))]
+    click.echo(f"ONNX Runtime: {', '.join(builds) or 'not installed'}; {facts.get('providers', 'no providers')}")
     click.echo(f"network: {report.network}, {report.parameters:,} parameters")
     if report.ceilings is not None:
         products = ", ".join(f"{each.name} {number(float(each.value) / 1e3)}" for each in report.ceilings.products)
@@ -118,6 +119,10 @@ def _show(report: "GpuReport") -> None:
     cells = list(dict.fromkeys(row.cell for row in report.rows))
     columns = ("p50 ms, batch × frames", *(str(cell) for cell in cells))
     show_table("\nHost to host; × against eager fp32; * says that answers differ", columns, _grid(report))
+
+
+def _there(version: str | None) -> bool:
+    return version not in (None, "not installed")
 
 
 def _backends(report: "GpuReport") -> Iterator[tuple[str, ...]]:
