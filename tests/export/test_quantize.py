@@ -70,6 +70,14 @@ def test_the_layers_products_and_no_others(exported: Exported, exported_sound: E
     assert layers_of(onnx.load(exported_sound.model)) == tuple(f"network.{layer}" for layer in LAYERS)
 
 
+def test_the_head_stays_in_float_behind_a_frontend_too(exported_sound: Exported) -> None:
+    """With more speakers than the smallest side of a weight: then nothing but its module tells it from a layer."""
+    model = onnx.load(exported_sound.model)
+    head = next(each for each in model.graph.initializer if each.name.endswith("class_weight_ES"))
+    head.CopyFrom(numpy_helper.from_array(np.zeros((head.dims[0], 40), np.float32), head.name))
+    assert layers_of(model) == tuple(f"network.{layer}" for layer in LAYERS)
+
+
 def test_weights_keep_within_their_levels() -> None:
     weight = np.random.default_rng(1).normal(size=(20, 5)) * [1, 100, 1e-6, 0, 3]
     integers, scale = quantize_weight(weight)

@@ -18,13 +18,12 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
 from voxport.export.errors import ExportError
+from voxport.export.onnx_tidy import in_body
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 # What may follow a product in half: no sum over many values, no exponential, nothing that needs a wide range.
 FOLLOWERS = ("Add", "Mul", "Sigmoid", "Relu", "Split", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze")
 _LAYOUT = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand")
-_FLOAT_PARTS = ("frontend", "pooling")  # modules of the deployable graph
-_OUTER = "network"  # the module's name where a frontend stands before it
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -92,7 +91,7 @@ class _Half:
         return result
 
     def _in_half(self, node: NodeProto) -> bool:
-        if not _is_body(node.name):
+        if not in_body(node.name):
             return False
         if node.op_type in PRODUCTS:
             return True
@@ -145,14 +144,6 @@ class _Half:
             self._made[name] = f"{name}/{'half' if kind == TensorProto.FLOAT16 else 'float'}"
             made = self._made[name]
             yield onnx.helper.make_node("Cast", [name], [made], name=made, to=kind)
-
-
-def _is_body(name: str) -> bool:
-    """Whether the node `name` belongs to the network's body, as its module says: `layers.0.attention/MatMul`."""
-    scope = name.rpartition("/")[0].split(".")
-    if scope[0] == _OUTER:
-        scope = scope[1:]
-    return bool(scope and scope[0]) and scope[0] not in _FLOAT_PARTS
 
 
 def _half_tensor(tensor: TensorProto, name: str) -> TensorProto:

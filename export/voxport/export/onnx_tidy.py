@@ -16,6 +16,9 @@ from voxport.export.errors import ExportError
 
 Dims = tuple[str | None, ...]
 
+_FLOAT_PARTS = ("frontend", "pooling")  # modules of the deployable graph that stay in float32 in every precision
+_OUTER = "network"  # the module's name where a frontend stands before it
+
 _SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of a node: its modules' names, outermost first
 _IR_VERSION = 10  # opset 20 came with 9, opset 22 with 10
 
@@ -88,6 +91,17 @@ def write_onnx(path: Path, graph: ModelProto, metadata: Mapping[str, str]) -> No
     for key, value in sorted(metadata.items()):
         model.metadata_props.add(key=key, value=value)
     path.write_bytes(to_bytes(model))
+
+
+def in_body(node: str) -> bool:
+    """Whether the node of this name is one that a lower precision may compute: `layers.0.attention/MatMul`.
+
+    What belongs to no module but the network itself, the head's product among it, is not.
+    """
+    scope = node.rpartition("/")[0].split(".")
+    if scope[0] == _OUTER:
+        scope = scope[1:]
+    return bool(scope and scope[0]) and scope[0] not in _FLOAT_PARTS
 
 
 def to_bytes(model: ModelProto) -> bytes:

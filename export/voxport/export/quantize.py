@@ -22,6 +22,7 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from voxport.export.errors import ExportError
+from voxport.export.onnx_tidy import in_body
 
 Scheme = Literal["dynamic", "static"]
 
@@ -29,7 +30,6 @@ WEIGHT_LEVELS = 64
 ACTIVATION_LEVELS = 127
 _SMALLEST_ROW = 1e-12  # a frame of zeros, as padding is, must not be divided by zero
 _SMALLEST_SIDE = 16  # of a weight: below, a product gains nothing
-_FLOAT_SCOPES = ("frontend", "pooling")
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,11 @@ def matrix_products(graph: GraphProto) -> tuple[MatrixProduct, ...]:
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     found = []
     for node in graph.node:
-        layer, slash, _ = node.name.rpartition("/")
-        if node.op_type != "MatMul" or not slash or any(part in _FLOAT_SCOPES for part in layer.split(".")):
+        if node.op_type != "MatMul" or not in_body(node.name):
             continue
         shape = shapes.get(node.input[1], ())
         if len(shape) == 2 and min(shape) >= _SMALLEST_SIDE:
-            found.append(MatrixProduct(layer, node.name, node.input[0], node.input[1], *shape))
+            found.append(MatrixProduct(node.name.rpartition("/")[0], node.name, node.input[0], node.input[1], *shape))
     return tuple(found)
 
 
