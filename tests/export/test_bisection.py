@@ -23,7 +23,7 @@ from voxport.export.errors import ExportError
 from voxport.export.gate import Evidence, Named, gather
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.real import RealOptions
-from voxport.runtime.contract import InputKind, Precision
+from voxport.runtime.contract import OUTPUTS, InputKind, Precision
 from voxport.train.checkpoint import checkpoint_sha256
 from voxport.train.recipe import ModelOptions
 
@@ -82,7 +82,7 @@ def test_healthy_graph_parts_nowhere(two_layers: Deep, tmp_path: Path) -> None:
     assert found.unmatched == ()
     network = deployable_net(two_layers.evidence.checkpoint)
     names = {name for name, part in network.named_modules() if name and name != "layers"}
-    assert {part.name for part in found.parts} == names  # every part of the network was compared
+    assert {part.name for part in found.parts} == {*names, *OUTPUTS}  # every part of the network was compared
     assert all(0 < part.noise < part.bound < 1e-3 for part in found.parts)
 
 
@@ -106,6 +106,12 @@ def test_spoilt_weight_is_named(two_layers: Deep, tmp_path: Path, part: str) -> 
     assert not any(each.parts for each in before)
     growth = found.parts[order.index(part)].growth
     assert growth is None or growth > 10  # the first part has none before it
+
+
+def test_spoilt_head_is_told_from_the_layers(two_layers: Deep, tmp_path: Path) -> None:
+    found = search(two_layers, tmp_path, lambda graph: spoil(graph, "class_weight_ES"))
+    assert found.first == "scores"
+    assert next(part for part in found.parts if part.name == "embedding").difference < 1e-5
 
 
 def test_missing_mask_is_named_with_its_padding(two_layers: Deep, tmp_path: Path) -> None:
@@ -183,7 +189,7 @@ def test_command(exported: Exported, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model.parity.json").read_text("utf-8"))["bisection"]["first"] is None
     result = CliRunner().invoke(cli, ["export", "check", str(exported.model), str(exported.model), "--bisect"])
     assert result.exit_code == 2
-    assert "--bisect needs the checkpoint" in result.stderr
+    assert "--bisect needs the checkpoint" in " ".join(result.stderr.split())
 
 
 def test_candidates_are_of_the_scope_alone(two_layers: Deep) -> None:

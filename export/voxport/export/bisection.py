@@ -25,7 +25,7 @@ from voxport.export.int8_noise import products_in_int8
 from voxport.export.parity import CaseResult
 from voxport.export.parity_grid import build_batch
 from voxport.export.reference import few_threads, tolerance
-from voxport.runtime.contract import InputKind, Precision
+from voxport.runtime.contract import OUTPUTS, InputKind, Precision
 
 _FACTOR = {"fp32": 10, "fp16": 3, "int8": 3}  # as in each precision's tolerance
 _FLOOR = 2.0**-20  # of a part's size, as in the tolerance of fp32
@@ -99,30 +99,34 @@ class _Search:
             if graph is None:
                 order = list(right)
                 matched = match_values(self.model, {name: value.shape for name, value in right.items()}, feed)
+                named = {each.name for each in self.model.graph.output}
                 if not matched:
                     raise ExportError(
                         f"{self.path}: its values are not named after the network's parts, so none can be compared; "
                         "export it again with this voxport, and search the file as it was written"
                     )
+                matched |= {name: name for name in OUTPUTS if name in named}
                 graph = Exposed(self.model, list(matched.values()))
             eager = self.evidence.reference.scores[list(self.evidence.cases[i].rows)]
             rebuilt = max(rebuilt, float(np.abs(scores - eager).max()))
             self._compare(worst, matched, (right, rough, graph(feed)), batch, lengths, self._address(i))
         parts = _with_growth([worst[name] for name in order if name in worst])
-        unmatched = tuple(name for name in order if name not in matched)
+        unmatched = tuple(name for name in order if name not in matched and name not in OUTPUTS)
         return self._judged(parts, rebuilt, tuple(map(self._address, chosen)), unmatched)
 
     def _answers(self, module: nn.Module, batch: Values, lengths: Values) -> tuple[dict[str, Values], Values]:
-        scores: list[Values] = []
+        """What each part answers, embedding and scores at last, which no part but the whole gives; and the scores."""
+        answers: list[tuple[Tensor, Tensor]] = []
 
         def run() -> None:
-            scores.append(module(torch.from_numpy(batch), torch.from_numpy(lengths))[0].numpy())
+            answers.append(module(torch.from_numpy(batch), torch.from_numpy(lengths)))
 
         def keep(_: str, value: Tensor) -> Values:
             return value.detach().clone().numpy()
 
         found = module_values(module, run, keep)
-        return found, scores[0]
+        scores, embedding = (each.numpy() for each in answers[0])
+        return {**found, "embedding": embedding, "scores": scores}, scores
 
     def _compare(
         self,
