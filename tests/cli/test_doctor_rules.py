@@ -58,8 +58,9 @@ def test_a_tensorrt_provider_that_was_seen_to_start_is_believed() -> None:
     assert find_clashes(with_gpu({"tensorrt": "11.4.0.106"})) == ()
 
 
-def test_a_tensorrt_that_plans_do_not_know() -> None:
-    clash = the_clash(made({"tensorrt": "12.0.0"}))
+@pytest.mark.parametrize("version", ["12.0.0", "8.5.3", "9.3.0"])
+def test_a_tensorrt_that_plans_do_not_know(version: str) -> None:
+    clash = the_clash(made({"tensorrt": version}))
     assert clash.between == ("voxport", "tensorrt")
     assert clash.mend == 'pip install "tensorrt>=10,<12"'
     assert find_clashes(made({"tensorrt": "8.6.1"})) == ()
@@ -206,7 +207,8 @@ def test_the_base_install_names_the_extra_for_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["read sound files", "train", "export onnx", "export sherpa", "run ONNX on cpu", "bench", "demo"]
+    "name",
+    ["read sound files", "train", "export onnx", "export sherpa", "export triton", "run ONNX on cpu", "bench", "demo"],
 )
 def test_the_command_that_is_named_brings_what_is_missing(name: str) -> None:
     found = ability(made({"onnxruntime": None}, dict.fromkeys(STARTED), base={}), name)

@@ -46,6 +46,7 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _train_cuda(environment),
         _extras(environment, "export onnx", ("export",), [*_torch(environment), *cpu]),
         _extras(environment, "export sherpa", ("export",), [*_torch(environment), *cpu]),
+        _extras(environment, "export triton", ("export",), [*_torch(environment), *cpu]),
         _extras(environment, "export torchscript, pt2", ("export",), _torch(environment)),
         _aoti(environment, "export pt2 --aoti for cpu"),
         _aoti_cuda(environment),

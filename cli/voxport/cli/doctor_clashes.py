@@ -63,7 +63,7 @@ def _tensorrt(environment: Environment) -> Iterator[Clash]:
             "not run on device 'tensorrt'. Plans and device 'cuda' are not concerned",
             'pip install "tensorrt>=10,<11"',
         )
-    if major not in _PLAN_TENSORRT:
+    if major not in _PLAN_TENSORRT or release(version)[:2] < (8, 6):
         yield Clash(
             ("voxport", name),
             f"plans run on TensorRT 8.6, 10 and 11, not on {version}",
