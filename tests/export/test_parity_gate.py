@@ -17,7 +17,7 @@ from voxport.export.deployable import DeployableNet, deployable_net
 from voxport.export.frontend_graph import FrontendGraph
 from voxport.export.gate import Evidence, Named, gather, prove
 from voxport.export.layers import Attention, Convolution, Mask
-from voxport.export.parity_report import ParityReport
+from voxport.export.parity_report import ParityReport, plot
 from voxport.export.pooling import Pooling
 from voxport.export.real import RealOptions
 from voxport.runtime.backend import Answer
@@ -55,6 +55,16 @@ def test_right_model_passes(evidence: Evidence, contract: Contract, right: Deplo
     assert report.agreement.min_cosine > 1 - 1e-6
     assert report.score_noise > 0
     assert all(check.passed for check in report.checks)
+
+
+def test_picture_shows_errors_by_length_and_by_batch(exported: Exported) -> None:
+    by_length, by_batch = plot(exported.report).axes
+    assert (by_length.get_xlabel(), by_batch.get_xlabel()) == ("frames", "utterances in the batch")
+    assert [text.get_text() for text in by_batch.get_xticklabels()] == ["1", "2", "7", "32"]
+    assert exported.report.agreement is not None
+    for axis in (by_length, by_batch):
+        points = sum(len(np.asarray(found.get_offsets())) for found in axis.collections)
+        assert points == exported.report.agreement.comparisons
 
 
 def wrong_weight(network: DeployableNet) -> None:

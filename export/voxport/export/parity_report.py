@@ -166,25 +166,32 @@ def _embedding_facts(found: Agreement, bound: float) -> list[tuple[str, str]]:
 
 
 def plot(report: ParityReport) -> Figure:
-    """Every comparison: max |Δscore| against the utterance's length."""
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axis = figure.subplots()
+    """Every comparison: max |Δscore| against the utterance's length, and against the rows of its batch."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    by_length, by_batch = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     smallest = report.tolerance.score * 1e-4  # stands in for an exact 0 on the logarithmic axis
     for name, (colour, marker) in _GROUPS.items():
-        rows = [row for case in report.cases if _group(case) == name for row in case.rows]
-        rows = [row for row in rows if math.isfinite(row.max_abs_score)]
-        if rows:
-            values = [max(row.max_abs_score, smallest) for row in rows]
-            axis.scatter([row.frames for row in rows], values, s=18, c=colour, marker=marker, label=name, alpha=0.7)
-    axis.axhline(report.tolerance.score, color="tab:red", label="tolerance")
-    if report.other is None:
-        noise = max(report.score_noise, smallest)
-        axis.axhline(noise, color="0.5", linestyle=":", label="eager float32 against float64")
-    verdict = "passed" if report.passed else "FAILED"
-    axis.set(title=f"Parity {verdict}: {Path(report.model).name}", xlabel="frames", ylabel="max |Δscore|")
-    axis.set(xscale="log", yscale="log")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        pairs = [(case, row) for case in report.cases if _group(case) == name for row in case.rows]
+        pairs = [(case, row) for case, row in pairs if math.isfinite(row.max_abs_score)]
+        values = [max(row.max_abs_score, smallest) for _, row in pairs]
+        style: dict[str, Any] = {"s": 18, "c": colour, "marker": marker, "label": name, "alpha": 0.7}
+        if pairs:
+            by_length.scatter([row.frames for _, row in pairs], values, **style)
+            by_batch.scatter([case.batch for case, _ in pairs], values, **style)
+    for axis in (by_length, by_batch):
+        axis.axhline(report.tolerance.score, color="tab:red", label="tolerance")
+        if report.other is None:
+            noise = max(report.score_noise, smallest)
+            axis.axhline(noise, color="0.5", linestyle=":", label="eager float32 against float64")
+        axis.set(xscale="log", yscale="log")
+        axis.grid(alpha=0.3)
+    sizes = sorted({case.batch for case in report.cases})
+    by_batch.set_xticks(sizes, [str(size) for size in sizes])
+    by_batch.set_xticks([], minor=True)
+    by_length.set(xlabel="frames", ylabel="max |Δscore|")
+    by_batch.set(xlabel="utterances in the batch")
+    by_batch.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.suptitle(f"Parity {'passed' if report.passed else 'FAILED'}: {Path(report.model).name}")
     return figure
 
 
