@@ -1,5 +1,6 @@
 """`voxport export …` as a user types it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,12 @@ from click.testing import CliRunner, Result
 
 from tests.export.conftest import Exported
 from tests.export.test_artefact import one_weight, tampered
+from tests.export.test_bisection import spoil
+from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
+from tests.train.corpora import write_homework
 from voxport.cli.root import cli
-from voxport.export import artefact
+from voxport.export import artefact, proven
+from voxport.export.parity_report import ParityReport
 
 LENGTHS = ("--min-frames", "5", "--max-frames", "150")
 
@@ -56,6 +61,75 @@ def test_failing_export_exits_with_1(exported: Exported, tmp_path: Path, capture
     assert "parity failed" in result.stderr
     assert "Traceback" not in result.output
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_failing_export_names_the_part(exported: Exported, tmp_path: Path, captured: onnx.ModelProto) -> None:
+    spoil(captured, "layers.0.attention.out.weight")
+    result = run("onnx", exported.checkpoint_path, "-o", tmp_path / "model.onnx", *LENGTHS)
+    assert result.exit_code == 1
+    assert "the first part to leave is layers.0.attention.out: off by" in result.stderr
+    assert "## Part by part" in (tmp_path / "model.parity.md").read_text("utf-8")
+
+
+@pytest.mark.usefixtures("captured")
+def test_accuracy_lost_to_rounding_names_the_parts_furthest_off(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parity passes, so that no part is at fault; what lost the answers is named all the same."""
+    corpus = write_homework(tmp_path / "corpus")
+
+    def lost(report: ParityReport, *_: object) -> ParityReport:
+        return dataclasses.replace(report, passed=False, failures=("accuracy on a set: drop 3 points",))
+
+    monkeypatch.setattr(proven, "judged", lost)
+    output = tmp_path / "half.onnx"
+    arguments = ("--precision", "fp16", "--accuracy-data", corpus)
+    result = run("onnx", exported.checkpoint_path, "-o", output, *LENGTHS, *arguments)
+    assert result.exit_code == 1
+    assert "drop 3 points; no part is further off than rounding explains; furthest off are " in result.stderr
+    assert result.stderr.count(" of its size)") == 3
+
+
+@pytest.mark.parametrize("target", ["onnx", "torchscript", "sherpa"])
+@pytest.mark.parametrize("more", [("--force",), ("--force", "--dry-run"), ()])
+def test_the_checkpoint_is_never_the_output(tmp_path: Path, target: str, more: tuple[str, ...]) -> None:
+    path = write_checkpoint(tmp_path / "model.pt", make_checkpoint(OPTIONS, "nemo_mel40"))
+    content = path.read_bytes()
+    for source in (path, tmp_path):  # the file, and its run's folder
+        result = run(target, source, "-o", path, *more)
+        assert result.exit_code == 1
+        assert "model.pt: is the checkpoint itself, and would be lost" in result.stderr
+    assert path.read_bytes() == content
+    assert [each.name for each in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("target", ["onnx", "torchscript", "sherpa"])
+@pytest.mark.parametrize("more", [("--dry-run",), ()])
+def test_what_is_no_plan_is_not_called_one(tmp_path: Path, target: str, more: tuple[str, ...]) -> None:
+    path = write_checkpoint(tmp_path / "model.pt", make_checkpoint(OPTIONS, "nemo_mel40"))
+    result = run(target, path, "-o", tmp_path / "model.engine", *more)
+    assert result.exit_code == 1
+    assert "model.engine: by its name it would be taken for a TensorRT plan" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("onnx", "-o", "x.onnx"), ("pt2", "-o", "x.pt2"), ("tensorrt", "-o", "x.plan"), ("check", "model.onnx")],
+)
+def test_a_labelled_set_that_is_not_there_is_told_before_anything_is_built(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("something was built or run")
+
+    for name in ("artefact.capture", "torch_artefact.subject_of", "artefact.open_artefact", "to_plan.require_machine"):
+        monkeypatch.setattr(f"voxport.export.{name}", reached)
+    monkeypatch.chdir(tmp_path)
+    command, *rest = arguments
+    result = run(command, exported.checkpoint_path, *rest, "--accuracy-data", "held-out")
+    assert result.exit_code == 1, result.output
+    assert "held-out: no such directory or manifest; give a labelled set with --accuracy-data" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_check(exported: Exported, tmp_path: Path) -> None:

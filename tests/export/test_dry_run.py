@@ -82,6 +82,17 @@ def test_the_preview_is_what_the_export_did(exported: Exported) -> None:
     assert (found.exists, found.replaced) == (True, False)
 
 
+def test_int8_tells_its_calibration_and_refuses_to_do_without(checkpoint: Path) -> None:
+    asked = ("onnx", checkpoint, "-o", "x.onnx", "--precision", "int8", "--dry-run")
+    assert "made-up voices, because the checkpoint does not say what it was trained on" in run(*asked).stdout
+    given = run(*asked, "--calibration", checkpoint.parent, "--calibration-count", "5")
+    assert f"calibrated on at most 5 utterances of {checkpoint.parent}" in given.stdout
+    for more in (("--quantize", "static"), ("--calibration", "nowhere")):
+        result = run(*asked, *more)
+        assert result.exit_code == 1
+        assert "no utterance to calibrate with (" in result.stderr
+
+
 def test_sherpa_tensors_are_those_of_its_graph(checkpoint: Path) -> None:
     document = json.loads(run("sherpa", checkpoint, "-o", "x.onnx", "--dry-run", "--json").stdout)
     assert document["opset"] == 18

@@ -96,7 +96,8 @@ def test_a_broken_quantisation_is_refused_by_name(
         (("--precision", "fp16", "--keep-float", "2"), "--keep-float: of --precision int8 alone"),
         (("--precision", "int8", "--keep-float", "some"), "'some' is neither a number of layers nor auto"),
         (("--precision", "int8", "--calibration-method", "entropy"), "chooses ranges for --quantize static"),
-        (("--accuracy-limit", "5"), "give --accuracy-data"),
+        (("--accuracy-limit", "5"), "--accuracy-limit: about a labelled set, and there is none; give --accuracy-data"),
+        (("--max-drop", "1"), "--max-drop: about a labelled set"),
     ],
 )
 def test_options_that_do_nothing_are_refused(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:

@@ -179,3 +179,6 @@ def test_command(exported: Exported, script: Path, tmp_path: Path) -> None:
     code, _, error = run(exported.model, script, "--accuracy-data", tmp_path)
     assert code == 2
     assert "--accuracy-data needs the checkpoint" in error
+    code, _, error = run(exported.model, script, "--real", 3)
+    assert code == 2
+    assert "--real needs the checkpoint" in error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from voxport.cli.common import example, json_option, needs, show_table
-from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.export_options import emit_report, gate_options, given_options, is_shown, show_report
 
 if TYPE_CHECKING:
     from voxport.export.accuracy import AccuracyOptions
@@ -98,7 +98,12 @@ def _compare(
     if is_checkpoint(other):
         return check_checkpoint(model, other, real, real.progress, accuracy, bisect)
     if bisect:
-        raise click.UsageError("--bisect needs the checkpoint: give it as A or B")
+        raise click.UsageError(
+            "--bisect needs the checkpoint as A or B; search each of the two against it: "
+            f"voxport export check {model} RUN/model.pt --bisect"
+        )
     if accuracy is not None:
         raise click.UsageError("--accuracy-data needs the checkpoint: give it as A or B")
+    if given_options(("real",)) and real.count:
+        raise click.UsageError("--real needs the checkpoint, which knows its data: give it as A or B")
     return check_pair(model, other, real.progress)

@@ -6,21 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
-from click.core import ParameterSource
 
 from voxport.cli.common import needs
-from voxport.cli.export_options import is_shown
+from voxport.cli.export_options import given_options, is_shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NAMES = {
-    "scheme": "--quantize",
-    "calibration": "--calibration",
-    "calibration_count": "--calibration-count",
-    "calibration_method": "--calibration-method",
-    "keep_float": "--keep-float",
-    "sensitivity_budget": "--sensitivity-budget",
-}
+_NAMES = ("scheme", "calibration", "calibration_count", "calibration_method", "keep_float", "sensitivity_budget")
 
 
 def _layer_count(_: click.Context, __: click.Parameter, value: str) -> int | str:
@@ -85,7 +77,7 @@ def _as_one(command: F) -> F:
         if choices["precision"] != "int8":
             _refuse_without_int8()
             return command(quantize=None, **choices)
-        if chosen["scheme"] == "dynamic" and _given("calibration_method"):
+        if chosen["scheme"] == "dynamic" and given_options(("calibration_method",)):
             raise click.UsageError("--calibration-method chooses ranges for --quantize static")
         from voxport.export.quantization import QuantizeOptions
 
@@ -105,10 +97,5 @@ def _as_one(command: F) -> F:
 
 
 def _refuse_without_int8() -> None:
-    given = [option for name, option in _NAMES.items() if _given(name)]
-    if given:
+    if given := given_options(_NAMES):
         raise click.UsageError(f"{', '.join(given)}: of --precision int8 alone")
-
-
-def _given(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE

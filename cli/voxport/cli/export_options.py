@@ -2,11 +2,12 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from voxport.cli.common import emit_json, needs, show_table
 
@@ -76,11 +77,18 @@ def _with_accuracy(command: F) -> F:
 
             shown = is_shown(choices["progress"])
             accuracy = AccuracyOptions(accuracy_data, max_drop, accuracy_limit, choices["cache"], shown)
-        elif accuracy_limit is not None:
-            raise click.UsageError("--accuracy-limit says how much of a labelled set to take; give --accuracy-data")
+        elif given := given_options(("max_drop", "accuracy_limit")):
+            raise click.UsageError(f"{', '.join(given)}: about a labelled set, and there is none; give --accuracy-data")
         return command(accuracy=accuracy, **choices)
 
     return cast(F, wrapper)
+
+
+def given_options(names: Collection[str]) -> list[str]:
+    """Those of the running command's parameters `names` that the user gave, as they are typed: `--max-drop`."""
+    ctx = click.get_current_context()
+    chosen = [each for each in ctx.command.params if each.name in names]
+    return [each.opts[0] for each in chosen if ctx.get_parameter_source(str(each.name)) is ParameterSource.COMMANDLINE]
 
 
 def is_shown(progress: bool | None) -> bool:

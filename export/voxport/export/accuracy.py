@@ -52,6 +52,11 @@ class AccuracyOptions:
         if self.limit is not None and self.limit < 1:
             raise ExportError(f"accuracy_limit is {self.limit}; give at least 1 utterance")
 
+    def check(self) -> None:
+        """Raise ExportError where there is no such set; asked before a build, which may take minutes."""
+        if not self.data.exists():
+            raise ExportError(f"{self.data}: no such directory or manifest; give a labelled set with --accuracy-data")
+
 
 @dataclass(frozen=True)
 class SpeakerLoss:
@@ -179,7 +184,8 @@ def accuracy_gate(backend: Backend, checkpoint: Checkpoint, options: AccuracyOpt
         VoxportError: the artefact could not be run.
     """
     contract = backend.contract
-    corpus = open_corpus(options.data, CorpusOptions(checkpoint.frontend, cache=options.cache, progress=False))
+    opening = CorpusOptions(checkpoint.frontend, cache=options.cache, progress=options.progress)
+    corpus = open_corpus(options.data, opening)
     limits = LengthLimits(contract.min_frames, contract.max_frames)
     chosen = _choose(corpus, checkpoint, limits, options)
     known = {label: i for i, label in enumerate(checkpoint.labels)}

@@ -23,11 +23,11 @@ from voxport.export.opened import open_artefact
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
 from voxport.export.preview import Kind, Preview, preview
-from voxport.export.proven import Target, prove_and_name
-from voxport.export.quantization import QuantizationReport, QuantizeOptions, quantize_graph
+from voxport.export.proven import Target, begin, prove_and_name
+from voxport.export.quantization import QuantizationReport, QuantizeOptions, calibration_source, quantize_graph
 from voxport.export.real import RealOptions
 from voxport.export.scored import scored
-from voxport.export.staging import check_output
+from voxport.export.staging import refuse_plan_name
 from voxport.export.status import status
 from voxport.export.to_onnx import GraphInput, check_opset, to_onnx
 from voxport.runtime.contract import METADATA_KEY, OUTPUTS, InputKind, Output, Precision
@@ -71,8 +71,8 @@ def export_onnx(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or ExportOptions(), Path(output)
-    check_output(output, options.force)
-    source = named(checkpoint_path)
+    refuse_plan_name(output)
+    source = begin(checkpoint_path, output, options)
     built = build_graph(source.checkpoint, options, str(output))
     target = Target(
         write=lambda path, contract: write_onnx(path, built.graph, {METADATA_KEY: contract.to_json()}),
@@ -80,6 +80,7 @@ def export_onnx(
         accept=accept_onnx,
         quantization=built.quantization,
         outputs=options.outputs,
+        search=lambda path, evidence, report: bisect_onnx(path, evidence, report.cases),
     )
     return prove_and_name(source, output, target, options.input_kind, options.precision, options)
 
@@ -88,15 +89,17 @@ def preview_onnx(
     checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: ExportOptions | None = None
 ) -> Preview:
     """What `export_onnx` would build, without building it; raises as it does where the checkpoint is at fault."""
-    options = options or ExportOptions()
+    options, source = options or ExportOptions(), named(checkpoint_path)
+    refuse_plan_name(Path(output))
     notes = []
     if options.precision == "fp16":
         notes.append("inputs, outputs, norms, softmax and pooling stay in float32")
     if options.precision == "int8":
         chosen = options.quantize or QuantizeOptions()
         notes.append(f"{chosen.scheme} int8, layers kept in float: {chosen.keep_float}")
+        notes.append(f"calibrated on {calibration_source(source.checkpoint, chosen)}")
     kind = Kind("ONNX", options.input_kind, options.outputs, options.precision, options.opset, notes=tuple(notes))
-    return preview(named(checkpoint_path), Path(output), kind, options)
+    return preview(source, Path(output), kind, options)
 
 
 class Built(NamedTuple):
@@ -149,7 +152,10 @@ def check(
         ContractError: the file is missing or damaged, has no contract, or its graph is not what the contract promises.
         BackendError: what is needed to run it is not there.
         CheckpointError: the checkpoint cannot be read.
+        ExportError: there is no such labelled set.
     """
+    if accuracy is not None:
+        accuracy.check()
     model = open_artefact(model_path)
     contract = model.contract
     limits = LengthLimits(contract.min_frames, contract.max_frames)

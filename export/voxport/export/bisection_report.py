@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+_BLAMED = 3
 COLUMNS = ("part", "size", "max abs Δ", "noise", "bound", "growth", "", "worst on")
 
 
@@ -42,6 +43,15 @@ class Bisection:
     rebuilt: tuple[float, float]
     inputs: tuple[str, ...]
     unmatched: tuple[str, ...]
+
+    @property
+    def blame(self) -> str:
+        """The verdict in words, and where no part is at fault, those that are furthest off."""
+        if self.first is not None or not self.parts:
+            return self.verdict
+        worst = sorted(self.parts, key=lambda each: -each.difference)[:_BLAMED]
+        named = ", ".join(f"{each.name} ({each.difference:.2g} of its size)" for each in worst)
+        return f"{self.verdict}; furthest off are {named}"
 
 
 def bisection_section(found: Bisection | None) -> list[str]:

@@ -11,7 +11,7 @@ from voxport.export.deployable import deployable_net
 from voxport.export.gate import GateOptions, Named
 from voxport.export.parity_grid import grid_cases, synthetic_utterances
 from voxport.export.proven import report_stem
-from voxport.export.staging import refuse_output
+from voxport.export.staging import refuse_output, refuse_source
 from voxport.runtime.contract import OUTPUTS, InputKind, Output, Precision
 from voxport.runtime.frontend import min_samples
 from voxport.runtime.onnx_file import TensorSpec
@@ -80,9 +80,11 @@ def preview(source: Named, output: Path, kind: Kind, options: GateOptions) -> Pr
     """What an export of `source` to `output` would build and check.
 
     Raises:
-        ExportError: the checkpoint cannot be exported, or `output` names a folder where a file is to be written.
+        ExportError: the checkpoint cannot be exported, or `output` is that file, or a folder where a file
+            is to be written.
         CheckpointError: the weights do not fit the recipe.
     """
+    refuse_source(output, Path(source.path))
     refuse_output(output, kind.folder)
     checkpoint, limits = source.checkpoint, options.limits
     frontend, rate = checkpoint.frontend, checkpoint.frontend.sample_rate

@@ -5,21 +5,27 @@ to its name only when it has passed everything. On any failure, an interruption 
 under that name before still stands.
 """
 
+import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from voxport.export.bisection_report import Bisection
 from voxport.export.errors import ParityError
 from voxport.export.files import cannot_write
-from voxport.export.gate import Evidence, GateOptions, Named, gather, prove
+from voxport.export.gate import Evidence, GateOptions, Named, gather, named, prove
 from voxport.export.judgement import judged
 from voxport.export.parity_report import ParityReport, write_report
 from voxport.export.quantization import QuantizationReport
 from voxport.export.scored import scored
-from voxport.export.staging import Staging, check_output
+from voxport.export.staging import Staging, check_output, refuse_source
+from voxport.export.status import status
 from voxport.runtime.backend import Backend
 from voxport.runtime.contract import OUTPUTS, Array, Contract, Golden, InputKind, Output, Precision
+
+Search = Callable[[Path, Evidence, ParityReport], Bisection]
 
 
 @runtime_checkable
@@ -47,7 +53,8 @@ class Target:
     whoever uses it; it raises a VoxportError. `beside` are the suffixes of files that belong to it and
     move with it: ".json" for model.plan.json beside model.plan. `folder` says that it is a folder.
     `evidence` may change what the gate asks, where a target cannot take all of it (padding, say).
-    `quantization` is what int8 costs each layer, for the report.
+    `quantization` is what int8 costs each layer, for the report. `search` compares an artefact that does not
+    pass part by part.
     """
 
     write: Callable[[Path, Contract], None]
@@ -58,6 +65,7 @@ class Target:
     evidence: Callable[[Evidence], Evidence] = _as_it_is
     outputs: tuple[Output, ...] = OUTPUTS
     quantization: QuantizationReport | None = None
+    search: Search | None = None
 
 
 def prove_and_name(
@@ -79,9 +87,13 @@ def prove_and_name(
         with Staging(output, target.beside, target.folder) as staging:
             target.write(staging.artefact, contract)
             report = _gate(target, staging.artefact, evidence, output, options)
+            if not report.passed and target.search is not None:
+                with status("Searching for the part at fault", options.progress):
+                    report = _searched(report, target.search, staging.artefact, evidence)
             write_report(report, report_stem(output))
             if not report.passed:
-                raise ParityError(_refusal(report, output, staging.keep_failed() if options.keep_failed else None))
+                kept = staging.keep_failed() if options.keep_failed else None
+                raise ParityError(_refusal(report, output, kept), report)
             staging.clear()
             target.write(staging.artefact, contract.replace(parity=report.summary()))
             target.accept(staging.artefact)
@@ -89,6 +101,20 @@ def prove_and_name(
     except OSError as problem:
         raise cannot_write(output, problem) from problem
     return report
+
+
+def begin(checkpoint_path: str | os.PathLike[str], output: Path, options: GateOptions) -> Named:
+    """The checkpoint of an export to the file `output`; what building cannot mend is refused before it.
+
+    Raises:
+        ExportError: `output` exists, cannot be written, or is the checkpoint; there is no such labelled set.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    refuse_source(output, Path(checkpoint_path))
+    check_output(output, options.force)
+    if options.accuracy is not None:
+        options.accuracy.check()
+    return named(checkpoint_path)
 
 
 def _gate(target: Target, artefact: Path, evidence: Evidence, output: Path, options: GateOptions) -> ParityReport:
@@ -100,6 +126,14 @@ def _gate(target: Target, artefact: Path, evidence: Evidence, output: Path, opti
     finally:
         if isinstance(backend, Closable):  # the device's memory, before the finished artefact is loaded again
             backend.close()
+
+
+def _searched(report: ParityReport, search: Search, artefact: Path, evidence: Evidence) -> ParityReport:
+    """`report` with the comparison part by part."""
+    try:
+        return dataclasses.replace(report, bisection=search(artefact, evidence, report))
+    except Exception:  # a wrong graph may fail anywhere in it, and why it does not pass is told already
+        return report
 
 
 def report_stem(output: Path) -> Path:
@@ -139,5 +173,7 @@ def _refusal(report: ParityReport, output: Path, kept: Path | None) -> str:
     if kept is None:
         end = "nothing was written; --keep-failed keeps the file for inspection"
     more = f" (and {len(report.failures) - 1} more)" if len(report.failures) > 1 else ""
+    if report.bisection is not None:
+        more += f"; {report.bisection.blame}"
     page = report_stem(output).with_name(f"{report_stem(output).name}.md")
     return f"{output}: parity failed: {report.failures[0]}{more}; see {page}; {end}"

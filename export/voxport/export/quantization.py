@@ -130,6 +130,22 @@ def quantize_graph(
     )
 
 
+def calibration_source(checkpoint: Checkpoint, options: QuantizeOptions) -> str:
+    """From where the calibration's utterances would be taken, for a person; nothing is opened.
+
+    Raises:
+        ExportError: the static scheme, and there is no such corpus.
+    """
+    data = options.data or (None if checkpoint.data is None else Path(checkpoint.data))
+    if data is not None and data.exists():
+        part = "" if options.data is not None else ", training part"
+        return f"at most {options.count} utterances of {data}{part}"
+    why = f"{data} is not there" if data is not None else "the checkpoint does not say what it was trained on"
+    if options.scheme == "static" or options.data is not None:
+        raise ExportError(f"no utterance to calibrate with ({why}); give recordings with --calibration")
+    return f"made-up voices, because {why}"
+
+
 def _ranges(
     graph: ModelProto,
     products: Sequence[MatrixProduct],

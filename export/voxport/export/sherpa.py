@@ -12,11 +12,11 @@ from voxport.export.onnx_tidy import check_graph, write_onnx
 from voxport.export.parity_grid import Case
 from voxport.export.parity_report import ParityReport
 from voxport.export.preview import Kind, Preview, preview
-from voxport.export.proven import Target, prove_and_name
+from voxport.export.proven import Target, begin, prove_and_name
 from voxport.export.sherpa_check import check_sherpa
 from voxport.export.sherpa_format import framework_of, sherpa_metadata
 from voxport.export.sherpa_model import OPSET, SherpaModel, capture_sherpa, sherpa_tensors
-from voxport.export.staging import check_output
+from voxport.export.staging import refuse_plan_name
 from voxport.export.status import status
 from voxport.runtime.contract import METADATA_KEY
 
@@ -42,8 +42,8 @@ def export_sherpa(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or SherpaOptions(), Path(output)
-    check_output(output, options.force)
-    source = named(checkpoint_path)
+    refuse_plan_name(output)
+    source = begin(checkpoint_path, output, options)
     checkpoint = source.checkpoint
     network = deployable_net(checkpoint, mask_in_keys=True).float()  # sherpa-onnx is for CPUs first
     comment = f"written by voxport export sherpa; recipe {checkpoint.recipe.name}, {len(checkpoint.labels)} speakers"
@@ -65,6 +65,7 @@ def preview_sherpa(
 ) -> Preview:
     """What `export_sherpa` would build, without building it; raises as it does where the checkpoint is at fault."""
     options, source = options or SherpaOptions(), named(checkpoint_path)
+    refuse_plan_name(Path(output))
     frontend, speakers = source.checkpoint.frontend, len(source.checkpoint.labels)
     framework = framework_of(frontend)
     width = deployable_net(source.checkpoint).class_weight_ES.shape[0]

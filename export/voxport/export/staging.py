@@ -4,6 +4,7 @@ Inside it the artefact has its final name already: loaders that go by suffixes, 
 files that refer to each other, see what users will see.
 """
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 
 from voxport.export.errors import ExportError
 from voxport.export.files import cannot_write, part_of
+from voxport.runtime.file_kind import PLAN_SUFFIXES
 from voxport.runtime.replacing import replace_file
 
 
@@ -34,6 +36,23 @@ def refuse_output(output: Path, folder: bool = False) -> None:
         raise ExportError(f"{output}: is a folder; name a file in it, such as {output / 'model.onnx'}")
     if os.path.lexists(output) and folder and not output.is_dir():
         raise ExportError(f"{output}: is a file, and a folder is to be written; give another name")
+
+
+def refuse_source(output: Path, source: Path) -> None:
+    """Raise ExportError where `output` is what is exported, a checkpoint's file or its run's folder."""
+    for each in (source, source / "model.pt"):
+        with contextlib.suppress(OSError):  # one of the two is not there
+            if os.path.samefile(output, each):
+                raise ExportError(f"{output}: is the checkpoint itself, and would be lost; give another name with -o")
+
+
+def refuse_plan_name(output: Path) -> None:
+    """Raise ExportError for an artefact that is no TensorRT plan and is called one: it would be loaded as one."""
+    if output.suffix.lower() in PLAN_SUFFIXES:
+        raise ExportError(
+            f"{output}: by its name it would be taken for a TensorRT plan, which voxport export tensorrt writes; "
+            "give another name"
+        )
 
 
 class Staging:

@@ -16,8 +16,8 @@ from voxport.export.gate import GateOptions, named
 from voxport.export.parity_grid import LengthLimits
 from voxport.export.parity_report import ParityReport
 from voxport.export.preview import Kind, Preview, preview
-from voxport.export.proven import Target, prove_and_name
-from voxport.export.staging import check_output
+from voxport.export.proven import Target, begin, prove_and_name
+from voxport.export.staging import refuse_plan_name
 from voxport.export.status import status
 from voxport.export.to_torch import Subject, program_members, to_program, to_torchscript
 from voxport.export.torch_archive import Members, write_archive
@@ -144,6 +144,7 @@ def preview_pt2(
 
 
 def _check_torchscript_name(output: Path) -> None:
+    refuse_plan_name(output)
     if output.suffix.lower() in (".pt2", ".onnx"):
         raise ExportError(
             f"{output}: a TorchScript file, called {output.suffix}, would mislead; "
@@ -213,8 +214,7 @@ def subject_of(
 def _export(
     checkpoint_path: str | os.PathLike[str], output: Path, build: Build, options: TorchExportOptions | Pt2Options
 ) -> ParityReport:
-    check_output(output, options.force)
-    source = named(checkpoint_path)
+    source = begin(checkpoint_path, output, options)
     members, facts = build(subject_of(source.checkpoint, options.input_kind, options.limits, options.outputs))
     run_on = TorchOptions("cuda" if facts.get("device") == "cuda" else "cpu")
     target = Target(
