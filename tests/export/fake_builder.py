@@ -296,7 +296,7 @@ class Engine(fake_tensorrt.Engine):
         self.kind = next(name for name in self.shapes if name in ("features", "waveform"))
         shapes = [profile[self.kind] for profile in self.facts["profiles"]]
         self.profiles = [(tuple(low), tuple(high)) for low, _, high in shapes]
-        self.classes = np.zeros((self.shapes["embedding"][1], self.shapes["scores"][1]), "u1")
+        self.outputs = [value.name for value in self.model.graph.output]
         self.changes = {}
         self.num_io_tensors = len(self.shapes)
         self.num_optimization_profiles = len(self.profiles)
@@ -324,9 +324,8 @@ class Context(fake_tensorrt.Context):
         source = self._at(self.engine.kind, "<f4", self.shapes[self.engine.kind])
         lengths = self._at("lengths", "<i8" if self.trt.major >= 10 else "<i4", self.shapes["lengths"])
         feed = {self.engine.kind: source, "lengths": lengths.astype(np.int64)}
-        for name, answer in zip(
-            ("scores", "embedding"), self.engine.session.run(["scores", "embedding"], feed), strict=True
-        ):
+        names = self.engine.outputs
+        for name, answer in zip(names, self.engine.session.run(names, feed), strict=True):
             self._at(name, "<f4", answer.shape)[:] = answer
 
 

@@ -1,8 +1,11 @@
 """`export tensorrt` against fakes of TensorRT and CUDA, whose engines ask ONNX Runtime and fail on demand."""
 
+import dataclasses
+import errno
 import hashlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +20,15 @@ from tests.runtime.fake_cuda import FakeCuda
 from voxport.export import proven, to_plan
 from voxport.export.errors import ExportError, ParityError
 from voxport.export.gate import Evidence, Named, gather
+from voxport.export.onnx_tidy import keep_outputs, write_onnx
 from voxport.export.plan_profiles import BatchRange
 from voxport.export.quantize import quantize
 from voxport.export.to_plan import PlanExport, PlanExportOptions, dry_run, export_tensorrt
 from voxport.runtime import cuda_memory, plan_engine
+from voxport.runtime.contract import METADATA_KEY, Array
+from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import BackendError
+from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.plan_file import read_sidecar, sidecar_path
 from voxport.runtime.plan_model import PlanModel, PlanOptions
 
@@ -287,6 +294,34 @@ def test_a_given_onnx_file_decides_input_precision_and_lengths(world: World, exp
     )
     assert given.settings == made.settings
     assert given.key == made.key
+
+
+def test_a_given_onnx_file_decides_the_outputs(world: World, exported: Exported, tmp_path: Path) -> None:
+    contract, graph = read_contract(exported.model), onnx.load(exported.model)
+    del graph.metadata_props[:]
+    embedding = OnnxModel.load(exported.model).run(contract.golden.input.values[None], [31]).embedding[0]
+    golden = dataclasses.replace(contract.golden, embedding=Array.of(embedding))
+    voices = contract.replace(outputs=("embedding",), golden=golden)
+    path = tmp_path / "voices.onnx"
+    write_onnx(path, keep_outputs(graph, ("embedding",)), {METADATA_KEY: voices.to_json()})
+    assert world.export(onnx=path).parity.passed
+    with PlanModel.load(world.plan) as plan:
+        assert plan.contract.outputs == ("embedding",)
+
+
+@pytest.mark.usefixtures("ungated")
+@pytest.mark.parametrize(("option", "name"), [("timings", "--timing-cache"), ("engines", "--engine-cache")])
+def test_a_cache_that_cannot_be_written_is_told_before_the_build(
+    world: World, monkeypatch: pytest.MonkeyPatch, option: str, name: str
+) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ExportError, match=rf"new: cannot be written \(Read-only file system\); .* with {name}"):
+        world.export(**{option: world.folder / "new" / "file" if option == "timings" else world.folder / "new"})
+    assert world.trt.builds == 0
+    assert not (world.folder / "new").exists()
 
 
 # --- timings ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.export_options import gate_options, is_shown, show_report
+from voxport.cli.export_options import gate_options, given_options, is_shown, show_report
 
 if TYPE_CHECKING:
     from voxport.export.to_plan import PlanDryRun, PlanExport
@@ -32,13 +32,9 @@ def three_numbers(ctx: click.Context, param: click.Parameter, value: str | None)
 
 def _not_beside_onnx() -> None:
     """Refuse options that the given ONNX file's contract has decided already."""
-    ctx = click.get_current_context()
-    given = [
-        name for name in _FROM_CONTRACT if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    if ctx.params.get("onnx") is not None and given:
-        names = [option.opts[0] for option in ctx.command.params if option.name in given]
-        raise click.UsageError(f"--onnx: the file says that already; leave out {', '.join(names)}")
+    given = given_options(_FROM_CONTRACT)
+    if click.get_current_context().params.get("onnx") is not None and given:
+        raise click.UsageError(f"--onnx: the file says that already; leave out {', '.join(given)}")
 
 
 @click.command(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from voxport.export.errors import ExportError
@@ -29,6 +30,18 @@ def write_atomic(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # its folder may be a file
             part.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raise ExportError where no file can be written in `folder`, or it cannot be made; `option` names another."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as problem:
+        raise ExportError(
+            f"{folder}: cannot be written ({problem.strerror or problem}); choose another place with {option}"
+        ) from problem
 
 
 def cannot_write(path: Path, problem: OSError) -> ExportError:

@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 from voxport.export.artefact import ExportOptions, onnx_graph
 from voxport.export.engine_cache import find_engine, store_engine
 from voxport.export.errors import ExportError
+from voxport.export.files import check_folder
 from voxport.export.gate import Named, named
 from voxport.export.onnx_tidy import to_bytes
 from voxport.export.parity_report import ParityReport
@@ -27,7 +28,7 @@ from voxport.export.proven import Target, prove_and_name
 from voxport.export.quantize import scheme_of
 from voxport.export.staging import check_output
 from voxport.export.status import status
-from voxport.runtime.contract import Contract, Precision
+from voxport.runtime.contract import Contract, Output, Precision
 from voxport.runtime.contract_io import read_contract
 from voxport.runtime.file_kind import PLAN_SUFFIXES
 from voxport.runtime.onnx_file import TensorSpec
@@ -44,7 +45,7 @@ class PlanExportOptions(ExportOptions):
 
     `batch` and `buckets` (frames) make the profiles. `timings` is the file of TensorRT's timing cache, `engines`
     the folder of plans that were proven before. `onnx` names an ONNX file of the same checkpoint to start from;
-    its contract then says input, precision and lengths.
+    its contract then says input, outputs, precision and lengths.
     """
 
     precision: Precision = "fp16"
@@ -125,7 +126,10 @@ def export_tensorrt(
     """
     chosen, output = options or PlanExportOptions(), Path(output)
     _check_plan_output(output, chosen.force)
+    if chosen.accuracy is not None:
+        chosen.accuracy.check()
     machine = require_machine()
+    _check_caches(chosen)
     job = _prepare(checkpoint_path, chosen, builds_typed_graphs())
     key = engine_key(job.graph, job.settings, machine)
     plan, note = _find(job, key)
@@ -137,8 +141,8 @@ def export_tensorrt(
     proof.check(job.settings.precision)
     facts = {**machine.facts(), **({VERSION_COMPATIBLE: "yes"} if chosen.version_compatible else {})}
     more = {**job.settings.facts(), "engine_key": key, "precision_proof": proof.facts()}
-    target = _target(plan, facts, more)
     gate = job.options
+    target = _target(plan, facts, more, gate.outputs)
     report = prove_and_name(job.source, output, target, gate.input_kind, gate.precision, gate)
     if chosen.engines is not None and not cached:
         store_engine(chosen.engines, key, plan, {**facts, **job.settings.facts()})
@@ -209,6 +213,7 @@ def _as_contracted(options: PlanExportOptions, contract: Contract) -> PlanExport
         precision=contract.precision,
         min_frames=contract.min_frames,
         max_frames=contract.max_frames,
+        outputs=contract.outputs,
     )
 
 
@@ -237,7 +242,7 @@ def _build(job: _Job) -> bytes:
         return build_plan(job.graph, job.settings, job.options.timings, monitor)
 
 
-def _target(plan: bytes, facts: dict[str, str], more: dict[str, object]) -> Target:
+def _target(plan: bytes, facts: dict[str, str], more: dict[str, object], outputs: tuple[Output, ...]) -> Target:
     trusted = PlanOptions(host_code=VERSION_COMPATIBLE in facts)  # the code in it was written a minute ago, here
 
     def write(path: Path, contract: Contract) -> None:
@@ -247,7 +252,18 @@ def _target(plan: bytes, facts: dict[str, str], more: dict[str, object]) -> Targ
     def accept(path: Path) -> None:
         PlanModel.load(path, trusted, verify=True).close()
 
-    return Target(write, lambda path: PlanModel.load(path, trusted, verify=False), accept, beside=(".json",))
+    def load(path: Path) -> PlanModel:
+        return PlanModel.load(path, trusted, verify=False)
+
+    return Target(write, load, accept, beside=(".json",), outputs=outputs)
+
+
+def _check_caches(options: PlanExportOptions) -> None:
+    """Raise ExportError where a cache cannot be written: told after the build, that would cost minutes."""
+    if options.timings is not None:
+        check_folder(options.timings.parent, "--timing-cache")
+    if options.engines is not None:
+        check_folder(options.engines, "--engine-cache")
 
 
 def _check_plan_output(output: Path, force: bool, dry: bool = False) -> None:
