@@ -2,11 +2,13 @@
 
 import ast
 import base64
+import dataclasses
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -20,9 +22,10 @@ from tests.export.tiny import LABELS
 from voxport.cli.root import cli
 from voxport.export.artefact import ExportOptions
 from voxport.export.errors import ExportError, ParityError
+from voxport.export.onnx_tidy import keep_outputs, write_onnx
 from voxport.export.to_triton import export_triton
 from voxport.export.triton_config import TritonOptions
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import METADATA_KEY, Array, Contract
 from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError
 from voxport.runtime.plan_file import write_sidecar
@@ -186,8 +189,38 @@ def test_a_checkpoint_is_exported_and_proven_first(
     found = export_triton(exported.checkpoint_path, tmp_path, NAME, graph)
     folder = tmp_path / "speakers"
     assert (folder / "1" / "model.onnx").read_bytes() == exported.model.read_bytes()
-    assert json.loads((folder / "parity.json").read_text())["passed"] is True
+    report = json.loads((folder / "parity.json").read_text())
+    assert report["passed"] is True
+    assert report["model"] == str(folder / "1" / "model.onnx")  # not where it was proven
     assert found.precision == "fp32"
+    of_run = export_triton(exported.checkpoint_path.parent, tmp_path, TritonOptions("again"), graph)
+    assert of_run.files == found.files
+
+
+def test_a_report_of_another_artefact_is_not_taken_along(exported: Exported, tmp_path: Path) -> None:
+    """model.onnx and model.plan in one folder share the report's name; the last export has written it."""
+    path = plan_of(exported, tmp_path)
+    for suffix in ("json", "md"):
+        (tmp_path / f"model.parity.{suffix}").write_text('{"model": "model.onnx"}')
+    assert not any("parity" in name for name in export_triton(path, tmp_path / "models", NAME).files)
+    (tmp_path / "model.parity.json").write_text('{"model": "somewhere/model.plan"}')
+    files = export_triton(path, tmp_path / "models", NAME, ExportOptions(force=True)).files
+    assert {"parity.json", "parity.md"} <= set(files)
+
+
+def test_the_example_asks_for_what_the_model_has(exported: Exported, tmp_path: Path) -> None:
+    contract = read_contract(exported.model)
+    golden = dataclasses.replace(contract.golden, embedding=Array.of(np.zeros(contract.embedding_size)))
+    graph = onnx.load(exported.model)
+    del graph.metadata_props[:]
+    voices = contract.replace(outputs=("embedding",), golden=golden)
+    path = tmp_path / "voices.onnx"
+    write_onnx(path, keep_outputs(graph, ("embedding",)), {METADATA_KEY: voices.to_json()})
+    export_triton(path, tmp_path, NAME)
+    page = (tmp_path / "speakers" / "README.md").read_text(encoding="utf-8")
+    assert 'InferRequestedOutput("embedding")' in page
+    assert '"scores"' not in page
+    assert [each.name for each in parse(tmp_path / "speakers").output] == ["embedding"]
 
 
 # --- what is refused ----------------------------------------------------------------------------------
@@ -201,9 +234,12 @@ def test_a_checkpoint_whose_model_differs_leaves_no_folder(
     one_weight(graph)
     monkeypatch.setattr("voxport.export.artefact.capture", lambda *_: graph)
     limits = ExportOptions(min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames)
-    with pytest.raises(ParityError):
+    with pytest.raises(ParityError, match=r"speakers: parity failed: .*; see .*speakers\.parity\.md; no model was wri"):
         export_triton(exported.checkpoint_path, tmp_path, NAME, limits)
-    assert list(tmp_path.iterdir()) == []
+    names = sorted(each.name for each in tmp_path.iterdir())
+    assert names == [f"speakers.parity.{end}" for end in ("json", "md", "png")]
+    report = json.loads((tmp_path / "speakers.parity.json").read_text())
+    assert (report["passed"], report["model"]) == (False, str(tmp_path / "speakers" / "1" / "model.onnx"))
 
 
 def test_an_existing_model_is_replaced_only_with_force(exported: Exported, tmp_path: Path) -> None:
@@ -251,6 +287,10 @@ def test_files_that_cannot_be_served_are_refused(exported: Exported, tmp_path: P
         export_triton(tmp_path / "plain.onnx", tmp_path / "models", NAME)
     with pytest.raises(ContractError, match="cannot be read"):
         export_triton(tmp_path / "none.onnx", tmp_path / "models", NAME)
+    with ZipFile(tmp_path / "model.pt2", "w") as archive:
+        archive.writestr("archive/models/model.json", "{}")
+    with pytest.raises(ExportError, match=r"model\.pt2: Triton is given ONNX models and TensorRT plans here"):
+        export_triton(tmp_path / "model.pt2", tmp_path / "models", NAME)
 
 
 # --- the command --------------------------------------------------------------------------------------
@@ -271,6 +311,23 @@ def test_a_checkpoint_is_previewed_without_its_model(exported: Exported, tmp_pat
     assert not (tmp_path / "speakers").exists()
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--precision", "fp16"),
+        ("--input", "waveform"),
+        ("--max-frames", "9"),
+        ("--accuracy-data", "x"),
+        ("--real", "3"),
+    ],
+)
+def test_options_of_a_checkpoint_are_refused_for_a_model(exported: Exported, tmp_path: Path, option: Any) -> None:
+    result = run(exported.model, "-o", tmp_path, "--name", "speakers", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]}: for a checkpoint alone" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_writes_tells_and_previews(exported: Exported, tmp_path: Path) -> None:
     models = tmp_path / "models"
     shown = run(exported.model, "-o", models, "--name", "speakers", "--preferred", "4,8", "--dry-run")
@@ -280,6 +337,11 @@ def test_the_command_writes_tells_and_previews(exported: Exported, tmp_path: Pat
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout)["max_batch"] == 16
     assert (models / "speakers" / "config.pbtxt").read_text() == shown.stdout
+    there = run(exported.model, "-o", models, "--name", "speakers", "--dry-run")
+    assert "speakers exists, and would be refused without --force" in there.stderr
+    told = run(exported.model, "-o", models, "--name", "speakers", "--preferred", "4,8", "--dry-run", "--json")
+    assert json.loads(told.stdout)["config.pbtxt"] == shown.stdout
+    assert (json.loads(told.stdout)["exists"], json.loads(told.stdout)["replaced"]) == (True, False)
     again = run(exported.model, "-o", models, "--name", "speakers")
     assert again.exit_code == 1
     assert "exists; give another name" in again.stderr

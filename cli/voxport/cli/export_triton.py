@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.export_options import gate_options, is_shown
+from voxport.cli.export_options import gate_options, given_options, is_shown
 from voxport.cli.export_tensorrt import numbers
 
 if TYPE_CHECKING:
     from voxport.export.to_triton import TritonModel
 
 _SERVING = ("name", "max_batch", "preferred", "delay_us", "instances", "device", "threads")
+_OF_CHECKPOINTS = ("input_kind", "precision", "min_frames", "max_frames", "real", "cache", "accuracy_data")
 
 
 @click.command(
@@ -52,7 +53,7 @@ _SERVING = ("name", "max_batch", "preferred", "delay_us", "instances", "device",
 )
 @click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="For a checkpoint.")
 @click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="For a checkpoint.")
-@click.option("--dry-run", is_flag=True, help="Only print the config.pbtxt of MODEL, which must be no checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Only print the config.pbtxt; nothing is exported or written.")
 @click.option("--force", is_flag=True, help="Replace an existing model of that name.")
 @gate_options
 @json_option
@@ -78,17 +79,38 @@ def triton(
     from voxport.export.to_triton import export_triton, preview
     from voxport.export.triton_config import TritonOptions
 
+    _only_of_checkpoints(model)
     shown = is_shown(progress)
     serving = TritonOptions(**{name: choices.pop(name) for name in _SERVING})
     graph = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
     if dry_run:
-        click.echo(preview(model, serving, graph), nl=False)
+        _show_preview(preview(model, serving, graph), repository / serving.name, graph.force, as_json)
         return
     found = export_triton(model, repository, serving, graph)
     if as_json:
         emit_json(found)
     else:
         _show(found, repository)
+
+
+def _only_of_checkpoints(model: Path) -> None:
+    """Refuse options that say how a checkpoint is exported and proven, where MODEL was so already."""
+    from voxport.export.opened import is_checkpoint
+
+    given = given_options(_OF_CHECKPOINTS)
+    if given and not is_checkpoint(model):
+        raise click.UsageError(f"{', '.join(given)}: for a checkpoint alone, and {model} is none")
+
+
+def _show_preview(config: str, folder: Path, force: bool, as_json: bool) -> None:
+    exists = folder.exists()
+    if as_json:
+        emit_json({"folder": folder, "exists": exists, "replaced": exists and force, "config.pbtxt": config})
+        return
+    click.echo(config, nl=False)
+    if exists:
+        fate = "replaced" if force else "refused without --force"
+        click.echo(f"note: {folder} exists, and would be {fate}", err=True)
 
 
 def _show(found: "TritonModel", repository: Path) -> None:

@@ -13,9 +13,11 @@ import numpy as np
 
 from voxport.export.artefact import ExportOptions, export_onnx
 from voxport.export.deployable import deployable_net
-from voxport.export.errors import ExportError
+from voxport.export.errors import ExportError, ParityError
 from voxport.export.files import cannot_write
 from voxport.export.gate import named
+from voxport.export.opened import is_checkpoint
+from voxport.export.parity_report import write_report
 from voxport.export.proven import report_stem
 from voxport.export.staging import Staging, check_output
 from voxport.export.triton_config import LABELS_FILE, WARMUP_LENGTHS, Served, TritonOptions, config_text
@@ -23,11 +25,10 @@ from voxport.export.triton_files import PERF_FILE, labels_text, perf_input, read
 from voxport.runtime.backend import expected_tensors
 from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden
 from voxport.runtime.contract_io import contract_of
-from voxport.runtime.file_kind import first_bytes, is_plan
+from voxport.runtime.file_kind import is_plan, is_torch_file
 from voxport.runtime.onnx_file import TensorSpec, read_onnx
 from voxport.runtime.plan_file import read_plan, read_sidecar, sidecar_path
 
-_ZIP = b"PK\x03\x04"  # a checkpoint
 _REPORTS = (".json", ".md", ".png")
 
 
@@ -57,7 +58,7 @@ def export_triton(
     proven first. The folder appears whole or not at all; an existing one is replaced only with graph.force.
 
     Raises:
-        ParityError: the checkpoint's ONNX model gives other answers.
+        ParityError: the checkpoint's ONNX model gives other answers; the report is NAME.parity.* in `repository`.
         ExportError: the options do not fit the model, or the folder exists or cannot be written.
         ContractError: the model is damaged, or none of voxport's.
         CheckpointError: the checkpoint cannot be read.
@@ -65,18 +66,35 @@ def export_triton(
     chosen, source = graph or ExportOptions(), Path(model)
     output = Path(repository) / options.name
     check_output(output, chosen.force, folder=True)
-    if first_bytes(source) != _ZIP:
+    if not is_checkpoint(source):
         return _write(source, output, options)
     with tempfile.TemporaryDirectory(prefix="voxport-") as folder:  # a server may be watching the repository
         made = Path(folder) / "model.onnx"
-        export_onnx(source, made, chosen)
+        _export(source, made, output, chosen)
         return _write(made, output, options)
+
+
+def _export(source: Path, made: Path, output: Path, graph: ExportOptions) -> None:
+    """Export the checkpoint to `made`. Its report names the file as it will be called, not where it is proven.
+
+    Where the gate fails, the report is put beside the folder that is not written.
+    """
+    where = str(output / "1" / made.name)
+    try:
+        report = export_onnx(source, made, graph)
+    except ParityError as problem:
+        if problem.report is None:
+            raise
+        page = write_report(dataclasses.replace(problem.report, model=where), output.with_name(f"{output.name}.parity"))
+        why = problem.report.failures[0]
+        raise ParityError(f"{output}: parity failed: {why}; see {page[1]}; no model was written") from problem
+    write_report(dataclasses.replace(report, model=where), report_stem(made))
 
 
 def preview(model: str | os.PathLike[str], options: TritonOptions, graph: ExportOptions | None = None) -> str:
     """The config.pbtxt that `export_triton` would write. Raises as that does, but for what only building shows."""
     source = Path(model)
-    served = _served(source)[0] if first_bytes(source) != _ZIP else _promised(source, graph or ExportOptions())
+    served = _promised(source, graph or ExportOptions()) if is_checkpoint(source) else _served(source)[0]
     return config_text(served, options.fitted(served))
 
 
@@ -85,6 +103,8 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
     source = named(path)
     checkpoint = source.checkpoint
     nothing = Array.of(np.zeros((graph.min_frames, checkpoint.frontend.n_mels), np.float32))
+    width = deployable_net(checkpoint).class_weight_ES.shape[0]
+    golden = Golden(nothing, Array.of(np.zeros(len(checkpoint.labels))), 1.0, embedding=Array.of(np.zeros(width)))
     contract = Contract(
         labels=checkpoint.labels,
         frontend=checkpoint.frontend,
@@ -92,11 +112,11 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
         min_frames=graph.min_frames,
         max_frames=graph.max_frames,
         precision=graph.precision,
-        embedding_size=deployable_net(checkpoint).class_weight_ES.shape[0],
+        embedding_size=width,
         score_scale=checkpoint.recipe.model.am_scale,
         recipe=checkpoint.recipe.name,
         checkpoint_sha256=source.sha256,
-        golden=Golden(nothing, Array.of(np.zeros(len(checkpoint.labels), np.float32)), tolerance=1.0),
+        golden=golden,
         rejection=checkpoint.rejection,
         outputs=graph.outputs,
     )
@@ -122,10 +142,8 @@ def _write(source: Path, output: Path, options: TritonOptions) -> TritonModel:
             for name, text in texts.items():
                 (home / name).write_text(text, encoding="utf-8")
             (home / "warmup" / WARMUP_LENGTHS).write_bytes(warmup_lengths(served))
-            for suffix in _REPORTS:  # of a model that was exported here or has its report beside it
-                report = Path(f"{report_stem(source)}{suffix}")
-                if report.is_file():
-                    shutil.copyfile(report, home / f"parity{suffix}")
+            for report in _reports(source):
+                shutil.copyfile(report, home / f"parity{report.suffix}")
             files = sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
             staging.name()
     except OSError as problem:
@@ -135,10 +153,28 @@ def _write(source: Path, output: Path, options: TritonOptions) -> TritonModel:
     return TritonModel(str(output), tuple(files), served.by, options.max_batch or 0, *shapes, *facts)
 
 
+def _reports(source: Path) -> tuple[Path, ...]:
+    """The parity report beside a model, where it is this one's: model.onnx and model.plan share its name."""
+    found = tuple(Path(f"{report_stem(source)}{suffix}") for suffix in _REPORTS)
+    try:
+        told = json.loads(found[0].read_bytes())
+    except (OSError, ValueError):
+        return ()
+    model = told.get("model") if isinstance(told, dict) else None
+    if not isinstance(model, str) or Path(model).name != source.name:
+        return ()
+    return tuple(each for each in found if each.is_file())
+
+
 def _served(path: Path) -> tuple[Served, dict[str, str]]:
     """What the file is, and what a plan was built with."""
     if is_plan(path):
         return _served_plan(path)
+    if is_torch_file(path):
+        raise ExportError(
+            f"{path}: Triton is given ONNX models and TensorRT plans here, this is a file of PyTorch; "
+            "give the checkpoint, or what voxport export onnx made of it"
+        )
     file = read_onnx(path, METADATA_KEY, graph=True)
     contract = contract_of(file, path)
     inputs = _in_order(file.inputs)

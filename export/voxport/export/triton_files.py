@@ -60,6 +60,7 @@ def readme_text(model: Served, options: TritonOptions, built_with: dict[str, str
     python_shape = ", ".join(["1", *shape.split(",")])
     length_shape = "[1, 1]" if options.max_batch else "[1]"
     dtype = lengths.dtype.upper()
+    output, wanted, meaning = _answer(contract)
     return f"""# {name}
 
 {len(contract.labels)} speakers, {contract.precision}, recipe {contract.recipe}; served by Triton's {model.by} back end.
@@ -99,8 +100,8 @@ inputs = [triton.InferInput("{source.name}", {source.name}.shape, "FP32")]
 inputs[0].set_data_from_numpy({source.name})
 inputs.append(triton.InferInput("{lengths.name}", {length_shape}, "{dtype}"))
 inputs[1].set_data_from_numpy(np.full({length_shape}, {source.name}.shape[1], np.{lengths.dtype}))
-outputs = [triton.InferRequestedOutput("scores", class_count=3)]  # the three best, with their names
-print(client.infer("{name}", inputs, outputs=outputs).as_numpy("scores"))
+outputs = [{wanted}
+print(client.infer("{name}", inputs, outputs=outputs).as_numpy("{output}"))
 ```
 
 ## Lengths and batches
@@ -108,9 +109,24 @@ print(client.infer("{name}", inputs, outputs=outputs).as_numpy("scores"))
 - {source.name} must have {allowed.shortest} to {allowed.longest} {allowed.unit}. Triton does not check
   this; the client must.
 - {_batch_note(options, source.name)}
-- Scores are score scale × cosine, with a scale of {contract.score_scale:g}; softmax over them gives probabilities.
-  `{LABELS_FILE}` names their columns.
+- {meaning}
 """
+
+
+def _answer(contract: Contract) -> tuple[str, str, str]:
+    """The output that an example asks for, how it does, and what the answer means."""
+    if "scores" not in contract.outputs:
+        return (
+            "embedding",
+            'triton.InferRequestedOutput("embedding")]  # of unit length',
+            "Embeddings have unit length: the cosine of two voices is their product. The model gives no scores.",
+        )
+    return (
+        "scores",
+        'triton.InferRequestedOutput("scores", class_count=3)]  # the three best, with their names',
+        f"Scores are score scale × cosine, with a scale of {contract.score_scale:g}; softmax over them gives "
+        f"probabilities.\n  `{LABELS_FILE}` names their columns.",
+    )
 
 
 def _release_note(model: Served, built_with: dict[str, str]) -> str:
