@@ -72,7 +72,7 @@ def test_a_full_disk_is_said_in_words(tiny: TinyModel, sound: Path) -> None:
 def test_a_file_whose_name_is_no_utf_8_is_answered(tiny: TinyModel, sound: Path) -> None:
     strange = os.path.join(os.fsencode(sound.parent), b"voil\xe0.wav")
     os.rename(sound, strange)
-    command = [sys.executable, "-m", "voxport.cli", "identify", tiny.path, strange]
+    command: list[str | bytes] = [sys.executable, "-m", "voxport.cli", "identify", str(tiny.path), strange]
     for options in ([], ["--json"]):
         result = subprocess.run([*command, *options], capture_output=True, check=False, timeout=120)
         assert (result.returncode, result.stderr) == (0, b"")
