@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning.loggers import CSVLogger
 
 from tests.train.corpora import RECIPE, write_homework, write_recipe
 from voxport.runtime.profiles import profile
@@ -158,18 +158,35 @@ def test_a_batch_that_the_corpus_does_not_fill_leaves_no_run(data: Path, recipe:
     assert not RunFolder(tmp_path / "run").facts.exists()
 
 
+@pytest.mark.parametrize(
+    "method",
+    ["pytorch_lightning.loggers.CSVLogger.save", "tensorboard.summary.writer.record_writer.RecordWriter.write"],
+)
 def test_a_log_that_cannot_be_written_is_told(
-    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, recipe: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str], method: str
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     folder = RunFolder(tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(CSVLogger, "save", full)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest's own would take what is printed
+        patch.setattr(method, full)
         with pytest.raises(TrainingError, match=r"run: cannot be written \(.*No space left.*intact.*--resume"):
             run(data, recipe, folder.path)
+    assert "Traceback" not in capfd.readouterr().err
     assert run(data, recipe, folder.path, resume=True).steps == 24
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(TrainingError, match=r"run\.json: cannot be written \(.*No space left"):
+        run(data, recipe, tmp_path / "run")
 
 
 def test_a_full_device_is_told(data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ class RunFolder:
         """Write `facts`, or with `resume` check that they are still the run's.
 
         Raises:
-            TrainingError: the folder already holds a run, or another one than is being resumed.
+            TrainingError: the folder already holds a run, or another one than is being resumed, or is full.
         """
         if resume:
             begun = self.read()
@@ -93,8 +93,13 @@ class RunFolder:
         if self.facts.exists():
             raise TrainingError(f"{self.path}: holds a run already; go on with --resume, or choose another --out")
         part = self.facts.with_suffix(".part")
-        part.write_text(json.dumps(encode(facts), indent=2) + "\n", encoding="utf-8")
-        os.replace(part, self.facts)
+        try:
+            part.write_text(json.dumps(encode(facts), indent=2) + "\n", encoding="utf-8")
+            os.replace(part, self.facts)
+        except OSError as problem:
+            raise TrainingError(f"{self.facts}: cannot be written ({problem}); nothing was trained") from problem
+        finally:
+            part.unlink(missing_ok=True)
 
     def read(self) -> RunFacts:
         """The facts of the run in this folder. Raises TrainingError where there is none."""

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -140,10 +141,32 @@ def quiet() -> Iterator[None]:
     """Without Lightning's advice that does not apply here: workers for data that is already in memory."""
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent_writers():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")  # a profile validates nothing
         yield
+
+
+@contextlib.contextmanager
+def _silent_writers() -> Iterator[None]:
+    """TensorBoard's thread raises in the run what it meets, a full disk say; its own traceback tells nothing more."""
+    others = threading.excepthook
+
+    def is_writer(thread: threading.Thread | None) -> bool:
+        return type(thread).__module__.startswith("tensorboard.")
+
+    def hook(told: Any) -> None:
+        if not is_writer(told.thread):
+            others(told)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        for thread in filter(is_writer, threading.enumerate()):
+            if getattr(thread, "exception", None) is not None:  # it is about to print
+                thread.join(1.0)
+        threading.excepthook = others
