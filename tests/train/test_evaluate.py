@@ -12,7 +12,9 @@ import torch
 
 from tests.train.corpora import write_homework
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.frontend import pad_value
 from voxport.runtime.profiles import profile
+from voxport.train.batches import FixedCrops
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
 from voxport.train.evaluate import EvaluateOptions, calibration_error, evaluate
@@ -67,6 +69,22 @@ def test_accuracy_equals_counting_one_by_one(checkpoint: Checkpoint, corpus: Cor
     assert [row.accuracy for row in evaluation.speakers] == sorted(row.accuracy for row in evaluation.speakers)
     assert evaluation.top5_whole is not None
     assert evaluation.top5_whole >= evaluation.accuracy_whole
+
+
+def test_crops_are_as_long_as_asked_for(checkpoint: Checkpoint, corpus: Corpus) -> None:
+    network, right = checkpoint.network(), 0
+    crops = FixedCrops(
+        corpus.features, corpus.indices(checkpoint.split.valid).tolist(), 21, pad_value(corpus.frontend), 87
+    )
+    for batch in crops:
+        with torch.inference_mode():
+            answered = network(batch.features).argmax(dim=1).tolist()
+        for answer, position in zip(answered, batch.positions.tolist(), strict=True):
+            true = corpus.labels[corpus.utterances[crops.indices[position]].speaker]
+            right += checkpoint.labels[answer] == true
+    evaluation, _ = evaluate(checkpoint, corpus, EvaluateOptions(crop_frames=21))
+    assert (evaluation.crop_frames, evaluation.accuracy_crop) == (21, right / 24)
+    assert evaluate(checkpoint, corpus)[0].crop_frames == 32
 
 
 def test_parts_are_the_checkpoints(checkpoint: Checkpoint, corpus: Corpus) -> None:

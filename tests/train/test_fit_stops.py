@@ -87,7 +87,15 @@ def stop_in(owner: type, name: str, step: int, after: bool = False) -> Any:
     ],
 )
 def test_a_stop_around_a_validation_loses_nothing(
-    data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path, owner: type, name: str, after: bool, saved: int
+    data: Path,
+    recipe: Recipe,
+    whole: RunFolder,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    owner: type,
+    name: str,
+    after: bool,
+    saved: int,
 ) -> None:
     folder = RunFolder(tmp_path / "stopped")
     with pytest.MonkeyPatch.context() as patch:
@@ -96,6 +104,7 @@ def test_a_stop_around_a_validation_loses_nothing(
             run(data, recipe, folder.path)
     assert state(folder)["global_step"] == saved
     assert run(data, recipe, folder.path, resume=True).steps == 24
+    assert not [told for told in recwarn if "resum" in str(told.message)], "no doubt is cast on an exact resumption"
     assert [row["step"] for row in history(folder)] == [8, 16, 24]
     assert history(folder) == history(whole)
     for weights, expected in (

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @checkpoint_argument
 @data_option
 @click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid", show_default=True)
+@click.option("--crop-frames", type=click.IntRange(1), help="Length of the crops; default: the recipe's.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON) and plots.")
 @click.option(
     "--trials", type=click.Path(path_type=Path), help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs."
@@ -69,7 +70,13 @@ def evaluate(checkpoint: Path, out: Path | None, save: bool, as_json: bool, **ch
         raise click.UsageError("--save stores a rejection threshold; say for which --false-accept-rate")
     loaded = load_checkpoint(checkpoint)
     corpus = corpus_of(loaded, choices)
-    options = EvaluateOptions(choices["part"], choose_device(choices["device"]), choices["trials"], rate)
+    options = EvaluateOptions(
+        choices["part"],
+        choose_device(choices["device"]),
+        choices["trials"],
+        rate,
+        crop_frames=choices["crop_frames"],
+    )
     with bar("Scoring", is_shown(choices["progress"])) as progress:
         evaluation, evidence = run_evaluate(loaded, corpus, options, progress)
     if out is not None:

@@ -28,6 +28,7 @@ class EvaluateOptions:
     """What is evaluated. `part` is valid, train or all; `trials` a list of trials in place of all pairs.
 
     With `false_accept_rate` a rejection threshold is chosen. More than `max_trials` pairs are sampled.
+    `crop_frames` is the length of the crops; None: the recipe's.
     """
 
     part: str = "valid"
@@ -35,6 +36,7 @@ class EvaluateOptions:
     trials: Path | None = None
     false_accept_rate: float | None = None
     max_trials: int = MAX_TRIALS
+    crop_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def evaluate(
     frames = [corpus.utterances[i].frames for i in every]
     answers = answer_whole(checkpoint, WholeUtterances(corpus.features, every, frames), options.device, progress)
     scores = answers.scores[: len(indices)]
-    cropped = score_crops(checkpoint, _crops(checkpoint, corpus, indices), options.device)
+    crops = _crops(checkpoint, corpus, indices, options.crop_frames)
+    cropped = score_crops(checkpoint, crops, options.device)
     everyone = np.arange(len(checkpoint.labels))
     predicted = scores.argmax(axis=1)
     confusion = confusion_matrix(labels, predicted, labels=everyone).astype(np.int64)
@@ -134,7 +137,7 @@ def evaluate(
         accuracy_whole=float((predicted == labels).mean()),
         top5_whole=float(top_k_accuracy_score(labels, scores, k=5, labels=everyone)) if len(everyone) > 5 else None,
         accuracy_crop=float((cropped.argmax(axis=1) == labels).mean()),
-        crop_frames=checkpoint.recipe.train.crop_frames,
+        crop_frames=crops.crop_frames,
         calibration_error=calibration_error(scores, labels),
         by_length=by_length(np.array(frames[: len(indices)]), predicted == labels),
         speakers=by_speaker(confusion, checkpoint.labels),
@@ -144,11 +147,10 @@ def evaluate(
     return evaluation, evidence
 
 
-def _crops(checkpoint: Checkpoint, corpus: Corpus, indices: list[int]) -> FixedCrops:
+def _crops(checkpoint: Checkpoint, corpus: Corpus, indices: list[int], frames: int | None) -> FixedCrops:
     train = checkpoint.recipe.train
-    return FixedCrops(
-        corpus.features, indices, train.crop_frames, pad_value(checkpoint.frontend), train.seed, train.fill
-    )
+    length = frames or train.crop_frames
+    return FixedCrops(corpus.features, indices, length, pad_value(checkpoint.frontend), train.seed, train.fill)
 
 
 def calibration_error(scores: Float32, labels: Int64) -> float:

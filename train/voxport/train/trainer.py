@@ -138,13 +138,14 @@ class StepBar(pl.Callback):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Lightning's advice that does not apply here: workers for data that is already in memory."""
+    """Without Lightning's advice that does not apply here, such as workers for data that is already in memory."""
     for library in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     with warnings.catch_warnings(), _silent_writers():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # a batch follows from its step
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")  # a profile validates nothing
         yield
