@@ -24,7 +24,7 @@ from voxport.runtime.frontend_spec import Frontend
 VARIANCE_FLOOR = 1e-5
 STD_OFFSET = 1e-5
 
-_BLOCK = 64  # frames per block: bounds the memory of long recordings and stays in the cache
+_BLOCK = 32  # frames per block: bounds the memory of long recordings and stays in the cache
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -168,8 +168,7 @@ def frame_signal(samples: Floats, frontend: Frontend) -> Floats:
     Frames hold win_length samples; where they stand in an n_fft-long frame shifts only the phase.
     """
     if frontend.preemphasis and frontend.preemphasis_over == "signal":
-        samples = samples.astype(np.float64)  # a copy: the caller's samples stay as they are
-        samples[1:] -= frontend.preemphasis * samples[:-1]
+        samples = _preemphasised(samples, frontend.preemphasis)
     start = first_sample(frontend)
     stop = start + (num_frames(frontend, len(samples)) - 1) * frontend.hop_length + frontend.win_length
     width = (max(0, -start), max(0, stop - len(samples)))
@@ -181,6 +180,16 @@ def frame_signal(samples: Floats, frontend: Frontend) -> Floats:
         samples = np.pad(samples, width)
     samples = samples[max(0, start) : stop + width[0]]
     return np.lib.stride_tricks.sliding_window_view(samples, frontend.win_length)[:: frontend.hop_length]
+
+
+def _preemphasised(samples: Floats, factor: float) -> Floats:
+    """`samples[t] - factor · samples[t-1]` in float64; the caller's samples stay as they are."""
+    # Into one new array: fresh memory for each step took ten times as long as the arithmetic.
+    result = np.empty(len(samples))
+    result[:1] = samples[:1]
+    np.multiply(samples[:-1], -factor, out=result[1:], dtype=np.float64)
+    result[1:] += samples[1:]
+    return result
 
 
 @dataclass(frozen=True)
