@@ -1,5 +1,6 @@
 """What one timed call is in each scenario, with the worker in this process and a clock that the test drives."""
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,17 @@ def test_server_holds_a_rate_below_what_it_could_do_at_best() -> None:
     assert held[0].held
     assert held[0].queries == len(block.wall_ns) >= 459
     assert np.quantile(block.wall_ns, 0.99) <= 50 * MS
+
+
+def test_a_later_round_begins_where_the_last_one_ended() -> None:
+    load = Load("server", server=ServerRule(bound_ms=50.0), seed=3)
+    first = timed(opened(Steady()), Cell(1, 30), load).served
+    assert first is not None
+    again = timed(opened(Steady()), Cell(1, 30), dataclasses.replace(load, guess=first.rate)).served
+    assert again is not None
+    assert again.probes[0].rate == first.rate
+    assert again.rate == pytest.approx(first.rate, rel=0.04)
+    assert len(again.probes) <= 3 < len(first.probes)
 
 
 def test_a_server_that_may_batch_holds_more() -> None:

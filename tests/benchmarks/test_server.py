@@ -104,6 +104,19 @@ def test_the_search_ends_within_its_resolution(threshold: float, guess: float) -
     assert len(tried) <= 20
 
 
+@pytest.mark.parametrize(("threshold", "most"), [(50.0, 2), (51.0, 2), (48.6, 2), (53.0, 5), (40.0, 9), (200.0, 12)])
+def test_a_search_from_an_earlier_rounds_rate_is_short(threshold: float, most: int) -> None:
+    tried: list[float] = []
+
+    def attempt(rate: float) -> Probe:
+        tried.append(rate)
+        return Probe(rate, 500, 0, 1.0, held=rate <= threshold)
+
+    served = search(attempt, 50.0, 1000.0, ServerRule(), 1 + 0.99 * ServerRule().resolution)
+    assert served.rate <= threshold <= served.rate * 1.0301
+    assert len(tried) <= most
+
+
 def test_the_search_stops_at_the_ceiling_and_at_nothing() -> None:
     def always(held: bool) -> Any:
         return lambda rate: Probe(rate, 500, 0, 1.0, held=held)

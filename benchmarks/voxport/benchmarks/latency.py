@@ -233,7 +233,8 @@ class _Run:
                         continue
                     started = time.monotonic() - session.began
                     patience = self._patience()
-                    timed = worker.ask(Time(cell, rule, session.load(turn.round)), Timed, patience)
+                    load = session.load(turn.round, self._rate_before(turn.backend, cell))
+                    timed = worker.ask(Time(cell, rule, load), Timed, patience)
                     reference = self.references[subject.spec.input_kind][cell]
                     _same_inputs(turn.backend, timed.inputs_digest, reference.inputs_digest)
                     block = _block(turn, cell, started, opened, timed)
@@ -242,6 +243,15 @@ class _Run:
             session.fail(subject.spec, "time" if cell else "open", problem, cell, turn.round)
             return False
         return True
+
+    def _rate_before(self, backend: str, cell: Cell) -> float:
+        """The rate that a server held in the last round: it saves the next one most of its search."""
+        own = [
+            block.served.rate
+            for block in self.blocks
+            if (block.backend, block.cell) == (backend, cell) and block.served
+        ]
+        return own[-1] if own else 0.0
 
     def _patience(self) -> float:
         """Seconds that a worker may take for one block."""

@@ -86,12 +86,16 @@ class ServerRule:
 
 @dataclass(frozen=True)
 class Load:
-    """How calls follow one another. `queries` is the Offline set; `server` the Server rule, `seed` its arrivals'."""
+    """How calls follow one another. `queries` is the Offline set; `server` the Server rule, `seed` its arrivals'.
+
+    `guess` is the rate at which the Server's search begins, where an earlier round found one; 0: it is predicted.
+    """
 
     scenario: Scenario = "single-stream"
     queries: int = 64
     server: ServerRule = field(default_factory=ServerRule)
     seed: int = 0
+    guess: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,10 @@ def time_server(
     guess = predict(single, load.server, load.seed)
     if guess <= 0.0:  # one query alone takes longer than the bound
         return list(single), [0] * len(single), Served(0.0, load.server.bound_ms, ())
-    served = search(attempt, guess, ceiling, load.server)
+    if load.guess:  # a little less than the resolution, so that rounding asks for no third trial
+        served = search(attempt, load.guess, ceiling, load.server, 1 + 0.99 * load.server.resolution)
+    else:
+        served = search(attempt, guess, ceiling, load.server)
     best = trials[served.rate] if served.rate else trials[served.probes[-1].rate]
     return best.latencies, best.cpus, served
 

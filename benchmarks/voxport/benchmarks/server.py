@@ -82,13 +82,14 @@ def serve(answer: Answer, rate: float, batch: int, rule: ServerRule, clock: Cloc
     return Probe(rate, first, trial.late, p99, held), trial
 
 
-def search(attempt: Try, guess: float, ceiling: float, rule: ServerRule) -> Served:
+def search(attempt: Try, guess: float, ceiling: float, rule: ServerRule, step: float = STEP) -> Served:
     """The highest rate that `attempt` holds, found from `guess` on by steps and then by bisection of its logarithm.
 
-    A rate above `ceiling`, at which the server would be busy all the time, is never tried.
+    Steps grow from `step` on: a good guess needs a small one, and then two trials are enough. A rate above `ceiling`,
+    at which the server would be busy all the time, is never tried.
     """
     probes: list[Probe] = []
-    held, failed, rate, step = 0.0, 0.0, min(guess, ceiling), STEP
+    held, failed, rate = 0.0, 0.0, min(guess, ceiling)
     while True:
         probe = attempt(rate)
         probes.append(probe)

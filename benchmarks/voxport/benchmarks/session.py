@@ -83,10 +83,10 @@ class Session:
         with self.start() as worker:
             return worker.ask(request, answer, self.settings.timeout * patience)
 
-    def load(self, round_: int = 0) -> Load:
+    def load(self, round_: int = 0, guess: float = 0.0) -> Load:
         """How calls follow one another in this round."""
         settings = self.settings
-        return Load(settings.scenario, settings.queries, settings.server, settings.seed + round_)
+        return Load(settings.scenario, settings.queries, settings.server, settings.seed + round_, guess)
 
     def fail(
         self, spec: BackendSpec, stage: Stage, problem: WorkerError, cell: Cell | None = None, round_: int | None = None
