@@ -99,6 +99,9 @@ def test_the_budget_holds_and_what_it_left_out_is_told(tmp_path: Path) -> None:
     assert max(steps.timeouts) <= 30
     assert any(step.status == "skipped" and "budget of 100 s" in step.reason for step in report.steps)
     assert all(row.verdict in ("baseline", "undecided") for row in report.rows)
+    assert any("fewer than 5 rounds, which the budget did not allow" in note for note in report.notes)
+    few = measure(tmp_path / "few", Steps(), rounds=2)
+    assert any("fewer than 5 rounds, since 2 were asked for" in note for note in few.notes)
 
 
 def test_a_resumed_run_does_only_what_is_missing(tmp_path: Path) -> None:

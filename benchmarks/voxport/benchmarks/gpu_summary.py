@@ -63,6 +63,11 @@ def _verdict(is_base: bool, wrong: bool, interval: Interval | None) -> Verdict:
     return "answers differ" if wrong else decide(interval)
 
 
+def _why_few(report: GpuReport) -> str:
+    asked = report.settings.rounds
+    return "which the budget did not allow" if asked >= MIN_ROUNDS else f"since {asked} were asked for"
+
+
 def make_notes(report: GpuReport) -> tuple[str, ...]:
     """What a reader must know before believing the table."""
     notes = []
@@ -72,7 +77,7 @@ def make_notes(report: GpuReport) -> tuple[str, ...]:
     if rounds and min(rounds) < MIN_ROUNDS:
         few = sum(number < MIN_ROUNDS for number in rounds)
         notes.append(
-            f"{few} of {len(rounds)} rows have fewer than {MIN_ROUNDS} rounds, which the budget did not allow: "
+            f"{few} of {len(rounds)} rows have fewer than {MIN_ROUNDS} rounds, {_why_few(report)}: "
             "their ratios are shown without a verdict"
         )
     if "freshly initialised" in report.network:
