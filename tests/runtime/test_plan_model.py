@@ -19,6 +19,7 @@ from tests.runtime.tiny_models import FRONTEND, LABELS, MAX_FRAMES, TinyModel, f
 from voxport.runtime import SpeakerIdentifier, VoxportError, cuda_memory, plan_engine, read_contract
 from voxport.runtime.contract import Array, Golden, InputKind
 from voxport.runtime.errors import BackendError, ContractError, LengthError
+from voxport.runtime.inspection import inspect_model
 from voxport.runtime.load import DeviceChoice, load_backend
 from voxport.runtime.plan_file import VERSION_COMPATIBLE, sidecar_path, write_sidecar
 from voxport.runtime.plan_model import PlanModel, PlanOptions
@@ -208,6 +209,15 @@ def test_a_closed_or_forgotten_plan_gives_everything_back(world: World, tiny: Ti
     check_rows(forgotten, tiny, features([9]))
     assert world.cuda.device != {}
     del forgotten
+    gc.collect()
+    assert world.cuda.clean
+
+
+def test_inspect_replays_a_plan_s_golden_vector_and_gives_its_memory_back(world: World, tiny: TinyModel) -> None:
+    found = inspect_model(world.plan(tiny))
+    assert found.problem is None
+    assert found.golden is not None
+    assert found.golden.passed
     gc.collect()
     assert world.cuda.clean
 
