@@ -61,6 +61,7 @@ def test_picture_shows_errors_by_length_and_by_batch(exported: Exported) -> None
     by_length, by_batch = plot(exported.report).axes
     assert (by_length.get_xlabel(), by_batch.get_xlabel()) == ("frames", "utterances in the batch")
     assert [text.get_text() for text in by_batch.get_xticklabels()] == ["1", "2", "7", "32"]
+    assert [text.get_text() for text in by_length.get_xticklabels()] == ["5", "10", "20", "50", "100"]
     assert exported.report.agreement is not None
     for axis in (by_length, by_batch):
         points = sum(len(np.asarray(found.get_offsets())) for found in axis.collections)

@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ _GROUPS = {  # of the plot: colour and marker
     "batch, not padded": ("tab:green", "^"),
     "batch, padded": ("tab:orange", "x"),
 }
+_LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)  # that the plot may mark
 _SHOWN = 10  # flips and failures that a page lists before it only counts
 
 
@@ -185,14 +186,20 @@ def plot(report: ParityReport) -> Figure:
             axis.axhline(noise, color="0.5", linestyle=":", label="eager float32 against float64")
         axis.set(xscale="log", yscale="log")
         axis.grid(alpha=0.3)
-    sizes = sorted({case.batch for case in report.cases})
-    by_batch.set_xticks(sizes, [str(size) for size in sizes])
-    by_batch.set_xticks([], minor=True)
+    frames = [row.frames for case in report.cases for row in case.rows] or [1]
+    _mark(by_length, [size for size in _LENGTHS if min(frames) <= size <= max(frames)])
+    _mark(by_batch, sorted({case.batch for case in report.cases}))
     by_length.set(xlabel="frames", ylabel="max |Δscore|")
     by_batch.set(xlabel="utterances in the batch")
     by_batch.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.suptitle(f"Parity {'passed' if report.passed else 'FAILED'}: {Path(report.model).name}")
     return figure
+
+
+def _mark(axis: Any, sizes: Sequence[int]) -> None:
+    """Mark these places alone, as whole numbers: powers of ten with factors would overlap."""
+    axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.set_xticks([], minor=True)
 
 
 def _group(case: CaseResult) -> str:
