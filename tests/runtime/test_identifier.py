@@ -383,7 +383,7 @@ def test_a_pipe_a_device_and_a_folder_called_npy_are_refused_at_once(tmp_path: P
             read_features(path)
     with pytest.raises(VoxportError, match=r"absent\.npy: cannot be read"):
         read_features(tmp_path / "absent.npy")
-    with pytest.raises(VoxportError, match="null byte"):
+    with pytest.raises(VoxportError, match="embedded null"):
         read_features("a\0b.npy")
 
 
