@@ -119,7 +119,7 @@ def test_a_servers_page_speaks_of_rates(tmp_path: Path) -> None:
     report = served(latency(), (30.0, 30.1, 29.9, 30.0, 30.05, 29.95))
     html = page_html(page_of(report, folder=tmp_path))
     assert "answers 1.50 times as many queries within" in headline(report)
-    assert "Server, " in html
+    assert f"Server of {MODEL}, " in html
     assert "times as fast" not in html.lower().partition("how much higher a rate")[0]
     assert "each back end at the highest rate that it held" in html
     assert "Milliseconds of a call" not in html

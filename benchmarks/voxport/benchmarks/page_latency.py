@@ -52,8 +52,15 @@ def latency_part(report: LatencyReport) -> Part:
     sections.append(Section("Machine and settings", _provenance(report), folded=True))
     where = report.machine.cpu if report.settings.device == "cpu" else _gpu_name(report)
     what = {"single-stream": "Latency", "offline": "Offline", "server": "Server"}[report.settings.scenario]
-    kicker = f"{what}, {where}, {plural(report.settings.threads, 'thread')}, {report.created[:10]}"
+    kicker = f"{what}{_whose(report)}, {where}, {plural(report.settings.threads, 'thread')}, {report.created[:10]}"
     return Part(kicker, headline(report), _tiles(report), tuple(sections))
+
+
+def _whose(report: LatencyReport) -> str:
+    """The models that were given, so that the parts of a page can be told apart."""
+    names = [each.spec.name for each in report.backends if each.spec.role == "candidate" and not each.spec.optional]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f" of {', '.join(names[:3])}{more}" if names else ""
 
 
 def _gpu_name(report: LatencyReport) -> str:
