@@ -181,9 +181,13 @@ def test_names_that_would_mislead(tmp_path: Path) -> None:
         export_torchscript(path, tmp_path / "model.pt2")
     with pytest.raises(ExportError, match=r"only by the suffix \.pt2; name it model\.pt2"):
         export_pt2(path, tmp_path / "model.torchscript")
-    with pytest.raises(ExportError, match="exists; give another name, or --force"):
+    with pytest.raises(ExportError, match="is the checkpoint itself, and would be lost"):
         export_torchscript(path, path)
-    assert read_names(tmp_path) == {"model.pt"}
+    taken = tmp_path / "taken.torchscript"
+    taken.touch()
+    with pytest.raises(ExportError, match="exists; give another name, or --force"):
+        export_torchscript(path, taken)
+    assert read_names(tmp_path) == {"model.pt", "taken.torchscript"}
 
 
 def read_names(folder: Path) -> set[str]:
