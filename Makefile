@@ -23,7 +23,7 @@ ONNXRUNTIME ?= cpu
 TORCH_INDEX ?=
 OUT ?= demo-out
 ROOMS := cli train export runtime benchmarks
-TRT_API_CHECK ?= ../shared/trt-api/check
+TRT_API_CHECK ?= $(wildcard ../*/trt-api/check)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$name && break; done)
