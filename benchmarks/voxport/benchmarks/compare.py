@@ -13,16 +13,15 @@ import numpy as np
 
 from voxport.benchmarks.compare_context import RefusalError, check_context
 from voxport.benchmarks.documents import Document, read_document, read_table
-from voxport.benchmarks.report import Block, LatencyReport, Row
+from voxport.benchmarks.report import UNRANKED, Block, Broken, LatencyReport, Row
 from voxport.benchmarks.statistics import Interval, decide
 from voxport.benchmarks.train_report import TrainReport
 from voxport.benchmarks.two_runs import Rounds, compare_runs
 from voxport.runtime.errors import VoxportError
 
 Clock = Literal["wall", "cpu"]
-Change = Literal["faster", "slower", "equivalent", "undecided", "gone", "answers differ", "less accurate", "new"]
-REGRESSIONS: tuple[Change, ...] = ("slower", "gone", "answers differ", "less accurate")
-BROKEN: tuple[Literal["answers differ", "less accurate"], ...] = ("answers differ", "less accurate")
+Change = Literal["faster", "slower", "equivalent", "undecided", "gone", "new"] | Broken
+REGRESSIONS: tuple[Change, ...] = ("slower", "gone", *UNRANKED)
 COMPARED = ("voxport.latency", "voxport.train")
 OURS = ("onnx", "onnx_graphs", "openvino", "artefact")  # kinds that run a model; PyTorch makes the others
 
@@ -160,7 +159,7 @@ def _latency(first: LatencyReport, second: LatencyReport, options: CompareOption
 
 
 def _change(old: Row, new: Row, ratio: Interval | None, options: CompareOptions) -> Change:
-    for broken in BROKEN:
+    for broken in UNRANKED:
         if new.verdict == broken and old.verdict != broken:
             return broken
     if new.queries_per_second == 0.0 and old.queries_per_second:

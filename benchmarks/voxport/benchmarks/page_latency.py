@@ -29,10 +29,8 @@ from voxport.benchmarks.page_words import (
     versions_text,
 )
 from voxport.benchmarks.plan import Cell
-from voxport.benchmarks.report import LatencyReport, Row
+from voxport.benchmarks.report import UNRANKED, LatencyReport, Row
 from voxport.benchmarks.statistics import LEVEL, Interval
-
-_UNRANKED = ("answers differ", "less accurate")
 
 
 def latency_part(report: LatencyReport) -> Part:
@@ -87,7 +85,7 @@ def headline(report: LatencyReport) -> str:
 
 def _best(report: LatencyReport) -> Row | None:
     """The fastest of those that passed, at the first cell."""
-    rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in _UNRANKED]
+    rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in UNRANKED]
     first = next((cell for cell in report.cells if any(row.cell == cell for row in rows)), None)
     at_first = [row for row in rows if row.cell == first]
     return max(at_first, key=lambda row: row.speed_up.ratio if row.speed_up else 0, default=None)
@@ -126,7 +124,7 @@ def cell_text(cell: Cell) -> str:
 def _tiles(report: LatencyReport) -> tuple[Tile, ...]:
     tiles = []
     best = _best(report)
-    rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in _UNRANKED]
+    rows = [row for row in _candidates(report) if row.speed_up is not None and row.verdict not in UNRANKED]
     rows = [row for row in rows if best is not None and row.backend == best.backend]  # whom the headline names
     for row in (rows[0], rows[-1]) if len(rows) > 1 else rows:
         assert row.speed_up is not None
@@ -211,7 +209,7 @@ def _speed_ups(report: LatencyReport) -> tuple[IntervalChart | Text, ...]:
                 None,
                 f"{number(row.speed_up.ratio)}×",
                 colour.get(row.backend, 0),
-                hollow=row.verdict in ("undecided", *_UNRANKED),
+                hollow=row.verdict in ("undecided", *UNRANKED),
                 chip=verdict(row.verdict),
             )
             for row in report.rows

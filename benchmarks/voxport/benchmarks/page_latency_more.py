@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from voxport.benchmarks.evidence import ColdStart, Limits, Profile
 from voxport.benchmarks.page import Bar, BarChart, Block, Dot, Notes, ScatterChart, Section, Table
 from voxport.benchmarks.page_words import TIMED, megabytes, number, percent, verdict
-from voxport.benchmarks.report import AnswerCheck, LatencyReport, Row
+from voxport.benchmarks.report import UNRANKED, AnswerCheck, LatencyReport, Row
 
 _OPS = 8  # kinds of operation that a profile shows
 
@@ -35,9 +35,8 @@ def colours(report: LatencyReport) -> dict[str, int]:
 
 
 def _dots(rows: Sequence[Row], colour: Mapping[str, int], heights: Sequence[float]) -> tuple[Dot, ...]:
-    out = ("answers differ", "less accurate")
     return tuple(
-        Dot(row.backend, row.p50_ms or row.max_ms, height, colour.get(row.backend, 0), hollow=row.verdict in out)
+        Dot(row.backend, row.p50_ms or row.max_ms, height, colour.get(row.backend, 0), hollow=row.verdict in UNRANKED)
         for row, height in zip(rows, heights, strict=True)
     )
 

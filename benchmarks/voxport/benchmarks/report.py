@@ -30,7 +30,9 @@ from voxport.runtime.schema import decode, encode
 REPORT_KIND = "voxport.latency"
 REPORT_VERSION = 1
 
-RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline", "answers differ", "less accurate"]
+Broken = Literal["answers differ", "less accurate"]
+RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline"] | Broken
+UNRANKED: tuple[Broken, ...] = ("answers differ", "less accurate")  # shown, and neither ranked nor compared
 
 Stage = Literal["build", "open", "answer", "time", "cold", "accuracy", "limits", "profile"]
 
@@ -186,7 +188,7 @@ class LatencyReport:
     def compared(self, backend: str) -> bool:
         """Whether this backend got a speed-up against eager in at least one cell, with equal answers."""
         rows = [row for row in self.rows if row.backend == backend]
-        return any(row.speed_up is not None and row.verdict not in ("answers differ", "less accurate") for row in rows)
+        return any(row.speed_up is not None and row.verdict not in UNRANKED for row in rows)
 
     def sound_seconds(self, cell: Cell) -> float:
         """Mean seconds of sound in an utterance of `cell`, which must have been timed."""

@@ -7,10 +7,11 @@ import math
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +22,13 @@ def example(text: str) -> str:
     r"""Return `text` (one command a line) as a command's epilog that click does not re-wrap (`\b`)."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def given_options(names: Collection[str]) -> list[str]:
+    """Those of the running command's parameters `names` that the user gave, as they are typed: `--max-drop`."""
+    ctx = click.get_current_context()
+    chosen = [each for each in ctx.command.params if each.name in names]
+    return [each.opts[0] for each in chosen if ctx.get_parameter_source(str(each.name)) is ParameterSource.COMMANDLINE]
 
 
 def needs(*extras: str) -> Callable[[F], F]:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from voxport.cli.common import example, json_option, needs, show_table
-from voxport.cli.export_options import emit_report, gate_options, given_options, is_shown, show_report
+from voxport.cli.common import example, given_options, json_option, needs, show_table
+from voxport.cli.export_options import emit_report, gate_options, is_shown, show_report
 
 if TYPE_CHECKING:
     from voxport.export.accuracy import AccuracyOptions

@@ -7,8 +7,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from voxport.cli.common import needs
-from voxport.cli.export_options import given_options, is_shown
+from voxport.cli.common import given_options, needs
+from voxport.cli.export_options import is_shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,14 +2,13 @@
 
 import functools
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from click.core import ParameterSource
 
-from voxport.cli.common import emit_json, needs, show_table
+from voxport.cli.common import emit_json, given_options, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.export.parity_report import ParityReport
@@ -82,13 +81,6 @@ def _with_accuracy(command: F) -> F:
         return command(accuracy=accuracy, **choices)
 
     return cast(F, wrapper)
-
-
-def given_options(names: Collection[str]) -> list[str]:
-    """Those of the running command's parameters `names` that the user gave, as they are typed: `--max-drop`."""
-    ctx = click.get_current_context()
-    chosen = [each for each in ctx.command.params if each.name in names]
-    return [each.opts[0] for each in chosen if ctx.get_parameter_source(str(each.name)) is ParameterSource.COMMANDLINE]
 
 
 def is_shown(progress: bool | None) -> bool:

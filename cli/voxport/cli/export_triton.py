@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.export_options import gate_options, given_options, is_shown
+from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
+from voxport.cli.export_options import gate_options, is_shown
 from voxport.cli.export_tensorrt import numbers
 
 if TYPE_CHECKING:
