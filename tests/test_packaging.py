@@ -102,9 +102,13 @@ def test_the_base_install_is_numpy_and_click() -> None:
     assert {Requirement(text).name for text in PROJECT["project"]["dependencies"]} == {"numpy", "click"}
 
 
-def test_torch_is_the_release_that_the_exports_were_proven_with() -> None:
-    pins = {r.name: str(r.specifier) for r in reached("train") if r.name in ("torch", "torchaudio")}
-    assert pins == {"torch": "==2.11.*", "torchaudio": "==2.11.*"}
+def test_torch_is_bounded_by_what_was_run_and_torchaudio_is_not_needed() -> None:
+    specifiers = {r.name: r.specifier for r in reached("train")}
+    assert "torchaudio" not in specifiers
+    assert [specifiers["torch"].contains(version) for version in ("2.8.0", "2.9.0", "2.15.1", "2.16.0")] == [
+        False, True, True, False,
+    ]  # fmt: skip
+    assert str(next(iter(reached("torch"))).specifier) == str(specifiers["torch"])
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "cli/voxport/cli").glob("*.py")), ids=lambda file: file.name)

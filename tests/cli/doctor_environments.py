@@ -41,7 +41,7 @@ GOOD = {
 }
 STARTED = {
     "torch": Probe(True, {"version": "2.11.0+cu130", "cuda": "13.0", "devices": ""}),
-    "torchaudio": Probe(True, {"version": "2.11.0"}),
+    "torchaudio": Probe(True, {"torch": "2.11.0", "torchaudio": "2.11.0"}),
     CPU: Probe(True, {"version": "1.31.1", "package": "onnxruntime", "cuda": "", "providers": CPU}),
     "sound": Probe(True),
 }

@@ -65,9 +65,9 @@ def test_a_table_with_a_row_too_short_is_a_bug() -> None:
 def test_a_missing_package_names_the_pip_command() -> None:
     @needs("train", "audio")
     def command() -> None:
-        raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+        raise ModuleNotFoundError("No module named 'not_there.nn'", name="not_there.nn")
 
-    with pytest.raises(BackendError, match=r'package torch, .*pip install "voxport\[train,audio\]"'):
+    with pytest.raises(BackendError, match=r'package not_there, .*pip install "voxport\[train,audio\]"'):
         command()
 
 

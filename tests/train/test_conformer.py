@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 models = pytest.importorskip("torchaudio.models")
 
-from voxport.train.conformer import Conformer  # noqa: E402
+from voxport.train.conformer import OwnConformer  # noqa: E402
 
 SIZES = {"input_dim": 16, "num_heads": 2, "ffn_dim": 24, "num_layers": 2, "depthwise_conv_kernel_size": 5}
 
@@ -20,7 +20,7 @@ def made(kind: Any, seed: int = 3) -> Any:
 
 
 def test_a_seed_gives_torchaudios_weights_under_its_names() -> None:
-    ours, theirs = made(Conformer).state_dict(), made(models.Conformer).state_dict()
+    ours, theirs = made(OwnConformer).state_dict(), made(models.Conformer).state_dict()
     assert list(ours) == list(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -31,7 +31,7 @@ def test_layers_answer_as_torchaudios_do(training: bool, padded: bool) -> None:
     frames = torch.randn(20, 3, 16, generator=torch.Generator().manual_seed(1))
     padding = torch.arange(20) >= torch.tensor([[20], [13], [7]]) if padded else None
     answers = []
-    for kind in (Conformer, models.Conformer):
+    for kind in (OwnConformer, models.Conformer):
         network, x = made(kind).train(training), frames
         torch.manual_seed(5)  # dropout draws in the same order
         for layer in network.conformer_layers:
@@ -41,7 +41,7 @@ def test_layers_answer_as_torchaudios_do(training: bool, padded: bool) -> None:
 
 
 def test_an_even_kernel_is_refused_as_torchaudio_refuses_it() -> None:
-    kinds: tuple[Any, ...] = (Conformer, models.Conformer)
+    kinds: tuple[Any, ...] = (OwnConformer, models.Conformer)
     for kind in kinds:
         with pytest.raises(ValueError, match="odd"):
             kind(**{**SIZES, "depthwise_conv_kernel_size": 4})

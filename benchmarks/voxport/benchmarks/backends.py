@@ -11,6 +11,7 @@ from voxport.benchmarks.machine import Fact
 from voxport.benchmarks.plan import BackendSpec, InputSpec
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.frontend_spec import Frontend
+from voxport.runtime.imports import explain_import
 
 Array = npt.NDArray[np.float32]
 Lengths = npt.NDArray[np.int64]
@@ -122,20 +123,23 @@ def _call(spec: BackendSpec, where: str, *arguments: Any) -> Any:
     module, _, name = where.partition(":")
     try:
         return getattr(importlib.import_module(module), name)(*arguments)
-    except ModuleNotFoundError as problem:
-        raise _missing(spec, problem) from problem
+    except (ImportError, OSError) as problem:
+        raise _unusable(spec, problem) from problem
 
 
 def _import(spec: BackendSpec, module: str) -> None:
     try:
         importlib.import_module(module)
-    except ModuleNotFoundError as problem:
-        raise _missing(spec, problem) from problem
+    except (ImportError, OSError) as problem:
+        raise _unusable(spec, problem) from problem
 
 
-def _missing(spec: BackendSpec, problem: ModuleNotFoundError) -> Exception:
-    if (problem.name or "voxport").startswith("voxport"):
+def _unusable(spec: BackendSpec, problem: Exception) -> Exception:
+    failure = explain_import(problem)
+    if failure is None:
         return problem  # a bug of ours: no package would help
+    if not failure.is_missing:
+        return BackendError(f"{spec.name}: {failure}")
     return BackendError(
-        f"{spec.name} needs the package {problem.name}, which is not installed: {KINDS[spec.kind].install}"
+        f"{spec.name} needs the package {failure.module}, which is not installed: {KINDS[spec.kind].install}"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.imports import explain_import
 from voxport.runtime.schema import encode
 
 _WARNING = re.compile(r"[WI]\d{4} \d\d:\d\d:\d\d")  # how PyTorch's log begins what is no error
@@ -130,9 +131,9 @@ def _work(where: str, request: dict[str, Any]) -> dict[str, Any]:
         return {"answer": encode(getattr(importlib.import_module(module), name)(request))}
     except VoxportError as problem:
         return {"error": str(problem), "mistake": True}
-    except ModuleNotFoundError as problem:
-        return {"error": f"the package {problem.name} is not installed", "mistake": True}
     except Exception as problem:
+        if (failure := explain_import(problem)) is not None:
+            return {"error": str(failure), "mistake": True}
         traceback.print_exc()
         line = (str(problem).strip().splitlines() or [""])[0]
         return {"error": f"{type(problem).__name__}: {line}"[:400], "mistake": False}

@@ -32,9 +32,9 @@ def given_options(names: Collection[str]) -> list[str]:
 
 
 def needs(*extras: str) -> Callable[[F], F]:
-    """Decorate a command's callback: where a package is missing, say which extras bring it.
+    """Decorate a command's callback: where a package is missing or does not load, name the pip command.
 
-    The decorated function raises BackendError in place of a third-party ModuleNotFoundError.
+    The decorated function raises BackendError in place of what the import of a third-party package raised.
     """
 
     def decorate(function: F) -> F:
@@ -42,13 +42,15 @@ def needs(*extras: str) -> Callable[[F], F]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
-            except ModuleNotFoundError as problem:
-                package = (problem.name or "").partition(".")[0]
-                if package in ("", "voxport"):
-                    raise  # a bug of ours: no extra would help
+            except Exception as problem:
                 from voxport.runtime.errors import BackendError
+                from voxport.runtime.imports import explain_import
 
-                raise BackendError(_missing(package, extras)) from problem
+                failure = explain_import(problem)
+                if failure is None:
+                    raise
+                message = _missing(failure.module, extras) if failure.is_missing else str(failure)
+                raise BackendError(message) from problem
 
         return cast(F, wrapper)
 

@@ -156,7 +156,7 @@ def check_packages() -> None:
     import importlib.util
 
     for name in (
-        "torch", "torchaudio", "pytorch_lightning", "sklearn", "rich", "matplotlib", "soundfile", "soxr",
+        "torch", "pytorch_lightning", "sklearn", "rich", "matplotlib", "soundfile", "soxr",
         "espeakng_loader", "onnx", "onnxscript", "onnxruntime", "psutil",
     ):  # fmt: skip
         if importlib.util.find_spec(name) is None:

@@ -44,14 +44,14 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _extras(environment, "read sound files", ("audio",), _starts(environment, "sound")),
         _extras(environment, "train", ("train",), _torch(environment)),
         _train_cuda(environment),
-        _extras(environment, "export onnx", ("export",), [*_torch(environment), *cpu]),
-        _extras(environment, "export sherpa", ("export",), [*_torch(environment), *cpu]),
-        _extras(environment, "export triton", ("export",), [*_torch(environment), *cpu]),
+        _extras(environment, "export onnx", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
+        _extras(environment, "export sherpa", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
+        _extras(environment, "export triton", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
         _extras(environment, "export torchscript, pt2", ("export",), _torch(environment)),
         _aoti(environment, "export pt2 --aoti for cpu"),
         _aoti_cuda(environment),
         _export_plans(environment),
-        _extras(environment, "export check", ("export",), [*_torch(environment), *cpu]),
+        _extras(environment, "export check", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
         _extras(environment, "run ONNX on cpu", (), cpu),
         _provider(environment, "run ONNX on cuda", CUDA, 'pip install "voxport[gpu]"'),
         _provider(environment, "run ONNX on tensorrt", TENSORRT, ORT_TENSORRT),
@@ -82,11 +82,15 @@ def _extras(environment: Environment, name: str, extras: tuple[str, ...], more: 
 
 def _starts(environment: Environment, probe: str) -> list[str]:
     found = environment.probes.get(probe)
-    return [f"{probe} does not start ({found.problem})"] if found is not None and not found.ok else []
+    if found is None or found.ok:
+        return []
+    name = found.between[0] if found.between else probe
+    return [f"{name} does not start ({found.problem})"]
 
 
 def _torch(environment: Environment) -> list[str]:
-    return _starts(environment, "torch") or _starts(environment, "torchaudio")
+    """What keeps PyTorch, or what trains in it, from starting. torchaudio may be missing: see `train.conformer`."""
+    return _starts(environment, "torch") or _starts(environment, "training")
 
 
 def _onnxruntime(environment: Environment) -> list[str]:

@@ -8,7 +8,8 @@ from voxport.cli.doctor_probes import CPU, TENSORRT
 from voxport.cli.doctor_requirements import needs_of, release
 
 UNINSTALL = "pip uninstall -y"
-TORCH = 'pip install "torch==2.11.*" "torchaudio==2.11.*"'
+TORCH = 'pip install "torch>=2.9,<2.16"'
+_REINSTALL = 'pip install --upgrade --force-reinstall "voxport[{}]"'
 # The oldest driver of each CUDA: NVIDIA, "CUDA Compatibility", minor version compatibility, table 1.
 _DRIVERS = {11: 450, 12: 525, 13: 580}
 _ORT_TENSORRT = 10  # the major version that onnxruntime-gpu's provider is linked against since 1.18
@@ -26,7 +27,7 @@ class Clash:
 
 def find_clashes(environment: Environment) -> tuple[Clash, ...]:
     """Everything that is installed and cannot work as it is. What is not installed is no clash."""
-    rules = (_onnxruntimes, _tensorrt, _torch, _pins, _driver, _broken)
+    rules = (_onnxruntimes, _tensorrt, _pins, _driver, _broken)
     return tuple(clash for rule in rules for clash in rule(environment))
 
 
@@ -71,33 +72,13 @@ def _tensorrt(environment: Environment) -> Iterator[Clash]:
         )
 
 
-def _torch(environment: Environment) -> Iterator[Clash]:
-    torch, audio = environment.version("torch"), environment.version("torchaudio")
-    if torch is not None and release(torch)[:2] != (2, 11):
-        yield Clash(("voxport", "torch"), f"training and export need torch 2.11, {torch} is installed", TORCH)
-    if torch is None or audio is None:
-        return
-    if release(torch)[:2] != release(audio)[:2]:
-        yield Clash(("torch", "torchaudio"), f"torch {torch} and torchaudio {audio} are not of one release", TORCH)
-        return
-    builds = [version.partition("+")[2] for version in (torch, audio)]
-    if all(builds) and builds[0] != builds[1]:
-        index = f"https://download.pytorch.org/whl/{builds[0]}"
-        yield Clash(
-            ("torch", "torchaudio"),
-            f"torch is built for {builds[0]}, torchaudio for {builds[1]}",
-            f'pip install --force-reinstall --no-deps "torchaudio==2.11.*" --index-url {index}',
-        )
-
-
 def _pins(environment: Environment) -> Iterator[Clash]:
     """What an installed package requires of another one that is installed in another version."""
     seen = set()
     for owner in environment.packages.values():
         for extra in _extras(owner.name):
             for need in needs_of(owner, extra, environment):
-                torch = owner.name == "voxport" and need.name in ("torch", "torchaudio")  # see `_torch`
-                if need.installed is None or need.met or torch or (owner.name, need.text) in seen:
+                if need.installed is None or need.met or (owner.name, need.text) in seen:
                     continue
                 seen.add((owner.name, need.text))
                 part = f"{owner.name}[{extra}]" if extra else owner.name
@@ -175,13 +156,18 @@ def _broken(environment: Environment) -> Iterator[Clash]:
     mends = {
         CPU: (names, f'{UNINSTALL} {" ".join(names)} && pip install "voxport[{extra}]"'),
         "torch": (("torch",), f"{TORCH} --force-reinstall"),
-        "torchaudio": (("torchaudio",), f"{TORCH} --force-reinstall"),
+        "torchaudio": (("torchaudio",), "pip uninstall -y torchaudio"),  # voxport then uses its own Conformer
+        "training": (("pytorch-lightning", "torchmetrics", "scikit-learn", "matplotlib"), _REINSTALL.format("train")),
+        "onnx": (("onnx", "onnxscript"), _REINSTALL.format("export")),
         "sound": (("soundfile", "soxr"), "pip install --force-reinstall soundfile soxr"),
     }
     for key, (packages, mend) in mends.items():
         probe = environment.probes.get(key)
         if probe is None or probe.ok or (key == CPU and both):
             continue
-        if key == "torchaudio" and not environment.probes["torch"].ok:
+        if key in ("torchaudio", "training") and "torch" in environment.probes and not environment.probes["torch"].ok:
             continue  # torch has said it already
-        yield Clash(packages, f"{' and '.join(packages)}: installed, but no start ({probe.problem})", mend)
+        if probe.between:
+            yield Clash(probe.between, f"{probe.between[0]} {probe.problem}", probe.mend)
+        else:
+            yield Clash(packages, f"{' and '.join(packages)}: installed, but no start ({probe.problem})", mend)

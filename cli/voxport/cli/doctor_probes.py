@@ -55,9 +55,23 @@ if torch.version.cuda:
         facts["devices"] = ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
 print(json.dumps(facts))
 """
-_TORCHAUDIO = """
-import torchaudio
-print(json.dumps({"version": torchaudio.__version__}))
+# Whether packages go together is tried, not read from their numbers. A failure is explained where it happens.
+_IMPORTS = """
+import importlib
+from voxport.runtime.imports import explain_import
+facts = {}
+for name in NAMES:
+    try:
+        module = importlib.import_module(name)
+    except Exception as problem:
+        failure = explain_import(problem)
+        if failure is None or failure.is_missing:
+            raise
+        between = [failure.package, *(failure.partner[:1] if failure.partner else [])]
+        print(json.dumps({"between": between, "problem": failure.state, "mend": failure.command}))
+        sys.exit(FAILED)
+    facts[name] = str(getattr(module, "__version__", ""))
+print(json.dumps(facts))
 """
 _SOUND = """
 import numpy, soundfile, soxr
@@ -74,6 +88,13 @@ print(json.dumps({"version": tensorrt.__version__}))
 """
 
 
+_FAILED = 86  # the exit code of a script that has printed why
+
+
+def _imports(*names: str) -> str:
+    return f"NAMES, FAILED = {names!r}, {_FAILED}\n{_IMPORTS}"
+
+
 @dataclass(frozen=True)
 class Script:
     """What a probe runs, which modules must be there for it, and whether only a GPU makes it worth trying."""
@@ -85,7 +106,12 @@ class Script:
 
 PROBES: dict[str, Script] = {
     "torch": Script(_TORCH, ("torch",)),
-    "torchaudio": Script(_TORCHAUDIO, ("torch", "torchaudio")),
+    "torchaudio": Script(_imports("torch", "torchaudio"), ("torch", "torchaudio")),
+    "training": Script(
+        _imports("torch", "torchmetrics", "pytorch_lightning", "sklearn.metrics", "matplotlib.pyplot"),
+        ("torch", "torchmetrics", "pytorch_lightning", "sklearn", "matplotlib"),
+    ),
+    "onnx": Script(_imports("onnx", "onnxscript"), ("onnx", "onnxscript")),
     CPU: Script(_ONNXRUNTIME, ("onnxruntime",)),
     CUDA: Script(_ONNXRUNTIME, ("onnxruntime",), gpu=True),
     TENSORRT: Script(_ONNXRUNTIME, ("onnxruntime",), gpu=True),
@@ -96,11 +122,16 @@ PROBES: dict[str, Script] = {
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a library started, what it says of itself, and why it did not."""
+    """Whether a library started, what it says of itself, and why it did not.
+
+    Where it is known, `between` names the packages that do not go together, and `mend` is what to type.
+    """
 
     ok: bool
     facts: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    between: tuple[str, ...] = ()
+    mend: str = ""
 
 
 def run_probe(name: str, timeout: float) -> Probe:
@@ -120,11 +151,14 @@ def run_probe(name: str, timeout: float) -> Probe:
         return Probe(False, problem=f"it did not answer within {timeout:g} seconds")
     except OSError as problem:
         return Probe(False, problem=f"Python could not be started ({problem})")
-    if done.returncode == 0:
+    if done.returncode in (0, _FAILED):
         try:
-            return Probe(True, json.loads(done.stdout.strip().splitlines()[-1]))
+            answer = json.loads(done.stdout.strip().splitlines()[-1])
         except (IndexError, ValueError):
             return Probe(False, problem="it ended without an answer")
+        if done.returncode == 0:
+            return Probe(True, answer)
+        return Probe(False, problem=answer["problem"], between=tuple(answer["between"]), mend=answer["mend"])
     return Probe(False, problem=_why(done.returncode, done.stderr))
 
 

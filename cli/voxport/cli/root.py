@@ -95,9 +95,12 @@ class LazyGroup(click.Group):
 def _user_message(problem: Exception) -> str | None:
     """What to tell the user, or None where the exception is click's own or a bug of ours."""
     from voxport.runtime.errors import VoxportError  # not needed for help
+    from voxport.runtime.imports import explain_import
 
     if isinstance(problem, VoxportError):
         return str(problem)
+    if (failure := explain_import(problem)) is not None:
+        return str(failure)
     if isinstance(problem, OSError) and problem.errno != errno.EPIPE:  # a closed pipe is click's to handle
         why = problem.strerror or str(problem)
         return f"{problem.filename}: {why}" if problem.filename else why

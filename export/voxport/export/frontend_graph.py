@@ -112,7 +112,7 @@ def num_frames(frontend: Frontend, samples: Any) -> Any:
         # One frame for anything up to a window: raised by whole hops so that nothing negative is divided.
         hops = -(-window // hop)
         counts = (samples + (hops + 1) * hop - window - 1) // hop - hops + 1
-        return counts.clamp_min(1) if isinstance(samples, Tensor) else torch.sym_max(counts, 1)  # type: ignore[no-untyped-call]
+        return counts.clamp_min(1) if isinstance(samples, Tensor) else torch.sym_max(counts, 1)
     return (samples - window) // hop + 1
 
 

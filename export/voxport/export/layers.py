@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.models.conformer import ConformerLayer
 
 from voxport.export.folding import Product, after_norm, batch_norm, double, linear
+from voxport.train.conformer import ConformerLayer
 
 # Of a key that does not count. Not -inf, which a product that fills up its sums with zeros would make NaN.
 _HIDDEN = -1e30

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from voxport.runtime.backend import check_threads
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.imports import state_of
 from voxport.runtime.onnx_tensorrt import (
     INSTALL,
     TENSORRT,
@@ -129,9 +130,8 @@ def import_onnxruntime(device: Device) -> Any:
     """The module onnxruntime, imported when it is first needed. Raises BackendError where it is not usable."""
     try:
         runtime = importlib.import_module("onnxruntime")
-    except ImportError as problem:
-        why = "is not installed" if getattr(problem, "name", "") == "onnxruntime" else f"does not start ({problem})"
-        raise BackendError(f"onnxruntime {why}; {_way_out(device)}") from problem
+    except (ImportError, OSError) as problem:
+        raise BackendError(f"onnxruntime {state_of(problem, 'onnxruntime')}; {_way_out(device)}") from problem
     if not hasattr(runtime, "InferenceSession"):  # what is left when one of two packages was uninstalled
         raise BackendError(f"onnxruntime is installed only in part; {_UNINSTALL}, then {_INSTALL[device]}")
     return runtime

@@ -12,6 +12,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.imports import state_of
 from voxport.runtime.onnx_file import TensorSpec
 
 if TYPE_CHECKING:
@@ -175,9 +176,8 @@ def import_tensorrt() -> Any:
     """The module tensorrt, imported when it is first needed. Raises BackendError where it is not usable."""
     try:
         import tensorrt as trt
-    except ImportError as problem:
-        missing = getattr(problem, "name", "") == "tensorrt"
-        why = "is not installed" if missing else f"does not start ({problem})"
+    except (ImportError, OSError) as problem:
+        why = state_of(problem, "tensorrt")
         raise BackendError(f"tensorrt {why}; a TensorRT plan needs it and an NVIDIA GPU: {_INSTALL}") from problem
     return trt
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from voxport.runtime.backend import check_threads
 from voxport.runtime.contract import Precision
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.imports import state_of
 from voxport.runtime.torch_file import Archive, TorchFile, TorchKind, open_archive
 from voxport.runtime.torch_program import check_program
 from voxport.runtime.torch_script import check_script
@@ -60,10 +61,9 @@ def import_torch() -> Any:
     """The module torch, imported when it is first needed. Raises BackendError where it is not usable."""
     try:
         return importlib.import_module("torch")
-    except ImportError as problem:
-        why = "is not installed" if getattr(problem, "name", "") == "torch" else f"does not start ({problem})"
+    except (ImportError, OSError) as problem:
         raise BackendError(
-            f"PyTorch {why}, and TorchScript and .pt2 files run in it; {INSTALL}, "
+            f"PyTorch {state_of(problem, 'torch')}, and TorchScript and .pt2 files run in it; {INSTALL}, "
             "or run an ONNX model, which needs no PyTorch: voxport export onnx CHECKPOINT -o MODEL.onnx"
         ) from problem
 

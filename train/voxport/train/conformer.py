@@ -1,4 +1,8 @@
-"""The Conformer where torchaudio is not to be had: the same layers, weights' names, start values and answers.
+"""The Conformer: torchaudio's where it loads, else our own with the same layers, weights' names and answers.
+
+This is the only module that imports torchaudio, and nobody else decides. Both give the same bits, so a checkpoint
+does not depend on which one made it. torchaudio may be missing, or be built for another PyTorch and not load:
+2.11.1 beside PyTorch 2.11.0 raises OSError.
 
 Letters in shapes: T frames, B utterances, D model width.
 """
@@ -6,8 +10,8 @@ Letters in shapes: T frames, B utterances, D model width.
 from torch import Tensor, nn
 
 
-class Conformer(nn.Module):
-    """What `ConformerEncoder` takes of torchaudio's class of this name: its layers. Tests hold one against the other.
+class OwnConformer(nn.Module):
+    """What `ConformerEncoder` takes of torchaudio's `Conformer`: its layers. Tests compare one with the other.
 
     Gulati et al.: "Conformer: Convolution-augmented Transformer for Speech Recognition", 2020.
     """
@@ -96,3 +100,9 @@ class _Convolution(nn.Module):
         """(B, T, D) → (B, T, D)."""
         changed: Tensor = self.sequential(self.layer_norm(frames).transpose(1, 2)).transpose(1, 2)
         return changed
+
+
+try:
+    from torchaudio.models import Conformer as Conformer
+except (ImportError, OSError, RuntimeError):
+    Conformer = OwnConformer

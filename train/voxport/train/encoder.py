@@ -8,12 +8,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from voxport.train.conformer import Conformer
 from voxport.train.recipe import ModelOptions
-
-try:
-    from torchaudio.models import Conformer
-except (ImportError, OSError):  # not installed, or made for another PyTorch, whose libraries it does not find
-    from voxport.train.conformer import Conformer
 
 
 class _DepthwiseMask:
