@@ -121,7 +121,6 @@ def in_process(where: str, request: dict[str, Any], timeout: float, threads: int
 
 
 def test_every_curve_in_miniature(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torchaudio")
     monkeypatch.setattr(scale_module, "run_job", in_process)
     sizes = (
         Sizes("length", (10, 20, 40)),

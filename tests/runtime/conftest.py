@@ -1,5 +1,6 @@
 """Tiny models that several tests of the runtime share. They are read, never changed."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ from hypothesis import settings
 
 from tests.runtime.tiny_models import TinyModel, make_tiny
 from voxport.runtime.contract import InputKind
+
+# The runtime is tested without PyTorch too, as on Python 3.10; these two are about files that PyTorch runs.
+collect_ignore = [] if find_spec("torch") else ["test_torch_file.py", "test_torch_model.py"]
 
 # A busy machine is no failure: no property here is about time.
 settings.register_profile("untimed", deadline=None)

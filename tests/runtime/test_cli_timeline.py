@@ -57,6 +57,7 @@ def test_the_table_has_a_row_for_each_segment(tiny: TinyModel, meeting: Path) ->
 
 
 def test_rttm_and_picture_are_written_whole(tiny: TinyModel, meeting: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     out.mkdir()
     result = run(tiny.path, meeting, "--rttm", out / "m.rttm", "--plot", out / "m.png", "--json")
@@ -82,6 +83,7 @@ def test_a_stranger_is_shown_as_unknown(model_path: Path, meeting: Path, tmp_pat
 
 
 def test_silence_is_said_in_words(tiny: TinyModel, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     soundfile.write(tmp_path / "still.wav", np.zeros(32000), 16000)
     result = run(tiny.path, tmp_path / "still.wav", "--rttm", tmp_path / "m.rttm", "--plot", tmp_path / "m.svg")
     assert result.exit_code == 0, result.output
@@ -109,6 +111,8 @@ def test_mistakes_are_told_in_a_line(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib")
     folder = tmp_path_factory.mktemp("empty")
     monkeypatch.chdir(folder)
     result = run(tiny.path, *(each.format(meeting=meeting) for each in arguments))
@@ -173,6 +177,7 @@ def test_clock(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize("seconds", [0.5, 400_000.0])
 def test_pictures_of_any_length_and_any_names(tmp_path: Path, seconds: float) -> None:
+    pytest.importorskip("matplotlib")
     names = [f"speaker {i}" for i in range(60)] + [None, "$x_{", "에리", "x" * 200]
     step = seconds / len(names)
     segments = [Segment(i * step, (i + 0.5) * step, name, 20.0, 0.9) for i, name in enumerate(names)]

@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.optional_packages import import_or_skip
 from voxport.runtime.audio import read_audio
 from voxport.runtime.frontend import compute_features, mel_filterbank, num_frames, window
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import PROFILES
 
 torch = pytest.importorskip("torch")
-torchaudio = pytest.importorskip("torchaudio")
-kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+torchaudio = import_or_skip("torchaudio")
+kaldi = import_or_skip("torchaudio.compliance.kaldi")
 knf = pytest.importorskip("kaldi_native_fbank")
 psf = pytest.importorskip("python_speech_features")
 signal = pytest.importorskip("scipy.signal")
