@@ -21,6 +21,7 @@ OTHERS = {
     "odd sizes": dataclasses.replace(HOMEWORK, n_fft=401, win_length=401, hop_length=133),
     "hop longer than the window": dataclasses.replace(PROFILES["nemo_mel40"], win_length=150, hop_length=200),
     "window of whole hops": dataclasses.replace(KALDI, win_length=480, hop_length=160),
+    "levelled magnitudes": dataclasses.replace(HOMEWORK, power=1.0, level=5.0, normalize="mean_std"),
     "decibels, reflected": dataclasses.replace(HOMEWORK, log="db", floor=1e-7, normalize="mean_std"),
     "dc and emphasis over the signal": dataclasses.replace(PSF, remove_dc=True, window="hamming", sample_scale=3.0),
 }

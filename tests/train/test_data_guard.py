@@ -56,6 +56,8 @@ def test_the_right_frontend_is_accepted(tmp_path: Path, name: str, storage: type
         ("psf_fbank40", "nemo_mel40"),
         ("nemo_mel40", "homework_mel40"),
         ("homework_mel40", "nemo_mel40"),
+        ("homework_mel40", "speech_mel40"),
+        ("nemo_mel40", "speech_mel40"),
     ],
 )
 def test_another_frontend_is_refused_and_the_right_one_named(tmp_path: Path, made_by: str, declared: str) -> None:

@@ -80,7 +80,7 @@ def train(folder: DemoFolder, corpus: DemoCorpus, options: DemoOptions) -> "FitR
     from voxport.train.run import RunFolder
 
     recipe = with_steps(load_recipe(RECIPE), options.steps, options.seed)
-    data = CorpusOptions(profile(recipe.frontend), cache=folder.features, progress=options.progress)
+    data = CorpusOptions(profile(recipe.frontend_for(sounds=True)), cache=folder.features, progress=options.progress)
     result = fit(corpus.train, recipe, FitOptions(folder.run, data, device="cpu", progress=options.progress))
     plot_run(RunFolder(folder.run), folder.plots / "training.png")
     return result

@@ -18,6 +18,7 @@ from voxport.cli.train_options import (
     corpus_of,
     corpus_options,
     data_option,
+    default_frontend,
     device_option,
     frontend_option,
     is_shown,
@@ -86,7 +87,8 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         if choices["data"] is None or choices["recipe"] is None:
             raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
         data, recipe = choices["data"], with_steps(load_recipe(choices["recipe"]), choices["steps"], choices["seed"])
-    corpus = corpus_options(choices, recipe.frontend, shown)
+    named = choices["frontend"] is not None
+    corpus = corpus_options(choices, recipe.frontend if named else default_frontend(recipe, data), shown)
     speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
     options = FitOptions(out, corpus, device, resume, shown, accumulate=choices["accumulate"] or 1, **speed)
     result = run_fit(data, recipe, options)

@@ -11,6 +11,7 @@ from voxport.cli.train_options import (
     cache_option,
     corpus_options,
     data_option,
+    default_frontend,
     device_option,
     frontend_option,
     is_shown,
@@ -62,8 +63,9 @@ def ablate(data: Path | None, out: Path, recipes: tuple[str, ...], as_json: bool
     if not names:
         raise click.UsageError("--recipes names no recipe")
     shown = is_shown(choices["progress"])
-    corpus = corpus_options(choices, load_recipe(names[0]).frontend, shown)
     own = choices["frontend"] is None
+    first = load_recipe(names[0])
+    corpus = corpus_options(choices, default_frontend(first, data) if own else first.frontend, shown)
     options = AblationOptions(out, corpus, own, names, choices["steps"], choices["seeds"], choices["device"], shown)
     ablation = run_ablation(data, options, lambda line: click.echo(line, err=True), lambda it: write_ablation(it, out))
     write_ablation(ablation, out)

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from voxport.train.data import Corpus, CorpusOptions
+    from voxport.train.recipe import Recipe
 
 data_option = click.option(
     "--data", type=click.Path(path_type=Path), help="Homework folder, folder per speaker, or CSV/JSONL manifest."
@@ -41,15 +42,22 @@ def bar(title: str, shown: bool) -> Any:
     return progress_bar(title, shown)
 
 
-def corpus_options(choices: dict[str, Any], default_frontend: str, shown: bool) -> "CorpusOptions":
-    """Options of the corpus, from a command's choices."""
+def default_frontend(recipe: "Recipe", data: Path | None) -> str:
+    """The frontend of a recipe for the corpus `data`, where the user named none."""
+    from voxport.train.data.opening import holds_sounds
+
+    return recipe.frontend_for(sounds=data is not None and holds_sounds(data))
+
+
+def corpus_options(choices: dict[str, Any], frontend_name: str, shown: bool) -> "CorpusOptions":
+    """Options of the corpus, from a command's choices; `frontend_name` where they name none."""
     from voxport.runtime.frontend_spec import Frontend
     from voxport.runtime.profiles import profile
     from voxport.train.data import CorpusOptions
 
     frontend = choices["frontend"]
     if not isinstance(frontend, Frontend):
-        frontend = profile(frontend or default_frontend)
+        frontend = profile(frontend or frontend_name)
     return CorpusOptions(frontend, choices["skip_bad"], choices["cache"], choices["jobs"], progress=shown)
 
 

@@ -12,6 +12,7 @@ from voxport.cli.train_options import (
     compile_option,
     corpus_options,
     data_option,
+    default_frontend,
     device_option,
     frontend_option,
     is_shown,
@@ -58,7 +59,9 @@ def profile(recipe: str, progress: bool | None, as_json: bool, **choices: Any) -
     from voxport.train.step_profile import ProfileOptions, profile_step
 
     loaded = load_recipe(recipe)
-    corpus = corpus_options(choices, loaded.frontend, is_shown(progress))
+    named = choices["frontend"] is not None
+    name = loaded.frontend if named else default_frontend(loaded, choices["data"])
+    corpus = corpus_options(choices, name, is_shown(progress))
     names = ("data", "speakers", "steps", "warmup", "device", "accumulate", "compiled", "resident", "trace")
     report = profile_step(loaded, ProfileOptions(corpus=corpus, **{name: choices[name] for name in names}))
     if as_json:

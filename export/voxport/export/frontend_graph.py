@@ -49,9 +49,11 @@ class FrontendGraph(nn.Module):
         power_BTP = real_BTP * real_BTP + imaginary_BTP * imaginary_BTP
         if spec.power != 2.0:
             power_BTP = power_BTP ** (spec.power / 2)
-        energy_BTF = (power_BTP @ self.mel_PF).clamp_min(spec.floor)
-        log_BTF = energy_BTF.log() * (1.0 if spec.log == "ln" else _DECIBEL)
+        energy_BTF = power_BTP @ self.mel_PF
         counts_B = num_frames(spec, lengths_B)
+        if spec.level is not None:
+            energy_BTF = energy_BTF * self._gain(energy_BTF, counts_B, spec.level)
+        log_BTF = energy_BTF.clamp_min(spec.floor).log() * (1.0 if spec.log == "ln" else _DECIBEL)
         return self._normalize(log_BTF, counts_B), counts_B
 
     def _frame(self, waveform_BL: Tensor, lengths_B: Tensor) -> Tensor:
@@ -85,6 +87,16 @@ class FrontendGraph(nn.Module):
             index_BL = torch.minimum(index_BL, 2 * last_B1 + edge - index_BL)
         # Frames beyond the row's own reach further than the mirror.
         return torch.gather(signal_BL, 1, index_BL.clamp_min(0))
+
+    def _gain(self, energy_BTF: Tensor, counts_B: Tensor, level: float) -> Tensor:
+        """What brings each row's own frames to `level`, (B, 1, 1); `voxport.runtime.frontend.speech_level` says how."""
+        frames_BT = energy_BTF.sum(dim=-1)
+        valid_BT = torch.arange(frames_BT.shape[1], device=counts_B.device) < counts_B[:, None]
+        frames_BT = torch.where(valid_BT, frames_BT, 0.0)
+        # The clamp keeps silence from being 0 / 0.
+        amplitude_B = frames_BT.sqrt().sum(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+        level_B = (frames_BT.sum(dim=-1) / amplitude_B).square()
+        return (level / level_B.clamp_min(self.frontend.quietest))[:, None, None]
 
     def _normalize(self, features_BTF: Tensor, counts_B: Tensor) -> Tensor:
         """Subtract the mean over each row's own frames, and divide by the deviation where that is asked for."""

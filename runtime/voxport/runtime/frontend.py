@@ -53,7 +53,19 @@ def compute_features(
         # Not a matrix product: BLAS would start threads for it, which on a busy machine costs milliseconds.
         weighted = power[:, tables.bins] * tables.weights
         np.add.reduceat(weighted, tables.starts, axis=1, out=energies[start : start + _BLOCK])
+    if frontend.level is not None:
+        energies *= frontend.level / max(speech_level(energies), frontend.quietest)
     return _normalize(_log(energies, frontend), frontend).astype(dtype, copy=False)
+
+
+def speech_level(energies: Floats) -> float:
+    """The level of an utterance's louder frames, in the units of `energies`, shape (frames, bands); 0 for silence.
+
+    The contraharmonic mean of the frames' amplitudes, squared: (Σ e / Σ √e)², e being a frame's energy.
+    """
+    frames = energies.sum(axis=1)
+    amplitudes = float(np.sqrt(frames).sum())
+    return (float(frames.sum()) / amplitudes) ** 2 if amplitudes > 0 else 0.0
 
 
 def num_frames(frontend: Frontend, num_samples: int) -> int:

@@ -24,6 +24,12 @@ class Frontend:
     triangles are straight: over Hz (librosa, torchaudio), over mel (Kaldi), or between whole FFT bins
     (python_speech_features). `normalize` subtracts each band's mean over the utterance; `mean_std` then
     divides by sqrt(max(variance, 1e-5)) + 1e-5, the variance being over all frames (NeMo's per_feature).
+
+    `level` makes the features independent of loudness: before the floor, an utterance's band energies
+    are scaled so that its speech level becomes `level`. With e the sum of a frame's energies over the
+    bands, the speech level is (Σ e / Σ √e)² over the utterance's frames. Frames count by their own
+    amplitude, so that pauses and a silent lead-in hardly do, and nothing is decided by a threshold that
+    rounding could cross. Below `quietest` there is no speech to find, and the gain rises no further.
     """
 
     name: str
@@ -49,6 +55,8 @@ class Frontend:
     power: float = 2.0  # exponent of the magnitude spectrum
     spectrum_scale: float = 1.0  # |spectrum|**power is multiplied by this
     nyquist_bin: bool = True  # Kaldi leaves the highest bin out
+    level: float | None = None  # in units of the band energies; None leaves them as they are
+    quietest: float = 1e-5  # in the same units; has no effect without `level`
 
     def __post_init__(self) -> None:
         if not 0 < self.win_length <= self.n_fft:
@@ -60,11 +68,18 @@ class Frontend:
             raise ValueError(f"f_min {self.f_min} and f_max {self.f_max} must rise from 0 to at most {highest}")
         if self.floor <= 0:
             raise ValueError(f"floor must be positive, found {self.floor}")
+        if self.level is not None and self.level <= 0:
+            raise ValueError(f"level must be positive or null, found {self.level}")
+        if self.quietest <= 0:
+            raise ValueError(f"quietest must be positive, found {self.quietest}")
 
     @property
     def digest(self) -> str:
-        """A short hash of every value, the key of cached features."""
+        """A short hash of every value that has an effect, the key of cached features."""
         import hashlib  # costs milliseconds, and only a cache of features asks
         import json
 
-        return hashlib.sha256(json.dumps(encode(self), sort_keys=True).encode()).hexdigest()[:16]
+        values = encode(self)
+        if self.level is None:  # the digest from before these fields: older caches and results still match
+            del values["level"], values["quietest"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 | name            | what it computes                                                              |
 |-----------------|-------------------------------------------------------------------------------|
 | homework_mel40  | the log-mels of the speaker homework's `uttr-*.pt` files (yistLin/dvector)     |
+| speech_mel40    | those log-mels at one speech level, whatever the recording's loudness         |
 | kaldi_fbank80   | Kaldi log-fbank as sherpa-onnx feeds its `wespeaker` models, mean subtracted   |
 | nemo_mel40      | what sherpa-onnx feeds its `nemo` models, with 40 mels, a Hann window and `per_feature` |
 | psf_fbank40     | python_speech_features.fbank in dB, mean subtracted                            |
@@ -12,6 +13,7 @@ step on the sound, not a part of the frontend.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from voxport.runtime.errors import VoxportError
@@ -37,6 +39,9 @@ _HOMEWORK_MEL40 = Frontend(
     log="ln",
     normalize="none",
 )
+
+# 100 is near the median of LibriSpeech (190); the floor is 80 dB below it, in each band.
+_SPEECH_MEL40 = replace(_HOMEWORK_MEL40, name="speech_mel40", level=100.0, floor=1e-6)
 
 # sherpa-onnx asks kaldi-native-fbank for high_freq = -400, that is 400 Hz below Nyquist.
 _KALDI_FBANK80 = Frontend(
@@ -106,7 +111,7 @@ _PSF_FBANK40 = Frontend(
 )
 
 PROFILES: Mapping[str, Frontend] = MappingProxyType(
-    {each.name: each for each in (_HOMEWORK_MEL40, _KALDI_FBANK80, _NEMO_MEL40, _PSF_FBANK40)}
+    {each.name: each for each in (_HOMEWORK_MEL40, _SPEECH_MEL40, _KALDI_FBANK80, _NEMO_MEL40, _PSF_FBANK40)}
 )
 
 

@@ -46,7 +46,10 @@ class TorchFrontend(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()
         if spec.power != 2.0:
             power = power.pow(spec.power / 2)
-        energies = (power @ self.mel).clamp_min(spec.floor)
+        energies = power @ self.mel
+        if spec.level is not None:
+            energies = energies * (spec.level / self._speech_level(energies).clamp_min(spec.quietest))
+        energies = energies.clamp_min(spec.floor)
         features: Tensor = energies.log() if spec.log == "ln" else 20 * energies.log10()
         if spec.normalize == "none":
             return features
@@ -55,6 +58,14 @@ class TorchFrontend(nn.Module):
             variance = features.square().mean(dim=-2, keepdim=True)
             features = features / (variance.clamp_min(numpy_frontend.VARIANCE_FLOOR).sqrt() + numpy_frontend.STD_OFFSET)
         return features
+
+    @staticmethod
+    def _speech_level(energies: Tensor) -> Tensor:
+        """Energies (…, T, F) → levels (…, 1, 1), as `voxport.runtime.frontend.speech_level`."""
+        frames = energies.sum(dim=-1)
+        # The square root of 0 has no finite gradient; as an amplitude the least normal number is nothing.
+        amplitudes = frames.clamp_min(torch.finfo(frames.dtype).tiny).sqrt().sum(dim=-1)
+        return (frames.sum(dim=-1) / amplitudes).square()[..., None, None]
 
     def _frames(self, samples: Tensor) -> Tensor:
         spec, length = self.frontend, samples.shape[-1]

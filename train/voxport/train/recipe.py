@@ -125,6 +125,14 @@ class Recipe:
     frontend: str = "homework_mel40"
     reference: Reference | None = None
 
+    def frontend_for(self, *, sounds: bool) -> str:
+        """The frontend for a corpus of sound files or of stored features.
+
+        The homework's log-mels keep the recording's loudness, since its files do. Sound files get the
+        same ones at one speech level.
+        """
+        return "speech_mel40" if sounds and self.frontend == "homework_mel40" else self.frontend
+
 
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that come with voxport, sorted."""

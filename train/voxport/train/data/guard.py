@@ -4,6 +4,7 @@ Stored features do not say how they were made (the homework's metadata.json tell
 network trained on features that its declared frontend cannot give answers nonsense to real sound. Two
 things can be seen from the numbers: whether the mean (and the deviation) of each band was normalised
 over the utterance, and whether the values lie in the range that the frontend's logarithm allows.
+A frontend that brings every utterance to one speech level shows that level, too.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.frontend import speech_level
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import PROFILES
 from voxport.train.data.problems import CorpusError, Problem
@@ -26,6 +28,7 @@ from voxport.train.data.problems import CorpusError, Problem
 _CENTRED, _NOT_CENTRED = 0.02, 0.5
 _CONSTANT = 1e-3  # deviations and means below are rounding, as in digital silence
 _UNIT_DEVIATION = 0.05  # how far from 1 the typical deviation of normalised bands may be
+_LEVEL_TOLERANCE = 0.5  # dB; storing as float16 and the floor move the level by a few hundredths
 _STORAGE = 1e-3  # relative; float16 rounds by half of that
 
 Look = Literal["none", "mean", "mean_std", "unclear"]
@@ -40,6 +43,7 @@ class Appearance:
     lowest: float
     highest: float
     spread: float  # the largest range, highest - lowest, of a band
+    level: float  # the natural logarithm of the speech level, if the values are logarithms of energies
 
 
 def appearance(key: str, features: npt.NDArray[np.float32]) -> Appearance:
@@ -54,7 +58,12 @@ def appearance(key: str, features: npt.NDArray[np.float32]) -> Appearance:
     elif offset <= _CENTRED * widest and widest > _CONSTANT:
         active = deviation[deviation > _CENTRED * widest]
         look = "mean_std" if np.median(np.abs(active - 1)) < _UNIT_DEVIATION else "mean"
-    return Appearance(key, look, float(low.min()), float(high.max()), float((high - low).max()))
+    return Appearance(key, look, float(low.min()), float(high.max()), float((high - low).max()), _log_level(features))
+
+
+def _log_level(features: npt.NDArray[np.float32]) -> float:
+    highest = float(features.max())  # taken out before the exponential, which could overflow
+    return math.log(speech_level(np.exp(features.astype(np.float64) - highest))) + highest
 
 
 def check_frontend(path: Path, frontend: Frontend, seen: Sequence[Appearance]) -> list[Problem]:
@@ -88,6 +97,11 @@ def contradiction(seen: Appearance, frontend: Frontend) -> str | None:
         return f"lowest value {seen.lowest:.4g}, but the log floor of {frontend.name} is {floor:.4g}"
     if frontend.normalize == "none" and seen.highest > ceiling + slack:
         return f"highest value {seen.highest:.4g}, but {frontend.name} cannot exceed {ceiling:.4g}"
+    plain = (frontend.log, frontend.normalize) == ("ln", "none")
+    if plain and frontend.level is not None and seen.highest > floor + slack:  # digital silence has no level
+        off = 10 / math.log(10) * (seen.level - math.log(frontend.level))
+        if abs(off) > _LEVEL_TOLERANCE:
+            return f"a speech level {off:+.1f} dB from that to which {frontend.name} brings every utterance"
     if frontend.normalize == "mean" and seen.spread > ceiling - floor + 2 * slack:
         return f"a band ranges over {seen.spread:.4g}, but with {frontend.name} at most over {ceiling - floor:.4g}"
     return None
@@ -99,6 +113,9 @@ def value_range(frontend: Frontend) -> tuple[float, float]:
     magnitude = frontend.win_length * frontend.sample_scale * (1 + frontend.preemphasis)
     bins = frontend.n_fft // 2 + 1  # a filter's weights are at most 1 each (and less with Slaney's norm)
     highest = frontend.power * math.log(magnitude) + math.log(bins * frontend.spectrum_scale)
+    if frontend.level is not None:
+        # Of n frames the loudest is at most (1 + √n)² / 4 times the level: a million frames are three hours.
+        highest = math.log(frontend.level) + math.log(1e6 / 3)
     lowest = math.log(frontend.floor)
     scale = 1.0 if frontend.log == "ln" else 20 / math.log(10)
     return lowest * scale, highest * scale

@@ -58,6 +58,16 @@ def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
     return _corpus(listing, options.frontend, index, pack)
 
 
+def holds_sounds(path: str | os.PathLike[str]) -> bool:
+    """Whether the corpus at `path` is of sound files alone; reads its listing, not the files.
+
+    Raises:
+        CorpusError: there is no such corpus.
+    """
+    entries = _list(Path(os.path.abspath(Path(path).expanduser()))).entries
+    return bool(entries) and all(entry.is_sound for entry in entries)
+
+
 def _corpus(listing: Listing, frontend: Frontend, index: PackIndex, pack: Pack) -> Corpus:
     utterances = tuple(map(Utterance, index.keys, index.speakers, index.frames))
     return Corpus(
