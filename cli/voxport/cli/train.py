@@ -1,5 +1,6 @@
 """`voxport train …`: fit, predict and recipes here; evaluate, ablate and profile in files of their own."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,10 @@ from click.core import ParameterSource
 
 from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
 from voxport.cli.train_ablate import ablate
+from voxport.cli.train_corpus import corpus as show_corpus
 from voxport.cli.train_evaluate import evaluate
 from voxport.cli.train_options import (
+    LAYOUT_NAMES,
     bad_option,
     bar,
     cache_option,
@@ -24,6 +27,7 @@ from voxport.cli.train_options import (
     jobs_option,
     progress_option,
     resident_option,
+    say,
 )
 from voxport.cli.train_profile import profile as profile_a_step
 
@@ -82,11 +86,14 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         begun = _begun(out, choices)
         data, recipe, choices["frontend"] = Path(begun.data), begun.recipe, begun.frontend
         choices["skip_bad"], choices["accumulate"] = begun.skip_bad, begun.accumulate
+        choices["layout"] = begun.layout
     else:
         if choices["data"] is None or choices["recipe"] is None:
             raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
         data, recipe = choices["data"], with_steps(load_recipe(choices["recipe"]), choices["steps"], choices["seed"])
     corpus = corpus_options(choices, recipe.frontend, shown)
+    if place.first:
+        corpus = dataclasses.replace(corpus, announce=say)
     speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
     options = FitOptions(out, corpus, device, resume, shown, accumulate=choices["accumulate"] or 1, **speed)
     result = run_fit(data, recipe, options)
@@ -115,8 +122,8 @@ def _begun(out: Path, choices: dict[str, Any]) -> "RunFacts":
     """What the run in `out` was started with, which none of the choices may contradict."""
     from voxport.train.run import RunFolder
 
-    fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate")
-    given = [name for name in fixed if choices[name] is not None]
+    fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate", *LAYOUT_NAMES)
+    given = [name.replace("_", "-") for name in fixed if choices[name] is not None]
     if click.get_current_context().get_parameter_source("skip_bad") == ParameterSource.COMMANDLINE:
         given.append("skip-bad" if choices["skip_bad"] else "strict")
     if given:
@@ -205,6 +212,7 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
+train.add_command(show_corpus)
 train.add_command(evaluate)
 train.add_command(ablate)
 train.add_command(profile_a_step)

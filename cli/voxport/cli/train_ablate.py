@@ -1,5 +1,6 @@
 """`voxport train ablate`: many recipes on one corpus, in one table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from voxport.cli.train_options import (
     is_shown,
     jobs_option,
     progress_option,
+    say,
 )
 
 
@@ -62,7 +64,7 @@ def ablate(data: Path | None, out: Path, recipes: tuple[str, ...], as_json: bool
     if not names:
         raise click.UsageError("--recipes names no recipe")
     shown = is_shown(choices["progress"])
-    corpus = corpus_options(choices, load_recipe(names[0]).frontend, shown)
+    corpus = replace(corpus_options(choices, load_recipe(names[0]).frontend, shown), announce=say)
     own = choices["frontend"] is None
     options = AblationOptions(out, corpus, own, names, choices["steps"], choices["seeds"], choices["device"], shown)
     ablation = run_ablation(data, options, lambda line: click.echo(line, err=True), lambda it: write_ablation(it, out))

@@ -99,7 +99,8 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
     device, place = choose_device(options.device), here()
     _check(recipe, options, device)
     folder = RunFolder(options.out)
-    facts = RunFacts(recipe, options.corpus.frontend, str(data.resolve()), options.corpus.skip_bad, options.accumulate)
+    source = options.corpus
+    facts = RunFacts(recipe, source.frontend, str(data.resolve()), source.skip_bad, options.accumulate, source.layout)
     with folder.lock() if place.first else contextlib.nullcontext():
         if place.first and (options.resume or folder.facts.exists()):
             folder.start(facts, options.resume)
@@ -159,7 +160,15 @@ class _Job:
     def checkpoint(self, state: Mapping[str, Tensor], step: int, metrics: dict[str, float]) -> Checkpoint:
         facts = self.facts
         return Checkpoint(
-            facts.recipe, facts.frontend, self.corpus.labels, state, self.split, step, metrics, facts.data
+            facts.recipe,
+            facts.frontend,
+            self.corpus.labels,
+            state,
+            self.split,
+            step,
+            metrics,
+            facts.data,
+            layout=facts.layout,
         )
 
 
