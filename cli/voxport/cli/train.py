@@ -96,7 +96,9 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         corpus = dataclasses.replace(corpus, announce=say)
     speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
     options = FitOptions(out, corpus, device, resume, shown, accumulate=choices["accumulate"] or 1, **speed)
-    result = run_fit(data, recipe, options)
+    # A batch size that the user wrote down is theirs; that of a recipe by its name is only a default.
+    by_name = not resume and Path(choices["recipe"]).suffix != ".toml"
+    result = run_fit(data, recipe, dataclasses.replace(options, adapt_batch=by_name))
     if not place.first:
         return
     curves = out / "curves.png"
@@ -110,7 +112,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         ("steps", f"{result.steps:,} (best validation at {result.best_step:,})"),
         ("accuracy, whole utterances", f"{result.accuracy_whole:.2%}"),
         ("accuracy, crops", f"{result.accuracy_crop:.2%} of {recipe.train.crop_frames} frames"),
-        ("batch", _shares(recipe.train.batch_size, max(options.devices, place.world), options.accumulate)),
+        ("batch", _shares(result.batch_size, max(options.devices, place.world), options.accumulate)),
         ("time", f"{result.seconds / 60:.1f} min"),
         ("checkpoint", str(result.model)),
         ("curves", str(curves)),

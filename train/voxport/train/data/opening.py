@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from voxport.runtime.frontend_spec import Frontend
@@ -17,13 +17,16 @@ from voxport.train.data.reading import Reader
 from voxport.train.data.recognition import list_corpus, listing_lines
 
 
-def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
+def open_corpus(
+    path: str | os.PathLike[str], options: CorpusOptions, on_listed: Callable[[Listing], None] = lambda _: None
+) -> Corpus:
     """Open the corpus at `path`, checking every entry.
 
     `path` is a directory or a file in one of the layouts that `list_corpus` recognises, or in the one that
     `options.layout` names. The first opening reads every file and packs the features into one file of the
     cache; a later one only compares each file's size and modification time with those of the first, so a
-    file changed without either changing is not noticed.
+    file changed without either changing is not noticed. `on_listed` sees the listing before a file is read,
+    and may refuse it.
 
     Raises:
         CorpusError: there is no such corpus; it has unusable entries and `skip_bad` is off; fewer than
@@ -40,6 +43,7 @@ def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
     announce = options.announce or (lambda line: None)
     for line in listing_lines(listing):
         announce(line)
+    on_listed(listing)
     folder = cache_folder(options.cache) / "packs"
     key, stamp = _pack_key(listing, options), _stamp(listing.entries)
     found = read_pack(folder, key, stamp, options.frontend.n_mels)
