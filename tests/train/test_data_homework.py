@@ -281,7 +281,7 @@ def test_a_wrong_path_is_named(tmp_path: Path, data: Path, open_: Callable[..., 
         open_(tmp_path / "absent")
     with pytest.raises(CorpusError, match="pass the directory that holds it"):
         open_(data / "metadata.json")
-    with pytest.raises(CorpusError, match=r"must be a manifest that ends in \.csv or \.jsonl"):
+    with pytest.raises(CorpusError, match=r"must be a manifest \(\.csv, \.tsv, \.jsonl or \.json\)"):
         open_(data / utterances_of(data, "id00000")[0])
 
 

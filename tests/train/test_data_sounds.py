@@ -233,7 +233,7 @@ def test_every_bad_line_of_a_manifest_is_named(data: Path, open_: Callable[..., 
     ("name", "text", "message"),
     [
         ("a.csv", "file,speaker\nx.wav,bob\n", "no column path; .* this one has file, speaker"),
-        ("a.csv", "path;speaker\nx.wav;bob\n", "no column path and no column speaker"),
+        ("a.csv", "path:speaker\nx.wav:bob\n", "no column path and no column speaker"),
         ("a.csv", "", "this one has none"),
         ("a.csv", "path,speaker\n", "lists no utterance"),
         ("a.csv", 'path,speaker\n"x.wav,bob\n', "not CSV"),

@@ -21,7 +21,7 @@ from tests.train.corpora import RECIPE, write_homework, write_recipe
 from voxport.runtime.profiles import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusError, CorpusOptions
-from voxport.train.fit import FitOptions, FitResult, fit
+from voxport.train.fit import FitOptions, FitResult, fit, fitting_batch
 from voxport.train.module import SpeakerModule, TrainingError
 from voxport.train.plots import read_log
 from voxport.train.recipe import Recipe, load_recipe
@@ -165,6 +165,38 @@ def test_a_batch_that_the_corpus_does_not_fill_leaves_no_run(data: Path, recipe:
     with pytest.raises(CorpusError, match=r"19 training utterances do not fill one batch of 100"):
         run(data, large, tmp_path / "run")
     assert not RunFolder(tmp_path / "run").facts.exists()
+
+
+def test_it_is_said_before_a_file_is_read(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voxport.train.data.opening._build", lambda *_: pytest.fail("read the corpus"))
+    corpus = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "empty", progress=False)
+    large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=20))
+    with pytest.raises(CorpusError, match="19 training utterances do not fill one batch of 20"):
+        fit(data, large, FitOptions(tmp_path / "run", corpus, device="cpu", progress=False))
+
+
+def test_a_default_batch_adapts_to_a_small_corpus_and_says_so(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+    told: list[str] = []
+    corpus = CorpusOptions(profile("homework_mel40"), cache=data.parent / "cache", progress=False, announce=told.append)
+    large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=128, steps=4))
+    options = FitOptions(tmp_path / "run", corpus, device="cpu", progress=False, adapt_batch=True)
+    assert fit(data, large, options).batch_size == 16
+    assert told[-1] == "  batch: 16 in place of tiny's 128, for 19 utterances"
+    assert RunFolder(tmp_path / "run").read().recipe.train.batch_size == 16
+    resumed = dataclasses.replace(options, resume=True, adapt_batch=False)
+    assert fit(data, RunFolder(tmp_path / "run").read().recipe, resumed).batch_size == 16
+
+
+@pytest.mark.parametrize(("devices", "accumulate", "size"), [(1, 1, 16), (3, 1, 12), (2, 2, 16), (5, 2, 128)])
+def test_an_adapted_batch_divides_among_devices_and_pieces(
+    recipe: Recipe, tmp_path: Path, devices: int, accumulate: int, size: int
+) -> None:
+    large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=128))
+    corpus = CorpusOptions(profile("homework_mel40"))
+    options = FitOptions(tmp_path, corpus, devices=devices, accumulate=accumulate, adapt_batch=True)
+    assert fitting_batch(large, 19, options).train.batch_size == size
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from voxport.benchmarks.backends import Array
 from voxport.benchmarks.cold import Tools
 from voxport.benchmarks.evidence import Accuracy
 from voxport.benchmarks.protocol import Judge, Judged
-from voxport.runtime.audio import read_audio
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend import min_samples
 from voxport.train.checkpoint import Checkpoint, load_checkpoint
@@ -48,7 +47,8 @@ def judge(request: Judge, tools: Tools) -> Judged:
 
 def choose(request: Judge, checkpoint: Checkpoint) -> Labelled:
     """What training did not see, where this is its corpus; else every utterance of a known speaker."""
-    corpus = open_corpus(request.data, CorpusOptions(checkpoint.frontend, skip_bad=True, progress=False))
+    layout = checkpoint.layout_for(request.data)
+    corpus = open_corpus(request.data, CorpusOptions(checkpoint.frontend, skip_bad=True, progress=False, layout=layout))
     numbers = {label: i for i, label in enumerate(checkpoint.labels)}
     seen = checkpoint.split.seen_in(corpus)
     usable = [
@@ -76,9 +76,7 @@ def choose(request: Judge, checkpoint: Checkpoint) -> Labelled:
 def _values(corpus: Corpus, position: int, request: Judge) -> Array:
     if request.backend.input_kind == "features":
         return np.ascontiguousarray(corpus.features(position)[: request.max_frames])
-    key = corpus.utterances[position].key
-    if corpus.kind == "homework" or Path(key).suffix.lower() in (".pt", ".npy"):
+    if not corpus.has_sound(position):
         raise VoxportError(f"{corpus.path} holds features, and {request.backend.name} takes sound")
-    folder = corpus.path if corpus.kind == "folder" else corpus.path.parent
-    sound = read_audio(folder / key, corpus.frontend.sample_rate)
+    sound = corpus.samples(position, corpus.frontend.sample_rate)
     return np.ascontiguousarray(sound[: min_samples(corpus.frontend, request.max_frames)])

@@ -1,5 +1,6 @@
 """`voxport train …`: fit, predict and recipes here; evaluate, ablate and profile in files of their own."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,10 @@ from click.core import ParameterSource
 
 from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
 from voxport.cli.train_ablate import ablate
+from voxport.cli.train_corpus import corpus as show_corpus
 from voxport.cli.train_evaluate import evaluate
 from voxport.cli.train_options import (
+    LAYOUT_NAMES,
     bad_option,
     bar,
     cache_option,
@@ -23,8 +26,10 @@ from voxport.cli.train_options import (
     frontend_option,
     is_shown,
     jobs_option,
+    layout_options_of,
     progress_option,
     resident_option,
+    say,
 )
 from voxport.cli.train_profile import profile as profile_a_step
 
@@ -83,15 +88,21 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         begun = _begun(out, choices)
         data, recipe, choices["frontend"] = Path(begun.data), begun.recipe, begun.frontend
         choices["skip_bad"], choices["accumulate"] = begun.skip_bad, begun.accumulate
+        choices["layout"] = begun.layout
     else:
         if choices["data"] is None or choices["recipe"] is None:
             raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
         data, recipe = choices["data"], with_steps(load_recipe(choices["recipe"]), choices["steps"], choices["seed"])
     named = choices["frontend"] is not None
-    corpus = corpus_options(choices, recipe.frontend if named else default_frontend(recipe, data), shown)
+    layout = layout_options_of(choices) if not resume else choices["layout"]
+    corpus = corpus_options(choices, recipe.frontend if named else default_frontend(recipe, data, layout), shown)
+    if place.first:
+        corpus = dataclasses.replace(corpus, announce=say)
     speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
     options = FitOptions(out, corpus, device, resume, shown, accumulate=choices["accumulate"] or 1, **speed)
-    result = run_fit(data, recipe, options)
+    # A batch size that the user wrote down is theirs; that of a recipe by its name is only a default.
+    by_name = not resume and Path(choices["recipe"]).suffix != ".toml"
+    result = run_fit(data, recipe, dataclasses.replace(options, adapt_batch=by_name))
     if not place.first:
         return
     curves = out / "curves.png"
@@ -105,7 +116,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         ("steps", f"{result.steps:,} (best validation at {result.best_step:,})"),
         ("accuracy, whole utterances", f"{result.accuracy_whole:.2%}"),
         ("accuracy, crops", f"{result.accuracy_crop:.2%} of {recipe.train.crop_frames} frames"),
-        ("batch", _shares(recipe.train.batch_size, max(options.devices, place.world), options.accumulate)),
+        ("batch", _shares(result.batch_size, max(options.devices, place.world), options.accumulate)),
         ("time", f"{result.seconds / 60:.1f} min"),
         ("checkpoint", str(result.model)),
         ("curves", str(curves)),
@@ -117,8 +128,8 @@ def _begun(out: Path, choices: dict[str, Any]) -> "RunFacts":
     """What the run in `out` was started with, which none of the choices may contradict."""
     from voxport.train.run import RunFolder
 
-    fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate")
-    given = [name for name in fixed if choices[name] is not None]
+    fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate", *LAYOUT_NAMES)
+    given = [name.replace("_", "-") for name in fixed if choices[name] is not None]
     if click.get_current_context().get_parameter_source("skip_bad") == ParameterSource.COMMANDLINE:
         given.append("skip-bad" if choices["skip_bad"] else "strict")
     if given:
@@ -207,6 +218,7 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
+train.add_command(show_corpus)
 train.add_command(evaluate)
 train.add_command(ablate)
 train.add_command(profile_a_step)

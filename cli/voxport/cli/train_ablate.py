@@ -1,5 +1,6 @@
 """`voxport train ablate`: many recipes on one corpus, in one table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from voxport.cli.train_options import (
     frontend_option,
     is_shown,
     jobs_option,
+    layout_options_of,
     progress_option,
+    say,
 )
 
 
@@ -65,7 +68,9 @@ def ablate(data: Path | None, out: Path, recipes: tuple[str, ...], as_json: bool
     shown = is_shown(choices["progress"])
     own = choices["frontend"] is None
     first = load_recipe(names[0])
-    corpus = corpus_options(choices, default_frontend(first, data) if own else first.frontend, shown)
+    name = default_frontend(first, data, layout_options_of(choices)) if own else first.frontend
+    corpus = corpus_options(choices, name, shown)
+    corpus = replace(corpus, announce=say)
     options = AblationOptions(out, corpus, own, names, choices["steps"], choices["seeds"], choices["device"], shown)
     ablation = run_ablation(data, options, lambda line: click.echo(line, err=True), lambda it: write_ablation(it, out))
     write_ablation(ablation, out)

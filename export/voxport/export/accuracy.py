@@ -184,7 +184,8 @@ def accuracy_gate(backend: Backend, checkpoint: Checkpoint, options: AccuracyOpt
         VoxportError: the artefact could not be run.
     """
     contract = backend.contract
-    opening = CorpusOptions(checkpoint.frontend, cache=options.cache, progress=options.progress)
+    layout = checkpoint.layout_for(options.data)
+    opening = CorpusOptions(checkpoint.frontend, cache=options.cache, progress=options.progress, layout=layout)
     corpus = open_corpus(options.data, opening)
     limits = LengthLimits(contract.min_frames, contract.max_frames)
     chosen = _choose(corpus, checkpoint, limits, options)

@@ -197,7 +197,9 @@ def _real(
         raise ExportError("the checkpoint does not say what it was trained on")
     # What training left out of its own corpus was judged then; a corpus named here must be whole.
     skip_bad = options.data is None
-    corpus = open_corpus(data, CorpusOptions(checkpoint.frontend, skip_bad, options.cache, progress=options.progress))
+    layout = checkpoint.layout_for(data)
+    opening = CorpusOptions(checkpoint.frontend, skip_bad, options.cache, progress=options.progress, layout=layout)
+    corpus = open_corpus(data, opening)
     trained = _trained_on(corpus, checkpoint)
     chosen = spread_over_lengths(corpus, trained, limits, options.count)
     part = "" if trained is None else ", training part"

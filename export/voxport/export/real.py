@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from voxport.export.parity_grid import LengthLimits, Utterance
-from voxport.runtime.audio import read_audio
 from voxport.runtime.contract import InputKind
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend import min_samples, num_frames
@@ -48,7 +47,13 @@ def real_utterances(
         # Entries that cannot be used were judged in training; here the others are what matters.
         corpus = open_corpus(
             checkpoint.data,
-            CorpusOptions(checkpoint.frontend, skip_bad=True, cache=options.cache, progress=options.progress),
+            CorpusOptions(
+                checkpoint.frontend,
+                skip_bad=True,
+                cache=options.cache,
+                progress=options.progress,
+                layout=checkpoint.layout,
+            ),
         )
         candidates = corpus.indices(checkpoint.split.valid).tolist() if checkpoint.split.valid else None
         chosen = spread_over_lengths(corpus, candidates, limits, options.count)
@@ -82,8 +87,7 @@ def corpus_utterance(corpus: Corpus, i: int, kind: InputKind, limits: LengthLimi
     if kind == "features":
         values = np.array(corpus.features(i)[: limits.max_frames])
         return Utterance(key, True, values, len(values))
-    if corpus.kind == "homework" or Path(key).suffix.lower() in (".pt", ".npy"):
+    if not corpus.has_sound(i):
         raise VoxportError(f"{corpus.path} holds features, and this model takes sound")
-    folder = corpus.path if corpus.kind == "folder" else corpus.path.parent
-    values = read_audio(folder / key, frontend.sample_rate)[: min_samples(frontend, limits.max_frames + 1) - 1]
+    values = corpus.samples(i, frontend.sample_rate)[: min_samples(frontend, limits.max_frames + 1) - 1]
     return Utterance(key, True, values, num_frames(frontend, len(values)))

@@ -32,7 +32,12 @@ MAX_SECONDS = 3600.0
 # Float sound may exceed full scale a little; ten times full scale is int16 values that nobody divided.
 PEAK_LIMIT = 10.0
 
+# What phones, browsers and cameras write, and libsndfile does not read.
+MEDIA_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".mkv", ".mka", ".3gp", ".amr", ".wma", ".g722"})
+
 _BLOCK = 1 << 16  # frames decoded at a time
+_OVERSHOOT = 0.5  # seconds by which a piece may end behind its sound, as in Kaldi's extract-segments
+_EXACT = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "CAF", "NIST"})  # seeking finds the sample
 _MP3_SLACK = 2304  # two MPEG frames: an mp3 without a Xing header says its length only about
 _UNKNOWN_FRAMES = 1 << 60  # libsndfile's "nobody knows" is near 2⁶³
 _UNKNOWN_SIZE = 0x7FFF0000  # a WAV written to a pipe claims a size from here on: "until the end"
@@ -92,6 +97,40 @@ def audio_seconds(path: PathName) -> float | None:
     with _open(name) as file:
         _check_header(file, name)
         return file.frames / file.samplerate if 0 < file.frames < _UNKNOWN_FRAMES else None
+
+
+def audio_rate(path: PathName) -> int:
+    """The rate of a sound file, in Hz, as its header claims it. Raises as `read_audio`."""
+    name = os.fspath(path)
+    with _open(name) as file:
+        _check_header(file, name)
+        return int(file.samplerate)
+
+
+def read_piece(
+    path: PathName, sample_rate: int, start: float, end: float | None = None, *, in_samples: bool = False
+) -> Samples:
+    """The piece of a sound file from `start` to `end` (None: its end), shape (n,), float32, at `sample_rate`.
+
+    In seconds, or with `in_samples` in samples at the file's own rate. It is cut first and resampled then. As in
+    Kaldi, a piece may end up to half a second behind its sound, and is then shorter.
+
+    Raises:
+        AudioError: what `read_audio` refuses, a piece that lies behind the sound, or one of more than MAX_SECONDS.
+        BackendError: soundfile or soxr is not installed.
+    """
+    name = os.fspath(path)
+    check_rate(sample_rate, "sample_rate")
+    with _open(name) as file:
+        _check_header(file, name)
+        rate = file.samplerate
+        scale = 1 if in_samples else rate
+        first, last = round(start * scale), None if end is None else round(end * scale)
+        cut = list(_resampled(_piece_blocks(file, name, first, last), rate, sample_rate))
+    samples = np.concatenate(cut) if cut else np.zeros(0, np.float32)
+    if len(samples) == 0:
+        raise AudioError(f"{name}: the piece from {first / rate:g} s on holds no sample at {sample_rate} Hz")
+    return samples
 
 
 def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> Samples:
@@ -205,6 +244,29 @@ def _mono_blocks(file: "soundfile.SoundFile", name: str, max_seconds: float | No
     slack = _MP3_SLACK if file.format == "MP3" else 0
     if decoded + slack < file.frames:
         raise AudioError(f"{name}: cut short: {decoded} of {file.frames} samples; get the file again, or convert it")
+
+
+def _piece_blocks(file: "soundfile.SoundFile", name: str, first: int, last: int | None) -> Iterator[Samples]:
+    """The frames from `first` to `last`, block by block; decodes what lies before only where it must."""
+    position = 0
+    if first and file.format in _EXACT and first <= file.frames < _UNKNOWN_FRAMES:
+        file.seek(first)
+        position = first
+    buffer = np.empty((_BLOCK, file.channels), np.float32)
+    rate, found = file.samplerate, 0
+    while (last is None or position < last) and (count := _decode(file, buffer, name)):
+        begin, stop = max(first - position, 0), count if last is None else min(count, last - position)
+        position += count
+        if stop > begin:
+            found += stop - begin
+            if found > MAX_SECONDS * rate:
+                raise AudioError(f"{name}: a piece of more than {MAX_SECONDS:g} s; cut it")
+            yield check_samples(buffer[begin:stop], name)
+    if found == 0 or (last is not None and position < last - _OVERSHOOT * rate):
+        end = "" if last is None else f" to {last / rate:g}"
+        units = "; are these samples, and not seconds?" if first / rate > 10 * position / rate + 60 else ""
+        behind = f"lies behind the sound, which ends at {position / rate:g} s{units}"
+        raise AudioError(f"{name}: the piece from {first / rate:g}{end} s {behind}")
 
 
 def _decode(file: "soundfile.SoundFile", buffer: Samples, name: str) -> int:

@@ -125,6 +125,7 @@ def ablate(
         with_steps(recipe, options.steps, recipe.train.seed + k) for recipe in recipes for k in range(options.seeds)
     ]
     corpus = open_corpus(data, options.corpus)  # first of all: a corpus that is no good costs no training
+    options = dataclasses.replace(options, corpus=dataclasses.replace(options.corpus, announce=None))  # told once
     for recipe in planned:
         _check_batch(corpus, recipe)
     done = Ablation(

@@ -20,6 +20,7 @@ from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.replacing import replace_file
 from voxport.runtime.schema import decode, encode
+from voxport.train.data.entries import AS_FOUND, LayoutOptions
 from voxport.train.data.split import Split
 from voxport.train.model import SpeakerNet, build_network
 from voxport.train.recipe import Recipe
@@ -42,13 +43,14 @@ class _Facts:
     step: int
     data: str | None = None
     rejection: Rejection | None = None
+    layout: LayoutOptions = AS_FOUND
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained network: its weights, how it was made, and whom it knows.
 
-    `data` is the corpus that it was trained on, as an absolute path; `split` names that corpus's
+    `data` is the corpus that it was trained on, as an absolute path, read as `layout` says; `split` names that corpus's
     training and validation utterances; `step` counts optimiser steps; `metrics` are accuracies in
     [0, 1] on the validation utterances at that step.
     """
@@ -62,6 +64,11 @@ class Checkpoint:
     metrics: Mapping[str, float]
     data: str | None = None
     rejection: Rejection | None = None
+    layout: LayoutOptions = AS_FOUND
+
+    def layout_for(self, data: str | os.PathLike[str]) -> LayoutOptions:
+        """How the corpus at `data` is read: as in training where it is that one, else as it is found."""
+        return self.layout if self.data is not None and os.path.abspath(data) == self.data else AS_FOUND
 
     def network(self) -> SpeakerNet:
         """The network in eval mode, float32, on the CPU.

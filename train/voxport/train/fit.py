@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,9 @@ from torch import Tensor
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.compiling import check_compilable, compiled_scores
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
+from voxport.train.data.batches import too_few
+from voxport.train.data.entries import Listing
+from voxport.train.data.split import training_count
 from voxport.train.dropout import use_host_dropout
 from voxport.train.launch import check_devices, here, one_at_a_time, train_together
 from voxport.train.loaders import Share, TrainingSteps, training_loader, validation_loaders
@@ -40,7 +44,8 @@ class FitOptions:
     `devices` processes share every batch, each on a device of its own. `accumulate` pieces of a batch go
     through the network one after another, with one optimiser step at the end; batch normalisation then sees
     a piece at a time. `compiled` runs the network through torch.compile. `resident` keeps the corpus in the
-    device's memory; auto does so on a GPU with room for it.
+    device's memory; auto does so on a GPU with room for it. With `adapt_batch` a corpus that does not fill the
+    recipe's batch is trained with a smaller one, and the corpus's `announce` is told; else it is refused.
     """
 
     out: Path
@@ -52,6 +57,7 @@ class FitOptions:
     accumulate: int = 1
     compiled: bool = False
     resident: Literal["auto", "yes", "no"] = "auto"
+    adapt_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class FitResult:
     accuracy_crop: float
     seconds: float
     parameters: int
+    batch_size: int = 0
 
 
 def with_steps(recipe: Recipe, steps: int | None, seed: int | None = None) -> Recipe:
@@ -99,13 +106,16 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
     device, place = choose_device(options.device), here()
     _check(recipe, options, device)
     folder = RunFolder(options.out)
-    facts = RunFacts(recipe, options.corpus.frontend, str(data.resolve()), options.corpus.skip_bad, options.accumulate)
+    source = options.corpus
+    facts = RunFacts(recipe, source.frontend, str(data.resolve()), source.skip_bad, options.accumulate, source.layout)
     with folder.lock() if place.first else contextlib.nullcontext():
         if place.first and (options.resume or folder.facts.exists()):
             folder.start(facts, options.resume)
         with one_at_a_time(folder.path / ".opening", place):
-            corpus = open_corpus(data, options.corpus)
+            corpus = open_corpus(data, options.corpus, lambda listing: _check_listed(listing, recipe, options))
         split = split_utterances(corpus, recipe.train.valid_fraction, recipe.train.seed)
+        recipe = fitting_batch(recipe, len(split.train), options, options.corpus.announce)
+        facts = dataclasses.replace(facts, recipe=recipe)
         check_batch(corpus, split, recipe.train)
         if place.first and not options.resume:  # a corpus that cannot be opened leaves no run behind
             folder.start(facts, resume=False)
@@ -124,7 +134,38 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
         best["valid/accuracy_crop"],
         time.perf_counter() - began,
         count_parameters(recipe.model, facts.frontend.n_mels, len(corpus.labels)),
+        recipe.train.batch_size,
     )
+
+
+def fitting_batch(
+    recipe: Recipe, training: int, options: FitOptions, announce: Callable[[str], None] | None = None
+) -> Recipe:
+    """`recipe`, or where `options` allow it one whose batch `training` utterances fill.
+
+    That is the largest power of two of equal parts, of two utterances or more, for devices and pieces; where even
+    the smallest is too large the recipe stays, and `check_batch` refuses it.
+    """
+    parts = max(options.devices, here().world) * options.accumulate
+    if training >= recipe.train.batch_size or not options.adapt_batch or training < 2 * parts:
+        return recipe
+    size = parts * 2 ** int(np.log2(training // parts))
+    if announce is not None:
+        announce(f"  batch: {size} in place of {recipe.name}'s {recipe.train.batch_size}, for {training} utterances")
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=size))
+
+
+def _check_listed(listing: Listing, recipe: Recipe, options: FitOptions) -> None:
+    """Refuse a corpus that cannot fill a batch before its files are read, which may take hours.
+
+    Raises:
+        CorpusError: were all that is listed usable, the training part would be too small.
+    """
+    counts = Counter(entry.speaker for entry in listing.entries if entry.speaker is not None)
+    training = training_count(tuple(counts.values()), recipe.train.valid_fraction)
+    size = fitting_batch(recipe, training, options).train.batch_size
+    if counts and training < size:
+        raise too_few(listing.path, training, size)
 
 
 def _check(recipe: Recipe, options: FitOptions, device: str) -> None:
@@ -159,7 +200,15 @@ class _Job:
     def checkpoint(self, state: Mapping[str, Tensor], step: int, metrics: dict[str, float]) -> Checkpoint:
         facts = self.facts
         return Checkpoint(
-            facts.recipe, facts.frontend, self.corpus.labels, state, self.split, step, metrics, facts.data
+            facts.recipe,
+            facts.frontend,
+            self.corpus.labels,
+            state,
+            self.split,
+            step,
+            metrics,
+            facts.data,
+            layout=facts.layout,
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.schema import decode, encode
+from voxport.train.data.entries import AS_FOUND, LayoutOptions
 from voxport.train.module import TrainingError
 from voxport.train.recipe import Recipe
 
@@ -33,6 +34,7 @@ class RunFacts:
     data: str
     skip_bad: bool
     accumulate: int = 1
+    layout: LayoutOptions = AS_FOUND
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class RunFolder:
         """
         if resume:
             begun = self.read()
-            for name in ("recipe", "frontend", "data", "skip_bad", "accumulate"):
+            for name in ("recipe", "frontend", "data", "skip_bad", "accumulate", "layout"):
                 if getattr(begun, name) != getattr(facts, name):
                     raise TrainingError(
                         f"{self.facts}: the run was started with another {name}; resume it with the options "

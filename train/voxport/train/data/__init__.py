@@ -1,4 +1,4 @@
-"""Data: one interface over the homework's directory, a folder per speaker, and a manifest.
+"""Data: one interface over all layouts of corpora.
 
 `open_corpus` checks a corpus, computes and caches its features, and hands out a `Corpus`;
 `split_utterances` holds out a validation part; `CropBatches` makes training batches.
@@ -6,6 +6,7 @@
 
 from voxport.train.data.batches import CropBatches
 from voxport.train.data.corpus import Corpus, CorpusOptions, Description, Utterance
+from voxport.train.data.entries import LayoutOptions
 from voxport.train.data.opening import open_corpus
 from voxport.train.data.problems import CorpusError, Problem
 from voxport.train.data.split import Split, split_utterances
@@ -16,6 +17,7 @@ __all__ = [
     "CorpusOptions",
     "CropBatches",
     "Description",
+    "LayoutOptions",
     "Problem",
     "Split",
     "Utterance",

@@ -1,5 +1,6 @@
 """Training batches: random crops, made so that any step's batch can be made again."""
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +13,14 @@ from voxport.train.data.problems import CorpusError
 # Streams of random numbers that one seed gives; a step and an epoch of the same number must differ.
 _EPOCHS, _STEPS = 0, 1
 _ALL = slice(None)
+
+
+def too_few(path: Path, training: int, batch_size: int) -> CorpusError:
+    """The error for a corpus whose training part does not fill a batch."""
+    return CorpusError(
+        f"{path}: {training} training utterances do not fill one batch of {batch_size}; "
+        f"use a batch size of at most {training}, or more utterances"
+    )
 
 
 class CropPlan(NamedTuple):
@@ -56,10 +65,7 @@ class CropBatches:
         if batch_size < 1 or crop_frames < 1:
             raise CorpusError(f"batch size and crop length must be at least 1, found {batch_size} and {crop_frames}")
         if len(self._indices) < batch_size:
-            raise CorpusError(
-                f"{corpus.path}: {len(self._indices)} training utterances do not fill one batch of {batch_size}; "
-                f"use a batch size of at most {len(self._indices)}, or more utterances"
-            )
+            raise too_few(corpus.path, len(self._indices), batch_size)
         self.pack = corpus.pack
         self.crop_frames = crop_frames
         self._speakers = corpus.speakers

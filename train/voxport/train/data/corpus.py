@@ -1,7 +1,7 @@
 """A corpus that has been checked: its speakers, its utterances and their features."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.frontend_spec import Frontend
-from voxport.train.data.entries import CorpusKind
+from voxport.train.data.entries import AS_FOUND, CorpusKind, Entry, LayoutOptions
 from voxport.train.data.pack import Pack
 from voxport.train.data.problems import CorpusError, Problem, count_kinds
+from voxport.train.data.sound import read_sound
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class CorpusOptions:
     unusable entries are left out and recorded; without it they are an error. `cache` is the folder of
     computed features (default: $VOXPORT_CACHE, else ~/.cache/voxport). `jobs` processes compute
     features (default: one per CPU). Utterances below `min_frames` frames are unusable: 20 frames are
-    0.2 s at the usual hop of 10 ms, less than a syllable. `progress` shows bars on stderr.
+    0.2 s at the usual hop of 10 ms, less than a syllable. `progress` shows bars on stderr. `layout` is what
+    the user decided about the corpus's layout. `announce` is told, in lines for a person, what was recognised.
     """
 
     frontend: Frontend
@@ -31,6 +33,8 @@ class CorpusOptions:
     jobs: int | None = None
     min_frames: int = 20
     progress: bool = True
+    layout: LayoutOptions = AS_FOUND
+    announce: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.min_frames < 1:
@@ -62,6 +66,7 @@ class Description:
     hours: float
     test_utterances: int
     problems: dict[str, int]  # kind → count
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ class Corpus:
 
     `labels` are in the mapping's order for the homework and sorted otherwise; `test` are the
     homework's unlabelled utterances, in the order of testdata.json; `problems` are the entries that
-    were left out. `pack` holds first the features of `utterances`, then those of `test`.
+    were left out. `pack` holds first the features of `utterances`, then those of `test`. `entries` say where
+    each utterance lies, by its key; `layout` is the name of the layout that was recognised.
     """
 
     kind: CorpusKind
@@ -81,6 +87,24 @@ class Corpus:
     test: tuple[Utterance, ...]
     problems: tuple[Problem, ...]
     pack: Pack
+    layout: str = ""
+    entries: Mapping[str, Entry] = field(default_factory=dict, repr=False, compare=False)
+
+    def samples(self, i: int, sample_rate: int) -> npt.NDArray[np.float32]:
+        """The sound of utterance `i`: float32, shape (n,), mono, in [-1, 1] at `sample_rate` Hz.
+
+        Raises:
+            CorpusError: the corpus holds features of it, and no sound, or the archive that it lies in is damaged.
+            AudioError: the sound cannot be read (any more).
+        """
+        if not self.has_sound(i):
+            raise CorpusError(f"{self.path}: holds features of {self.utterances[i].key}, and no sound")
+        return read_sound(self.entries[self.utterances[i].key], sample_rate)
+
+    def has_sound(self, i: int) -> bool:
+        """Whether utterance `i` is a sound, and not stored features."""
+        entry = self.entries.get(self.utterances[_checked(i, len(self.utterances))].key)
+        return entry is not None and entry.is_sound
 
     def features(self, i: int) -> npt.NDArray[np.float32]:
         """Features of utterance `i`: float32, shape (frames, n_mels), a read-only view of the file."""
@@ -130,6 +154,7 @@ class Corpus:
             hours=total * self.frontend.hop_length / self.frontend.sample_rate / 3600,
             test_utterances=len(self.test),
             problems=count_kinds(self.problems),
+            layout=self.layout,
         )
 
 

@@ -3,29 +3,30 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.profiles import PROFILES
 from voxport.train.data.cache import cache_folder
 from voxport.train.data.corpus import Corpus, CorpusOptions, Utterance
-from voxport.train.data.entries import Entry, Listing, find_repeats
-from voxport.train.data.folder import list_folder
-from voxport.train.data.homework import MAPPING, METADATA, list_homework
-from voxport.train.data.manifest import MANIFEST_SUFFIXES, list_manifest
+from voxport.train.data.entries import Entry, LayoutOptions, Listing, find_repeats
 from voxport.train.data.pack import PACK_VERSION, Pack, PackIndex, read_pack, write_index, write_rows
 from voxport.train.data.problems import CorpusError, Problem, refusal
 from voxport.train.data.reading import Reader
+from voxport.train.data.recognition import list_corpus, listing_lines
 
 
-def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
+def open_corpus(
+    path: str | os.PathLike[str], options: CorpusOptions, on_listed: Callable[[Listing], None] = lambda _: None
+) -> Corpus:
     """Open the corpus at `path`, checking every entry.
 
-    `path` is the homework's directory (it has metadata.json), a directory with a folder of sound
-    files per speaker, or a .csv or .jsonl manifest. The first opening reads every file and packs the
-    features into one file of the cache; a later one only compares each file's size and modification
-    time with those of the first, so a file changed without either changing is not noticed.
+    `path` is a directory or a file in one of the layouts that `list_corpus` recognises, or in the one that
+    `options.layout` names. The first opening reads every file and packs the features into one file of the
+    cache; a later one only compares each file's size and modification time with those of the first, so a
+    file changed without either changing is not noticed. `on_listed` sees the listing before a file is read,
+    and may refuse it.
 
     Raises:
         CorpusError: there is no such corpus; it has unusable entries and `skip_bad` is off; fewer than
@@ -35,10 +36,14 @@ def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
     """
     path = Path(os.path.abspath(Path(path).expanduser()))
     try:
-        listing = _list(path)
+        listing = list_corpus(path, options.layout)
     except OSError as problem:
         raise CorpusError(f"{path}: cannot be listed ({problem})") from problem
     _check_n_mels(listing, options.frontend)
+    announce = options.announce or (lambda line: None)
+    for line in listing_lines(listing):
+        announce(line)
+    on_listed(listing)
     folder = cache_folder(options.cache) / "packs"
     key, stamp = _pack_key(listing, options), _stamp(listing.entries)
     found = read_pack(folder, key, stamp, options.frontend.n_mels)
@@ -55,16 +60,20 @@ def open_corpus(path: str | os.PathLike[str], options: CorpusOptions) -> Corpus:
             f"{path}: {len(index.labels)} speakers with usable utterances ({index.labelled} utterances, "
             f"{len(index.problems)} left out); telling speakers apart needs at least two"
         )
-    return _corpus(listing, options.frontend, index, pack)
+    corpus = _corpus(listing, options.frontend, index, pack)
+    figures = corpus.describe()
+    left = f", {len(index.problems):,} left out" if index.problems else ""
+    announce(f"  usable: {figures.speakers:,} speakers, {figures.utterances:,} utterances, {figures.hours:.2f} h{left}")
+    return corpus
 
 
-def holds_sounds(path: str | os.PathLike[str]) -> bool:
+def holds_sounds(path: str | os.PathLike[str], layout: LayoutOptions) -> bool:
     """Whether the corpus at `path` is of sound files alone; reads its listing, not the files.
 
     Raises:
         CorpusError: there is no such corpus.
     """
-    entries = _list(Path(os.path.abspath(Path(path).expanduser()))).entries
+    entries = list_corpus(Path(os.path.abspath(Path(path).expanduser())), layout).entries
     return bool(entries) and all(entry.is_sound for entry in entries)
 
 
@@ -79,21 +88,9 @@ def _corpus(listing: Listing, frontend: Frontend, index: PackIndex, pack: Pack) 
         test=utterances[index.labelled :],
         problems=index.problems,
         pack=pack,
+        layout=listing.layout,
+        entries={entry.key: entry for entry in listing.entries},
     )
-
-
-def _list(path: Path) -> Listing:
-    if path.is_file():
-        if path.suffix.lower() in MANIFEST_SUFFIXES:
-            return list_manifest(path)
-        if path.name in (METADATA, MAPPING):
-            raise CorpusError(f"{path}: pass the directory that holds it, {path.parent}")
-        raise CorpusError(f"{path}: not a corpus; a file must be a manifest that ends in .csv or .jsonl")
-    if not path.exists():
-        raise CorpusError(f"{path}: no such directory or manifest")
-    if (path / METADATA).exists() or (path / MAPPING).exists():
-        return list_homework(path)
-    return list_folder(path)
 
 
 def _check_n_mels(listing: Listing, frontend: Frontend) -> None:
@@ -108,29 +105,37 @@ def _check_n_mels(listing: Listing, frontend: Frontend) -> None:
 
 def _pack_key(listing: Listing, options: CorpusOptions) -> str:
     """What decides the packed features, but for the content of the files."""
-    entries = [(entry.key, str(entry.path), entry.speaker, entry.frames) for entry in listing.entries]
+    entries = [_entry_facts(entry) for entry in listing.entries]
     problems = [(problem.key, problem.kind, problem.reason) for problem in listing.problems]
     facts = (PACK_VERSION, listing.kind, str(listing.path), options.frontend.digest, options.min_frames)
     return hashlib.sha256(json.dumps([facts, listing.labels, entries, problems]).encode()).hexdigest()[:32]
 
 
+def _entry_facts(entry: Entry) -> tuple[str | int | None, ...]:
+    facts = (entry.key, str(entry.path), entry.speaker, entry.frames)
+    # Whole files have the key that they always had, so that packs of earlier versions are found.
+    return facts if entry.span is None and entry.member is None else (*facts, str(entry.span), str(entry.member))
+
+
 def _stamp(entries: Sequence[Entry]) -> str:
     """A hash of every entry's size and modification time."""
     digest = hashlib.sha256()
+    known: dict[Path, bytes] = {}
     for entry in entries:
-        try:
-            status = os.stat(entry.path)
-            digest.update(b"%d %d;" % (status.st_size, status.st_mtime_ns))
-        except OSError:
-            digest.update(b"-;")
+        if entry.path not in known:
+            try:
+                status = os.stat(entry.path)
+                known[entry.path] = b"%d %d;" % (status.st_size, status.st_mtime_ns)
+            except OSError:
+                known[entry.path] = b"-;"
+        digest.update(known[entry.path])
     return digest.hexdigest()[:16]
 
 
 def _build(listing: Listing, options: CorpusOptions, folder: Path, key: str, stamp: str) -> None:
     """Read and check every entry, and write the pack and its index."""
-    path_repeats = find_repeats(
-        listing.entries, [os.path.abspath(entry.path) for entry in listing.entries], "the same file as"
-    )
+    places = [(os.path.abspath(entry.path), entry.span, entry.member) for entry in listing.entries]
+    path_repeats = find_repeats(listing.entries, places, "the same file as")
     entries = [entry for i, entry in enumerate(listing.entries) if i not in path_repeats]
     reader = Reader(listing, options, folder.parent)
     rows = write_rows(folder, key, stamp, reader.read(entries))

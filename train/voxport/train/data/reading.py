@@ -40,7 +40,7 @@ class Reader:
             CorpusError: the frontend cannot have made them; at the end, before the pack is finished.
         """
         options = self._options
-        sounds = [entry.path for entry in entries if entry.is_sound]
+        sounds = [entry for entry in entries if entry.is_sound]
         seen: list[Appearance] = []
         results = compute_all(sounds, options.frontend, self._cache, options.jobs)
         for entry in track(entries, f"Reading {self._listing.path.name}", len(entries), options.progress):

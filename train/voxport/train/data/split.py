@@ -1,6 +1,7 @@
 """A fixed division of a corpus's utterances into training and validation."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,12 @@ def split_utterances(corpus: "Corpus", fraction: float, seed: int) -> Split:
     if fraction > 0 and not valid:
         raise CorpusError(f"{corpus.path}: one utterance per speaker leaves none for validation; add utterances")
     return Split(tuple(sorted(train)), tuple(sorted(valid)))
+
+
+def training_count(utterances: Sequence[int], fraction: float) -> int:
+    """How many utterances `split_utterances` leaves for training of speakers with so many `utterances` each."""
+    counts = np.array(utterances, dtype=np.int64)
+    return int(counts.sum()) - sum(_shares(counts, fraction, np.random.default_rng(0)))  # chance only decides whose
 
 
 def _shares(
