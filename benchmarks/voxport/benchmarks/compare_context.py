@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from voxport.benchmarks.conditions_report import ConditionsReport
 from voxport.benchmarks.documents import Document
 from voxport.benchmarks.machine import Machine
 from voxport.benchmarks.report import LatencyReport
@@ -31,6 +32,8 @@ def check_context(first: Document, second: Document) -> list[str]:
     Raises:
         RefusalError: machines, settings, cells, inputs or boundaries differ, or there are no samples.
     """
+    if isinstance(first, ConditionsReport) or isinstance(second, ConditionsReport):
+        raise RefusalError(["answers under conditions have no speeds"])
     found = [f"machine, {each}" for each in machine_differences(first.machine, second.machine)]
     found += [f"settings, {each}" for each in _settings_differences(first.settings, second.settings)]
     notes: list[str] = []

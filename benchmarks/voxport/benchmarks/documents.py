@@ -4,19 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from voxport.benchmarks.conditions_report import CONDITIONS_KIND, ConditionsReport
 from voxport.benchmarks.gpu_report import GPU_KIND, GpuReport
 from voxport.benchmarks.report import REPORT_KIND, LatencyReport, ReportError
 from voxport.benchmarks.scale_report import SCALE_KIND, ScaleReport
 from voxport.benchmarks.train_report import TRAIN_KIND, TrainReport
 from voxport.runtime.schema import decode
 
-Document = LatencyReport | TrainReport | ScaleReport | GpuReport
+Document = LatencyReport | TrainReport | ScaleReport | GpuReport | ConditionsReport
 
 _KINDS: dict[str, type[Any]] = {
     REPORT_KIND: LatencyReport,
     TRAIN_KIND: TrainReport,
     SCALE_KIND: ScaleReport,
     GPU_KIND: GpuReport,
+    CONDITIONS_KIND: ConditionsReport,
 }
 _MAX_BYTES = 512 << 20
 
@@ -36,8 +38,8 @@ def read_table(path: Path) -> dict[str, Any]:
         raise ReportError(f"{path}: not a readable benchmark ({reason:.200})") from problem
     if not isinstance(data, dict) or data.get("kind") not in _KINDS:
         raise ReportError(
-            f"{path}: no benchmark of voxport's; give a file that `voxport bench latency`, `train`, `scale` or `gpu` "
-            "wrote"
+            f"{path}: no benchmark of voxport's; give a file that `voxport bench latency`, `train`, `scale`, `gpu` "
+            "or `conditions` wrote"
         )
     return data
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from voxport.benchmarks.conditions_report import ConditionsReport
 from voxport.benchmarks.documents import Document, read_document
 from voxport.benchmarks.gpu_report import GpuReport
 from voxport.benchmarks.page import Page, Part
+from voxport.benchmarks.page_conditions import conditions_part
 from voxport.benchmarks.page_gpu import gpu_part
 from voxport.benchmarks.page_latency import latency_part
 from voxport.benchmarks.page_scale import scale_part
@@ -33,4 +35,6 @@ def part_of(document: Document) -> Part:
         return scale_part(document)
     if isinstance(document, GpuReport):
         return gpu_part(document)
+    if isinstance(document, ConditionsReport):
+        return conditions_part(document)
     return train_part(document)

@@ -31,7 +31,7 @@ REPORT_KIND = "voxport.latency"
 REPORT_VERSION = 1
 
 Broken = Literal["answers differ", "less accurate"]
-RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline"] | Broken
+RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline", Broken]
 UNRANKED: tuple[Broken, ...] = ("answers differ", "less accurate")  # shown, and neither ranked nor compared
 
 Stage = Literal["build", "open", "answer", "time", "cold", "accuracy", "limits", "profile"]

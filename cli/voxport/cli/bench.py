@@ -9,6 +9,7 @@ import click
 
 from voxport.cli.bench_common import check_output, progress_bar
 from voxport.cli.bench_compare import compare_command
+from voxport.cli.bench_conditions import conditions_command
 from voxport.cli.bench_gpu import gpu_command
 from voxport.cli.bench_options import check_together, latency_settings, scenario_options, truth_options
 from voxport.cli.bench_profile import profile_command
@@ -33,6 +34,7 @@ bench.add_command(train_command)
 bench.add_command(scale_command)
 bench.add_command(gpu_command)
 bench.add_command(compare_command)
+bench.add_command(conditions_command)
 bench.add_command(profile_command, "profile")
 bench.add_command(report_command)
 

@@ -25,7 +25,7 @@ from voxport.cli.common import emit_json, example, json_option
 def report_command(
     results: tuple[Path, ...], output: Path | None, markdown: Path | None, title: str, as_json: bool
 ) -> None:
-    """Make one page of documents that `voxport bench latency`, `train`, `scale` and `gpu` wrote.
+    """Make one page of documents that `voxport bench latency`, `train`, `scale`, `gpu` and `conditions` wrote.
 
     The HTML file holds its style and charts itself, asks nothing of the network and runs no script; it follows the
     reader's light or dark setting, fits a phone, and prints. Without -o and --markdown, Markdown goes to stdout;

@@ -17,6 +17,7 @@ from voxport.cli.train_options import (
     frontend_option,
     is_shown,
     jobs_option,
+    layout_options_of,
     progress_option,
     resident_option,
 )
@@ -60,7 +61,7 @@ def profile(recipe: str, progress: bool | None, as_json: bool, **choices: Any) -
 
     loaded = load_recipe(recipe)
     named = choices["frontend"] is not None
-    name = loaded.frontend if named else default_frontend(loaded, choices["data"])
+    name = loaded.frontend if named else default_frontend(loaded, choices["data"], layout_options_of(choices))
     corpus = corpus_options(choices, name, is_shown(progress))
     names = ("data", "speakers", "steps", "warmup", "device", "accumulate", "compiled", "resident", "trace")
     report = profile_step(loaded, ProfileOptions(corpus=corpus, **{name: choices[name] for name in names}))
