@@ -92,8 +92,6 @@ def test_markers_choose_one_version_that_pyproject_allows(kind: str, python: str
 
 def test_an_environment_of_the_lock_has_nothing_missing() -> None:
     """Transitive requirements as well: pip judges the running environment, where the lock made it."""
-    import importlib.metadata
-
     here = environment(".".join(map(str, sys.version_info[:2])), sys.platform, platform.machine())
     for requirement in lock("cpu"):
         if requirement.marker is None or requirement.marker.evaluate(here):
