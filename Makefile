@@ -52,6 +52,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) is older than Python 3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 		&& $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	$(PIP) install --quiet --no-deps $$(grep -oE '^pip==[^ ;]+' $(LOCK))
 ifneq ($(TORCH_INDEX),)
 	$(PIP) install --quiet --no-deps --index-url $(TORCH_INDEX) $$(grep -oE '^torch(audio)?==[^ ;]+' $(LOCK))
 	grep -vE '$(TORCH_FAMILY)' $(LOCK) > $(VENV)/requirements.txt

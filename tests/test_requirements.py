@@ -126,7 +126,7 @@ def test_make_installs_the_lock_and_resolves_nothing(arguments: tuple[str, ...],
     assert result.returncode == 0, result.stderr
     installs = [line for line in result.stdout.splitlines() if " install " in line and "-m pip --python" not in line]
     kind = "gpu" if "ONNXRUNTIME=gpu" in arguments else "cpu"
-    assert len(installs) == (3 if "TORCH" in "".join(arguments) else 2)
+    assert len(installs) == (4 if "TORCH" in "".join(arguments) else 3)
     assert all("--no-deps" in line for line in installs)
     assert f"requirements/{kind}.txt" in result.stdout
 
