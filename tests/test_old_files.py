@@ -12,13 +12,13 @@ import torch
 from tests.packaging_tools import ROOT
 from tests.train.corpora import write_homework, write_recipe
 from voxport.benchmarks.documents import read_document
-from voxport.benchmarks.report import LatencyReport
+from voxport.benchmarks.latency.report import LatencyReport
 from voxport.runtime import Gallery, load_backend, read_contract
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusOptions
-from voxport.train.fit import FitOptions, fit
 from voxport.train.recipe import load_recipe
+from voxport.train.training.fit import FitOptions, fit
 
 FEATURES = np.linspace(-10, 2, 20 * 40, dtype=np.float32).reshape(1, 20, 40)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxport.benchmarks.chart import draw_latency
-from voxport.benchmarks.report import LatencyReport, ReportError
+from voxport.benchmarks.latency.chart import draw_latency
+from voxport.benchmarks.latency.report import LatencyReport, ReportError
 
 pytest.importorskip("matplotlib")
 

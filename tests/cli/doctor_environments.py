@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from packaging.requirements import Requirement
 
 from tests.test_packaging import EXTRAS, PROJECT, reached
-from voxport.cli.doctor_facts import Environment, Package
-from voxport.cli.doctor_probes import CPU, CUDA, TENSORRT, Probe
+from voxport.cli.doctor.environment import Environment, Package
+from voxport.cli.doctor.probes import CPU, CUDA, TENSORRT, Probe
 
 
 def _line(requirement: Requirement, extra: str) -> str:

@@ -16,17 +16,19 @@ import torch
 
 from tests.export.conftest import LIMITS, Exported
 from tests.export.tiny import LABELS, OPTIONS, make_checkpoint, write_checkpoint
-from voxport.export import artefact, proven, tolerances
-from voxport.export.artefact import ExportOptions, check, export_onnx
+from voxport.export import pipeline as proven
 from voxport.export.errors import ExportError, ParityError
-from voxport.export.parity_grid import LengthLimits
-from voxport.export.real import RealOptions, real_utterances
-from voxport.runtime.backend import Backend
+from voxport.export.inputs.cases import LengthLimits
+from voxport.export.inputs.corpus_samples import RealOptions, real_utterances
+from voxport.export.targets import onnx_model as artefact
+from voxport.export.targets.onnx_model import ExportOptions, check, export_onnx
+from voxport.export.verification import tolerance as tolerances
+from voxport.runtime.backends.base import Backend
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY, Contract
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError
-from voxport.runtime.frontend import compute_features
-from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.frontend.log_mel import compute_features
 from voxport.train.checkpoint import CheckpointError, checkpoint_sha256
 from voxport.train.data import Split
 

@@ -14,8 +14,9 @@ from tests.export.test_bisection import spoil
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
 from tests.train.corpora import write_homework
 from voxport.cli.root import cli
-from voxport.export import artefact, proven
-from voxport.export.parity_report import ParityReport
+from voxport.export import pipeline as proven
+from voxport.export.targets import onnx_model as artefact
+from voxport.export.verification.report import ParityReport
 
 LENGTHS = ("--min-frames", "5", "--max-frames", "150")
 
@@ -122,8 +123,13 @@ def test_a_labelled_set_that_is_not_there_is_told_before_anything_is_built(
     def reached(*_: object, **__: object) -> None:
         raise AssertionError("something was built or run")
 
-    for name in ("artefact.capture", "torch_artefact.subject_of", "artefact.open_artefact", "to_plan.require_machine"):
-        monkeypatch.setattr(f"voxport.export.{name}", reached)
+    for name in (
+        "onnx_model.capture",
+        "pytorch.export.subject_of",
+        "onnx_model.open_artefact",
+        "trt.export.require_machine",
+    ):
+        monkeypatch.setattr(f"voxport.export.targets.{name}", reached)
     monkeypatch.chdir(tmp_path)
     command, *rest = arguments
     result = run(command, exported.checkpoint_path, *rest, "--accuracy-data", "held-out")

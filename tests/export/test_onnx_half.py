@@ -14,16 +14,16 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.export.conftest import LIMITS, Exported
 from tests.export.test_artefact import one_weight
 from tests.export.tiny import OPTIONS, make_checkpoint
-from voxport.export import artefact
-from voxport.export.artefact import ExportOptions, check, export_onnx
-from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError, ParityError
-from voxport.export.gate import Evidence
-from voxport.export.half_noise import half_noise, half_tolerance, products_in_half
-from voxport.export.onnx_half import half_nodes, to_half, value_types
-from voxport.export.onnx_tidy import check_graph, to_bytes
-from voxport.runtime.contract_io import read_contract
-from voxport.runtime.onnx_model import OnnxModel
+from voxport.export.graph.cleanup import check_graph, to_bytes
+from voxport.export.graph.fp16 import half_nodes, to_half, value_types
+from voxport.export.network.inference_net import deployable_net
+from voxport.export.targets import onnx_model as artefact
+from voxport.export.targets.onnx_model import ExportOptions, check, export_onnx
+from voxport.export.verification.gate import Evidence
+from voxport.export.verification.half_noise import half_noise, half_tolerance, products_in_half
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 
 # Those that TensorRT and every other runtime compute in half as well as in float32.
 IN_HALF = {"MatMul", "Conv", "Add", "Mul", "Sigmoid", "Split", "Reshape", "Transpose"}

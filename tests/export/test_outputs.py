@@ -9,16 +9,16 @@ import pytest
 
 from tests.export.conftest import LIMITS, Exported
 from tests.export.test_artefact import one_weight
-from voxport.export import artefact
-from voxport.export.artefact import ExportOptions, check, export_onnx
 from voxport.export.errors import ParityError
-from voxport.export.onnx_tidy import keep_outputs, to_bytes
+from voxport.export.graph.cleanup import keep_outputs, to_bytes
+from voxport.export.targets import onnx_model as artefact
+from voxport.export.targets.onnx_model import ExportOptions, check, export_onnx
 from voxport.runtime import Gallery, SpeakerIdentifier
-from voxport.runtime.batcher import Batcher
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import Contract, Output
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError, VoxportError
-from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.serving.batcher import Batcher
 
 Samples = npt.NDArray[np.float32]
 

@@ -21,7 +21,7 @@ from voxport.runtime import (
     TimelineOptions,
     VoxportError,
 )
-from voxport.runtime.audio import read_audio
+from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.contract import Rejection
 
 SPEECH = Path(__file__).parents[3] / "shared/data/librispeech10"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from voxport.runtime.errors import VoxportError
 
 if TYPE_CHECKING:
-    from voxport.export.parity_report import ParityReport
+    from voxport.export.verification.report import ParityReport
 
 
 class ExportError(VoxportError):

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from voxport.export.errors import ExportError
-from voxport.runtime.replacing import replace_file
+from voxport.runtime.storage.atomic import replace_file
 
 
 def part_of(path: Path) -> Path:

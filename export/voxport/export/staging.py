@@ -12,8 +12,8 @@ from types import TracebackType
 
 from voxport.export.errors import ExportError
 from voxport.export.files import cannot_write, part_of
-from voxport.runtime.file_kind import PLAN_SUFFIXES
-from voxport.runtime.replacing import replace_file
+from voxport.runtime.backends.file_kind import PLAN_SUFFIXES
+from voxport.runtime.storage.atomic import replace_file
 
 
 def check_output(output: Path, force: bool, folder: bool = False) -> None:

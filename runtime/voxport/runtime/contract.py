@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.errors import ContractError
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.schema import decode, encode
+from voxport.runtime.frontend.spec import Frontend
+from voxport.runtime.storage.serialization import decode, encode
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "voxport.contract"  # the key of the contract in ONNX metadata and TorchScript extra files

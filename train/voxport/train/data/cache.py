@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from voxport.train.data.problems import CorpusError
+from voxport.train.data.errors import CorpusError
 
 PART_PREFIX = ".part-"  # of files that are being written
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.train.data.corpus import CorpusOptions
-from voxport.train.data.entries import Entry, Listing
-from voxport.train.data.guard import Appearance, appearance, check_frontend
-from voxport.train.data.problems import CorpusError, EntryError, Problem
-from voxport.train.data.progress import track
-from voxport.train.data.sound import SoundResult, compute_all, load_cached
-from voxport.train.data.stored import read_stored
+from voxport.train.data.errors import CorpusError, EntryError, Problem
+from voxport.train.data.features import SoundResult, compute_all, load_cached
+from voxport.train.data.frontend_check import Appearance, appearance, check_frontend
+from voxport.train.data.layouts.base import Entry, Listing
+from voxport.train.data.stored_features import read_stored
+from voxport.train.progress import track
 
 
 class Reader:
