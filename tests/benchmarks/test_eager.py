@@ -71,7 +71,8 @@ def test_the_measuring_process_never_imports_torch() -> None:
 
 def test_an_exported_model_agrees_and_a_foreign_one_does_not(real_checkpoint: Path, tmp_path: Path) -> None:
     """The whole way: checkpoint, export, worker processes, real PyTorch against the real runtime."""
-    from voxport.export.targets.onnx_model import ExportOptions, export_onnx
+    from voxport.export.targets.onnx_graph import ExportOptions
+    from voxport.export.targets.onnx_model import export_onnx
 
     own, foreign = tmp_path / "own.onnx", tmp_path / "foreign.onnx"
     export_onnx(real_checkpoint, own, ExportOptions(min_frames=20, max_frames=40))

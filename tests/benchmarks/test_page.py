@@ -13,16 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from tests.benchmarks.bench_documents import MODEL, gpu, latency, scale, served, train, write
-from voxport.benchmarks.core.records import Accuracy
+from voxport.benchmarks.core.records import Accuracy, ReportError
 from voxport.benchmarks.core.writing import write_json
 from voxport.benchmarks.documents import read_document
-from voxport.benchmarks.latency.report import ReportError
-from voxport.benchmarks.reporting.axis import make_axis, tick_text
 from voxport.benchmarks.reporting.build import build_page
 from voxport.benchmarks.reporting.html import page_html
 from voxport.benchmarks.reporting.markdown import page_markdown
 from voxport.benchmarks.reporting.page import Page
 from voxport.benchmarks.reporting.sections.latency import headline, latency_part
+from voxport.benchmarks.reporting.svg import make_axis, tick_text
 from voxport.benchmarks.reporting.wording import number
 from voxport.benchmarks.stats.intervals import Interval
 from voxport.cli.root import cli

@@ -19,7 +19,7 @@ from voxport.export.network.inference_net import deployable_net
 from voxport.export.quantization.quantizer import QuantizationReport
 from voxport.export.quantization.sensitivity import Cost, LayerCost
 from voxport.export.verification.accuracy import AccuracyOptions, AccuracyReport, accuracy_gate
-from voxport.export.verification.judgement import judged
+from voxport.export.verification.gate import judged
 from voxport.export.verification.report import markdown
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.contract import Contract

@@ -18,10 +18,11 @@ from voxport.export.errors import ExportError
 from voxport.export.inputs.cases import LengthLimits
 from voxport.export.inputs.corpus_samples import RealOptions
 from voxport.export.network.inference_net import deployable_net
-from voxport.export.targets.onnx_model import ExportOptions, build_graph, check
+from voxport.export.targets.onnx_graph import ExportOptions, build_graph
 from voxport.export.verification.activations import candidates
 from voxport.export.verification.bisection import bisect_onnx
 from voxport.export.verification.bisection_report import Bisection, bisection_section
+from voxport.export.verification.check import check
 from voxport.export.verification.gate import Evidence, Named, gather
 from voxport.runtime.contract import OUTPUTS, InputKind, Precision
 from voxport.train.checkpoint import checkpoint_sha256

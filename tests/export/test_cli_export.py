@@ -15,7 +15,7 @@ from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
 from tests.train.corpora import write_homework
 from voxport.cli.root import cli
 from voxport.export import pipeline as proven
-from voxport.export.targets import onnx_model as artefact
+from voxport.export.targets import onnx_graph
 from voxport.export.verification.report import ParityReport
 
 LENGTHS = ("--min-frames", "5", "--max-frames", "150")
@@ -30,7 +30,7 @@ def captured(monkeypatch: pytest.MonkeyPatch, exported: Exported) -> onnx.ModelP
     """The graph of `exported` in place of a capture, which takes seconds."""
     graph = onnx.load(exported.model)
     del graph.metadata_props[:]
-    monkeypatch.setattr(artefact, "capture", lambda *_: graph)
+    monkeypatch.setattr(onnx_graph, "capture", lambda *_: graph)
     return graph
 
 
@@ -124,12 +124,12 @@ def test_a_labelled_set_that_is_not_there_is_told_before_anything_is_built(
         raise AssertionError("something was built or run")
 
     for name in (
-        "onnx_model.capture",
-        "pytorch.export.subject_of",
-        "onnx_model.open_artefact",
-        "trt.export.require_machine",
+        "targets.onnx_graph.capture",
+        "targets.pytorch.export.subject_of",
+        "verification.check.open_artefact",
+        "targets.trt.export.require_machine",
     ):
-        monkeypatch.setattr(f"voxport.export.targets.{name}", reached)
+        monkeypatch.setattr(f"voxport.export.{name}", reached)
     monkeypatch.chdir(tmp_path)
     command, *rest = arguments
     result = run(command, exported.checkpoint_path, *rest, "--accuracy-data", "held-out")

@@ -11,8 +11,9 @@ from tests.export.conftest import LIMITS, Exported
 from tests.export.tiny import LABELS, OPTIONS, make_checkpoint, write_checkpoint
 from voxport.cli.root import cli
 from voxport.export.dry_run import Kind, preview
-from voxport.export.targets import onnx_model as artefact
-from voxport.export.targets.onnx_model import ExportOptions, preview_onnx
+from voxport.export.targets import onnx_graph
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import preview_onnx
 from voxport.export.verification.gate import named
 from voxport.runtime.backends.base import expected_tensors
 from voxport.runtime.backends.formats import read_contract
@@ -31,7 +32,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def captured(*_: Any) -> None:
         raise AssertionError("a dry run captured a graph")
 
-    monkeypatch.setattr(artefact, "capture", captured)
+    monkeypatch.setattr(onnx_graph, "capture", captured)
     monkeypatch.setattr("voxport.export.targets.sherpa.export.capture_sherpa", captured)
     monkeypatch.setattr("voxport.export.targets.pytorch.export.subject_of", captured)
     return write_checkpoint(tmp_path / "model.pt", make_checkpoint(OPTIONS, "nemo_mel40"))

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
-from voxport.export.targets.onnx_model import ExportOptions, export_onnx
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import export_onnx
 from voxport.export.targets.pytorch.export import TorchExportOptions, export_torchscript
 from voxport.runtime.contract import InputKind
 from voxport.runtime.frontend.log_mel import compute_features

@@ -17,7 +17,8 @@ from voxport.export.graph.capture import GraphInput, to_onnx
 from voxport.export.graph.cleanup import check_graph, tidy, to_bytes
 from voxport.export.graph.fp16 import to_half
 from voxport.export.network.frontend import FrontendGraph
-from voxport.export.targets.onnx_model import ExportOptions, build_graph, export_onnx, onnx_graph
+from voxport.export.targets.onnx_graph import ExportOptions, build_graph, onnx_graph
+from voxport.export.targets.onnx_model import export_onnx
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY
 from voxport.runtime.frontend.log_mel import compute_features, min_samples

@@ -14,10 +14,9 @@ from tests.export.conftest import LIMITS, Exported
 from tests.export.tiny import LABELS, TorchBackend
 from voxport.export.inputs.corpus_samples import RealOptions
 from voxport.export.network.frontend import FrontendGraph
-from voxport.export.network.inference_net import DeployableNet, deployable_net
+from voxport.export.network.inference_net import DeployableNet, SoundNet, deployable_net
 from voxport.export.network.layers import Attention, Convolution, Mask
 from voxport.export.network.pooling import Pooling
-from voxport.export.targets.onnx_model import SoundNet
 from voxport.export.verification.gate import Evidence, Named, gather, prove
 from voxport.export.verification.report import ParityReport, plot
 from voxport.runtime.backends.base import Answer

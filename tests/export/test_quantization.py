@@ -23,7 +23,7 @@ from voxport.export.quantization.qdq import matrix_products
 from voxport.export.quantization.quantizer import QuantizationReport, QuantizeOptions, quantize_graph
 from voxport.export.quantization.sensitivity import Cost, LayerCost, Sensitivity, keep_float
 from voxport.export.verification.gate import Evidence
-from voxport.export.verification.int8_noise import int8_noise, int8_tolerance, products_in_int8
+from voxport.export.verification.tolerance import int8_noise, int8_tolerance, products_in_int8
 from voxport.train.data import CorpusError, CorpusOptions, open_corpus
 
 

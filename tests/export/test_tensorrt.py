@@ -18,13 +18,14 @@ from tests.export.conftest import LIMITS, Exported
 from tests.export.fake_builder import BuilderTensorRT
 from tests.runtime.fake_cuda import FakeCuda
 from voxport.export import pipeline as proven
-from voxport.export.errors import ExportError, ParityError
+from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import keep_outputs, write_onnx
 from voxport.export.quantization.qdq import quantize
 from voxport.export.targets.trt import export as to_plan
 from voxport.export.targets.trt.export import PlanExport, PlanExportOptions, dry_run, export_tensorrt
 from voxport.export.targets.trt.profiles import BatchRange
 from voxport.export.verification.gate import Evidence, Named, gather
+from voxport.export.verification.report import ParityError
 from voxport.runtime.backends import cuda as cuda_memory
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.model import OnnxModel

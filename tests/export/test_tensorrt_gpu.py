@@ -6,8 +6,8 @@ import pytest
 
 from tests.export.conftest import Exported
 from voxport.export.targets.trt.export import PlanExportOptions, export_tensorrt
-from voxport.export.targets.trt.machine import find_machine
 from voxport.export.targets.trt.profiles import BatchRange
+from voxport.export.targets.trt.settings import find_machine
 from voxport.runtime.backends.load import load_backend
 from voxport.runtime.contract import Precision
 

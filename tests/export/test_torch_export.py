@@ -20,7 +20,7 @@ from tests.export.conftest import SMALL
 from tests.export.tiny import LABELS, make_checkpoint, write_checkpoint
 from tests.runtime.tiny_models import make_tiny
 from voxport.cli.root import cli
-from voxport.export.errors import ExportError, ParityError
+from voxport.export.errors import ExportError
 from voxport.export.inputs.cases import LengthLimits
 from voxport.export.targets.pytorch import aoti as to_aoti
 from voxport.export.targets.pytorch import export as torch_artefact
@@ -33,7 +33,7 @@ from voxport.export.targets.pytorch.export import (
     export_torchscript,
     subject_of,
 )
-from voxport.export.verification.report import ParityReport
+from voxport.export.verification.report import ParityError, ParityReport
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.load import load_backend
 from voxport.runtime.backends.pytorch.file import read_torch

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxport.train.models.dropout import HostDropout, use_host_dropout
+from voxport.train.models.layers import HostDropout, use_host_dropout
 from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions
 

@@ -18,7 +18,7 @@ from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
 from voxport.train.data.collation import FixedCrops
 from voxport.train.evaluation.evaluate import EvaluateOptions, calibration_error, evaluate
-from voxport.train.evaluation.predict import predict, write_csv
+from voxport.train.evaluation.inference import predict, write_csv
 from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions, Recipe, TrainOptions
 from voxport.train.reporting import write_evaluation

@@ -12,10 +12,10 @@ from tests.train.corpora import write_homework, write_recipe
 from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, open_corpus
 from voxport.train.recipe import load_recipe
-from voxport.train.training import resident
+from voxport.train.training import dataloaders as resident
+from voxport.train.training.dataloaders import ResidentCrops, goes_on_device
 from voxport.train.training.fit import FitOptions, fit
 from voxport.train.training.lightning_module import TrainingError
-from voxport.train.training.resident import ResidentCrops, goes_on_device
 from voxport.train.training.run_dir import RunFolder
 
 DEVICES = [

@@ -12,8 +12,7 @@ from voxport.export.network.inference_net import deployable_net
 from voxport.export.pipeline import report_stem
 from voxport.export.staging import refuse_output, refuse_source
 from voxport.export.verification.gate import GateOptions, Named
-from voxport.runtime.backends.onnxrt.file import TensorSpec
-from voxport.runtime.contract import OUTPUTS, InputKind, Output, Precision
+from voxport.runtime.contract import OUTPUTS, InputKind, Output, Precision, TensorSpec
 from voxport.runtime.frontend.log_mel import min_samples
 
 _REPORTS = ("json", "md", "png")
@@ -31,7 +30,7 @@ class Tensors:
 class Kind:
     """What would be built: the kind of file, what it takes, and its precision. `opset` is None where there is none.
 
-    `beside` and `folder` are those of its `proven.Target`; `notes` are for a person, on what else is particular.
+    `beside` and `folder` are those of its `pipeline.Target`; `notes` are for a person, on what else is particular.
     """
 
     name: str

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from voxport.export.errors import ParityError
-from voxport.export.files import cannot_write
 from voxport.export.quantization.quantizer import QuantizationReport
-from voxport.export.staging import Staging, check_output, refuse_source
-from voxport.export.status import status
+from voxport.export.staging import Staging, cannot_write, check_output, refuse_source
 from voxport.export.verification.bisection_report import Bisection
-from voxport.export.verification.gate import Evidence, GateOptions, Named, gather, named, prove
-from voxport.export.verification.judgement import judged
-from voxport.export.verification.report import ParityReport, write_report
-from voxport.export.verification.scored import scored
+from voxport.export.verification.compare import scored
+from voxport.export.verification.gate import Evidence, GateOptions, Named, gather, judged, named, prove
+from voxport.export.verification.report import ParityError, ParityReport, write_report
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.contract import OUTPUTS, Array, Contract, Golden, InputKind, Output, Precision
+from voxport.train.progress import status
 
 Search = Callable[[Path, Evidence, ParityReport], Bisection]
 

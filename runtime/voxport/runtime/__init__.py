@@ -13,8 +13,7 @@ where a TorchScript or .pt2 file is loaded.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from voxport.runtime.backends.base import Answer, Backend
-from voxport.runtime.backends.explanation import Explanation
+from voxport.runtime.backends.base import Answer, Backend, Explanation
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.load import BackendOptions, load_backend
 from voxport.runtime.backends.onnxrt.model import OnnxModel

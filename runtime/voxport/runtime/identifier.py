@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.audio.preprocess import Prepared, Sound, prepare_features, prepare_sound
-from voxport.runtime.backends.base import Answer, Backend, Float32, need_output
+from voxport.runtime.backends.base import Answer, Backend, Explanation, Float32, need_output
 from voxport.runtime.backends.batching import group_by_length, pad
-from voxport.runtime.backends.explanation import Explanation
 from voxport.runtime.backends.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError

@@ -4,16 +4,16 @@ import os
 from dataclasses import dataclass
 
 from voxport.runtime.backends.base import Backend, check_tensors
-from voxport.runtime.backends.file_kind import is_plan, is_torch_file
-from voxport.runtime.backends.formats import contract_of, file_sha256
+from voxport.runtime.backends.formats import is_plan, is_torch_file
 from voxport.runtime.backends.golden import GoldenCheck, replay_golden
-from voxport.runtime.backends.onnxrt.file import OnnxFile, read_onnx
+from voxport.runtime.backends.onnxrt.file import OnnxFile, contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.backends.pytorch.file import TorchFile, read_torch
 from voxport.runtime.backends.trt.file import PlanFile, read_plan, read_sidecar
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.storage.atomic import file_sha256
 
 
 @dataclass(frozen=True)

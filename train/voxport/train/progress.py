@@ -1,6 +1,7 @@
-"""Progress bars on stderr, so that stdout stays for results."""
+"""Progress on stderr, so that stdout stays for results."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,3 +23,15 @@ def track(items: Iterable[T], description: str, total: int, shown: bool) -> Iter
     )
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         yield from bar.track(items, total=total, description=description)
+
+
+@contextmanager
+def status(text: str, shown: bool) -> Iterator[None]:
+    """A spinner on stderr while the block runs, if `shown`."""
+    if not shown:
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield

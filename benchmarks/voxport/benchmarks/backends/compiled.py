@@ -1,9 +1,11 @@
-"""The checkpoint's network through PyTorch's own compilers: what a user has without voxport's export.
+"""The checkpoint's network through PyTorch's own compilers and ONNX export: what a user has without voxport.
 
 Each is made once, by a worker of its own, before anything is timed; later workers open what was made.
 """
 
+import contextlib
 import dataclasses
+import io
 import os
 import warnings
 from typing import Any
@@ -110,3 +112,40 @@ class AotiBackend(TorchBackend):
 def _first(answer: Any) -> Tensor:
     scores: Tensor = answer[0] if isinstance(answer, (list, tuple)) else answer
     return scores
+
+
+OPSET = 20
+
+
+def build_plain_onnx(spec: BackendSpec, inputs: InputSpec) -> str:
+    """Write `spec.built` with the exporter of today, or with the older one where that fails. No lengths, no tidying."""
+    loaded = load_network(spec)
+    source = example(inputs, spec, torch.device("cpu"))
+    network = network_of(loaded).to("cpu")
+    write_facts(spec, loaded.frontend, loaded.speakers)
+    names: dict[str, Any] = {"input_names": [spec.input_kind], "output_names": ["scores"], "opset_version": OPSET}
+    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    reasons = []
+    # The exporter talks on stdout and warns of what it cannot know.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        for dynamo in (True, False):
+            dynamic: dict[str, Any] = (
+                {"dynamic_shapes": (axes,)} if dynamo else {"dynamic_axes": {spec.input_kind: {0: "B", 1: "T"}}}
+            )
+            try:
+                torch.onnx.export(
+                    network,
+                    (source,),
+                    spec.built,
+                    dynamo=dynamo,
+                    external_data=False,
+                    **names,
+                    **dynamic,
+                )
+                return f"torch.onnx.export(dynamo={dynamo}), opset {OPSET}, torch {torch.__version__}"
+            except Exception as problem:  # exporters have no common error
+                reasons.append(f"dynamo={dynamo}: {(str(problem).strip().splitlines() or [type(problem).__name__])[0]}")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(spec.built)
+    raise BackendError(f"torch.onnx.export cannot export this network ({'; '.join(reasons)})")

@@ -1,13 +1,17 @@
-"""Ways to run a model, as a worker sees them. Each imports its library when it is opened, never before."""
+"""Ways to run a model, as a worker sees them, and those that can be compared by name.
+
+Each imports its library when it is opened, never before.
+"""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from voxport.benchmarks.core.settings import BackendSpec, InputSpec
+from voxport.benchmarks.core.settings import BackendSpec, Engine, InputSpec
 from voxport.benchmarks.system.machine import Fact
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.frontend.spec import Frontend
@@ -53,7 +57,7 @@ _TORCH = ("torch", "voxport.train.checkpoint")
 _HERE = "voxport.benchmarks."
 KINDS: dict[str, Kind] = {
     "eager": Kind(_HERE + "backends.eager:EagerBackend", _TORCH, _TRAIN, profiler="torch"),
-    "eager_graphs": Kind(_HERE + "backends.eager_graphs:EagerGraphs", _TORCH, _TRAIN, profiler="torch"),
+    "eager_graphs": Kind(_HERE + "backends.eager:EagerGraphs", _TORCH, _TRAIN, profiler="torch"),
     "torchscript": Kind(
         _HERE + "backends.compiled:TorchScriptBackend",
         _TORCH,
@@ -82,7 +86,7 @@ KINDS: dict[str, Kind] = {
         _HERE + "backends.onnx:PlainOnnxBackend",
         ("onnxruntime",),
         'pip install "voxport[export,cpu]"',
-        _HERE + "backends.plain_onnx:build_plain_onnx",
+        _HERE + "backends.compiled:build_plain_onnx",
         ".onnx",
         profiler="onnx",
     ),
@@ -158,3 +162,45 @@ def _unusable(spec: BackendSpec, problem: Exception) -> Exception:
     return BackendError(
         f"{spec.name} needs the package {failure.module}, which is not installed: {KINDS[spec.kind].install}"
     )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A back end made of the checkpoint, or of each ONNX model. `engine` None: where the run's device is."""
+
+    kind: str
+    of: Literal["checkpoint", "model"]
+    engine: Engine | None
+    what: str
+    graphs: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    "plain_onnx": Variant(
+        "plain_onnx", "checkpoint", None, "plain torch.onnx.export of the eager network, ONNX Runtime"
+    ),
+    "torchscript": Variant("torchscript", "checkpoint", None, "torch.jit.trace, frozen"),
+    "compile": Variant("compile", "checkpoint", None, "torch.compile, dynamic shapes"),
+    "aoti": Variant("aoti", "checkpoint", None, "torch.export and AOTInductor"),
+    "eager_cpu": Variant("eager", "checkpoint", "cpu", "eager PyTorch on the CPU"),
+    "eager_cuda": Variant("eager", "checkpoint", "cuda", "eager PyTorch on a GPU"),
+    "eager_graphs": Variant("eager_graphs", "checkpoint", "cuda", "eager PyTorch behind CUDA graphs", graphs=True),
+    "compile_graphs": Variant("compile", "checkpoint", "cuda", "torch.compile with CUDA graphs", graphs=True),
+    "onnx_cpu": Variant("onnx", "model", "cpu", "each ONNX model, ONNX Runtime on the CPU"),
+    "onnx_cuda": Variant("onnx", "model", "cuda", "each ONNX model, ONNX Runtime's CUDA provider"),
+    "onnx_graphs": Variant("onnx_graphs", "model", "cuda", "the same with CUDA graphs", graphs=True),
+    "onnx_tensorrt": Variant("onnx", "model", "tensorrt", "each ONNX model, ONNX Runtime's TensorRT provider"),
+    "openvino": Variant("openvino", "model", "cpu", "each ONNX model in OpenVINO"),
+}
+
+
+def chosen(names: Sequence[str]) -> dict[str, Variant]:
+    """The variants of these names; "all" is every one.
+
+    Raises:
+        VoxportError: a name that is none.
+    """
+    unknown = [name for name in names if name not in VARIANTS and name != "all"]
+    if unknown:
+        raise VoxportError(f"no back end is called {unknown[0]}; there are {', '.join(VARIANTS)}, and all")
+    return dict(VARIANTS) if "all" in names else {name: VARIANTS[name] for name in names}

@@ -1,6 +1,6 @@
 """Two benchmark documents of one kind, cell by cell: what became faster, and what slower?
 
-Documents of different machines, settings or boundaries are not compared: see `compare_context`.
+Documents of different machines, settings or boundaries are not compared: see `comparability`.
 """
 
 import zlib

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from voxport.benchmarks.conditions.report import ConditionRow, ConditionsReport, Share
 from voxport.benchmarks.conditions.runner import KINDS
+from voxport.benchmarks.core.records import ReportError
 from voxport.benchmarks.latency.chart import COLOURS, GRID, INK, save_figure
-from voxport.benchmarks.latency.report import ReportError
 
 _COLOUR: dict[str, str] = dict(zip(KINDS, ("#4d4d4d", *COLOURS), strict=False))
 

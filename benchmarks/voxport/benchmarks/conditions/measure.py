@@ -1,4 +1,4 @@
-"""How much a model's answers suffer when clean sound is changed: see `conditions`."""
+"""How much a model's answers suffer when clean sound is changed: see `conditions.runner`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -7,10 +7,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from voxport.benchmarks.core.records import Accuracy, Build, ColdSample, Energy, Limits, Memory, Profile, Served, Work
+from voxport.benchmarks.core.records import Accuracy, Build, ColdSample, Limits, Profile, Served, Work
 from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, Load
 from voxport.benchmarks.core.timing import BlockRule, Warmup
 from voxport.benchmarks.system.machine import Fact
+from voxport.benchmarks.system.resources import Energy, Memory
 from voxport.runtime.contract import Array
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.storage.serialization import decode, encode

@@ -6,19 +6,9 @@ Every record is part of the JSON document. None means that nothing was measured,
 from dataclasses import dataclass
 
 from voxport.benchmarks.core.settings import Cell
-from voxport.benchmarks.system.machine import Fact
+from voxport.benchmarks.stats.intervals import Estimate
+from voxport.runtime.errors import VoxportError
 from voxport.train.evaluation.paired import Verdict
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A median and its distribution-free interval. `low` and `high` are None where the samples are too few."""
-
-    median: float
-    low: float | None
-    high: float | None
-    level: float
-    samples: int
 
 
 @dataclass(frozen=True)
@@ -28,23 +18,6 @@ class Build:
     seconds: float
     size_bytes: int
     detail: str  # how it was made
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes after a block: resident, proportional share (PSS), and on the GPU; None where nobody tells."""
-
-    resident: int | None = None
-    proportional: int | None = None
-    device: int | None = None
-
-
-@dataclass(frozen=True)
-class Energy:
-    """Joules of the whole package or GPU during a block's timed calls, or None and in `source` why."""
-
-    joules: float | None
-    source: str
 
 
 @dataclass(frozen=True)
@@ -214,8 +187,5 @@ class Profile:
     ops: tuple[OpTime, ...]
 
 
-@dataclass(frozen=True)
-class GpuState:
-    """Clocks, power and temperature, as nvidia-smi tells them right after a block."""
-
-    facts: tuple[Fact, ...]
+class ReportError(VoxportError):
+    """A benchmark document cannot be read or written."""

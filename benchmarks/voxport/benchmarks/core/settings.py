@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """One row of the comparison. `kind` chooses the code that opens `path` (see backends.py).
+    """One row of the comparison. `kind` chooses the code that opens `path` (see backends/registry.py).
 
     The control is the baseline's twin under another name: the difference between the two is noise.
     `graphs` asks for CUDA graphs. `built` is what was made of `path` for this run, in a folder that is gone

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from voxport.benchmarks.latency.report import ReportError
+from voxport.benchmarks.core.records import ReportError
 from voxport.runtime.storage.atomic import replace_file
 
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from voxport.benchmarks.core.records import GpuState
 from voxport.benchmarks.core.settings import Cell
 from voxport.benchmarks.core.timing import Warmup
 from voxport.benchmarks.stats.intervals import Interval
+from voxport.benchmarks.system.gpu_state import GpuState
 from voxport.benchmarks.system.machine import Fact, Machine
 from voxport.benchmarks.training.report import Phases
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from voxport.benchmarks.core.records import ReportError
 from voxport.benchmarks.core.writing import write_json
 from voxport.benchmarks.gpu.report import (
     GPU_KIND,
@@ -26,7 +27,6 @@ from voxport.benchmarks.gpu.report import (
 )
 from voxport.benchmarks.gpu.summary import make_notes, make_rows
 from voxport.benchmarks.gpu.variants import Variant, variants
-from voxport.benchmarks.latency.report import ReportError
 from voxport.benchmarks.system.machine import Fact, describe_machine
 from voxport.benchmarks.training.report import Phases, TrainSettings
 from voxport.benchmarks.worker.job import JobError, run_job

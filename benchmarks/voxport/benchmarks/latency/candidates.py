@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxport.benchmarks.backends.variants import Variant, chosen
+from voxport.benchmarks.backends.registry import Variant, chosen
 from voxport.benchmarks.core.settings import DEFAULT_FRAMES, BackendSpec, Cell, Engine, LatencySettings, Role
-from voxport.runtime.backends.file_kind import is_plan, is_torch_file
-from voxport.runtime.backends.formats import file_sha256, read_contract
+from voxport.runtime.backends.formats import is_plan, is_torch_file, read_contract
 from voxport.runtime.contract import Contract, InputKind
 from voxport.runtime.errors import LengthError, VoxportError
+from voxport.runtime.storage.atomic import file_sha256
 
 
 @dataclass(frozen=True)

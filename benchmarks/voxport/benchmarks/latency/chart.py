@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from voxport.benchmarks.core.records import ReportError
 from voxport.benchmarks.core.settings import Cell, Scenario
-from voxport.benchmarks.latency.report import LatencyReport, ReportError, Row
+from voxport.benchmarks.latency.report import LatencyReport, Row
 from voxport.benchmarks.stats.intervals import LEVEL
 from voxport.runtime.storage.atomic import replace_file
 

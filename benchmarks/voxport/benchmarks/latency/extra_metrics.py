@@ -16,12 +16,12 @@ from voxport.benchmarks.core.protocol import (
     ProfileAsk,
     Profiled,
 )
-from voxport.benchmarks.core.records import Accuracy, ColdSample, ColdStart, Estimate, Limits, Profile, Work
+from voxport.benchmarks.core.records import Accuracy, ColdSample, ColdStart, Limits, Profile, Work
 from voxport.benchmarks.core.settings import Cell
 from voxport.benchmarks.latency.candidates import Subject, length_range
 from voxport.benchmarks.latency.report import Row
 from voxport.benchmarks.latency.session import Session
-from voxport.benchmarks.stats.intervals import median_interval
+from voxport.benchmarks.stats.intervals import Estimate, median_interval
 from voxport.benchmarks.worker.client import WorkerError
 from voxport.train.evaluation.paired import chance_of_loss, verdict_on
 

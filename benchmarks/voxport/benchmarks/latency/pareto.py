@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from voxport.benchmarks.core.records import ReportError
 from voxport.benchmarks.core.settings import Cell
 from voxport.benchmarks.latency.chart import GRID, INK, backend_colours, footnotes, logarithmic, save_figure
-from voxport.benchmarks.latency.report import LatencyReport, ReportError, Row
+from voxport.benchmarks.latency.report import LatencyReport, Row
 from voxport.benchmarks.latency.summary import RANKED
 
 if TYPE_CHECKING:

@@ -2,28 +2,23 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from voxport.benchmarks.core.protocol import Opened
-from voxport.benchmarks.core.records import (
-    Accuracy,
-    Build,
-    ColdStart,
-    Energy,
-    GpuState,
-    Limits,
-    Memory,
-    Profile,
-    Served,
-)
-from voxport.benchmarks.core.settings import BackendSpec, Cell, LatencySettings
+from voxport.benchmarks.core.records import Accuracy, Build, ColdStart, Limits, Profile, ReportError, Served
+from voxport.benchmarks.core.settings import BackendSpec, Cell, Engine, LatencySettings, Scenario
 from voxport.benchmarks.core.timing import Warmup
 from voxport.benchmarks.stats.intervals import Interval
+from voxport.benchmarks.system.gpu_state import GpuState
 from voxport.benchmarks.system.machine import Machine
+from voxport.benchmarks.system.resources import Energy, Memory
 from voxport.runtime.contract import InputKind
-from voxport.runtime.errors import VoxportError
 from voxport.runtime.storage.atomic import replace_file
 from voxport.runtime.storage.serialization import decode, encode
 
@@ -35,10 +30,6 @@ RowVerdict = Literal["faster", "slower", "equivalent", "undecided", "baseline", 
 UNRANKED: tuple[Broken, ...] = ("answers differ", "less accurate")  # shown, and neither ranked nor compared
 
 Stage = Literal["build", "open", "answer", "time", "cold", "accuracy", "limits", "profile"]
-
-
-class ReportError(VoxportError):
-    """A benchmark document cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -256,3 +247,44 @@ def read_report(path: Path) -> LatencyReport:
             "write one with: voxport bench latency MODEL.onnx --against CHECKPOINT -o FILE.json"
         )
     return decode(LatencyReport, data, str(path), ReportError)
+
+
+# The contract's tolerance bounds a file's distance from eager PyTorch, each utterance alone. Here eager
+# PyTorch runs batches with its own kernels, so it may itself lie that far from that reference, on the
+# other side: twice the tolerance.
+FACTOR = 2.0
+
+
+Scores = npt.NDArray[np.float32]
+
+
+def check_answers(backend: str, cell: Cell, scores: Scores, reference: Scores, tolerance: float) -> AnswerCheck:
+    """Compare scores (inputs, batch, speakers) with the baseline's."""
+    allowed = FACTOR * tolerance
+    if scores.shape != reference.shape or not np.isfinite(scores).all():
+        return AnswerCheck(backend, cell, None, 0.0, allowed, same=False)
+    distance = float(np.abs(scores.astype(np.float64) - reference.astype(np.float64)).max())
+    top1 = float(np.mean(scores.argmax(axis=-1) == reference.argmax(axis=-1)))
+    return AnswerCheck(backend, cell, distance, top1, allowed, same=distance <= allowed)
+
+
+SCENARIOS: dict[Scenario, str] = {
+    "single-stream": "single stream: one caller, who sends the next call when the last is answered",
+    "offline": "offline: the whole set is there at once, sorted by length and answered batch after batch; "
+    "one time is one pass over the set",
+    "server": "server: queries of one utterance come at random (Poisson), and what waits is answered together, "
+    "as many as the batch allows; a time counts from the moment at which the query was due, waiting included",
+}
+_INPUTS: dict[InputKind, str] = {
+    "features": "features in, scores out; float32 arrays in host memory; no file decoding, no frontend",
+    "waveform": "waveform in, scores out; float32 arrays in host memory; frontend included; no file decoding",
+}
+
+
+def boundary_text(kind: InputKind, devices: Sequence[Engine], scenario: Scenario) -> str:
+    """The boundary of one kind of input."""
+    copies = "no copies to a device"
+    if any(device != "cpu" for device in devices):
+        copies = "copies to and from the GPU included, and its work has finished"
+    waiting = "; waiting in the queue included" if scenario == "server" else ""
+    return f"{_INPUTS[kind]}; {copies}{waiting}"

@@ -14,18 +14,26 @@ from pathlib import Path
 
 from voxport.benchmarks.backends.registry import kind_of
 from voxport.benchmarks.core.protocol import Answered, Ask, BuildAsk, Built, Draw, Drawn, Opened, Time, Timed
-from voxport.benchmarks.core.records import Memory
 from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, LatencySettings, Turn, schedule
-from voxport.benchmarks.latency.answers import Scores, check_answers
-from voxport.benchmarks.latency.boundary import SCENARIOS, boundary_text
 from voxport.benchmarks.latency.candidates import Subject, choose_cells, gather, length_range
 from voxport.benchmarks.latency.extra_metrics import accuracies, cold_starts, limits, profiles
-from voxport.benchmarks.latency.report import AnswerCheck, BackendReport, Block, Boundary, LatencyReport
+from voxport.benchmarks.latency.report import (
+    SCENARIOS,
+    AnswerCheck,
+    BackendReport,
+    Block,
+    Boundary,
+    LatencyReport,
+    Scores,
+    boundary_text,
+    check_answers,
+)
 from voxport.benchmarks.latency.session import Progress, Session, Steps
 from voxport.benchmarks.latency.summary import Beside, make_notes, make_rows
 from voxport.benchmarks.stats.intervals import MARGIN
 from voxport.benchmarks.system.gpu_state import gpu_memory_used, gpu_states
 from voxport.benchmarks.system.machine import describe_machine, load_average
+from voxport.benchmarks.system.resources import Memory
 from voxport.benchmarks.worker.client import WORKER, WorkerError, WorkerProcess
 from voxport.runtime.errors import VoxportError
 

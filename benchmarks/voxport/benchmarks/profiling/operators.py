@@ -17,10 +17,9 @@ import numpy as np
 
 from voxport.benchmarks.core.inputs import make_inputs
 from voxport.benchmarks.core.protocol import BuildAsk, Built
-from voxport.benchmarks.core.records import Estimate
 from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec
 from voxport.benchmarks.profiling.graph import GraphFacts, RunNode, executed, graph_facts
-from voxport.benchmarks.stats.intervals import median_interval
+from voxport.benchmarks.stats.intervals import Estimate, median_interval
 from voxport.benchmarks.worker.client import WORKER, WorkerProcess
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.session import import_onnxruntime

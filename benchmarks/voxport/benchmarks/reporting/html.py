@@ -1,6 +1,6 @@
 """A page as one HTML file: style and charts inside, no script, nothing from the network.
 
-Every text is escaped here or in `page_svg`: documents come from files that anybody may have written. A content
+Every text is escaped here or in `svg`: documents come from files that anybody may have written. A content
 security policy forbids scripts and requests besides.
 """
 

@@ -1,4 +1,4 @@
-"""Long sound: the whole of it in one call, against windows of constant length: jobs of `scale`."""
+"""Long sound: the whole of it in one call, against windows of constant length: jobs of `scaling.runner`."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The curves of `voxport bench scale`, each a job in a process of its own: see `scale`."""
+"""The curves of `voxport bench scale`, each a job in a process of its own: see `scaling.runner`."""
 
 import itertools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Gallery search against the number of enrolled voices: a job of `scale`."""
+"""Gallery search against the number of enrolled voices: a job of `scaling.runner`."""
 
 import importlib
 import importlib.util

@@ -14,7 +14,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from voxport.benchmarks.core.records import Estimate
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median and its distribution-free interval. `low` and `high` are None where the samples are too few."""
+
+    median: float
+    low: float | None
+    high: float | None
+    level: float
+    samples: int
+
 
 Floats = npt.NDArray[np.float64]
 Verdict = Literal["faster", "slower", "equivalent", "undecided"]

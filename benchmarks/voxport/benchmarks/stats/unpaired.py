@@ -18,7 +18,7 @@ def compare_runs(
     """Geometric mean of the rounds' medians before over that after, with a bootstrap interval.
 
     Above 1 means that `after` takes less time. Rounds are drawn with replacement in each run by itself, and within
-    each drawn round its times. As in `statistics.speed_up`, few rounds make the plain interval too narrow: each run
+    each drawn round its times. As in `intervals.speed_up`, few rounds make the plain interval too narrow: each run
     is stretched by sqrt(n / (n - 1)), and t / z follows with Welch's degrees of freedom (Welch, "The generalization
     of 'Student's' problem when several different population variances are involved", Biometrika 34, 1947).
 

@@ -3,9 +3,17 @@
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 
-from voxport.benchmarks.core.records import GpuState
 from voxport.benchmarks.system.machine import Fact
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """Clocks, power and temperature, as nvidia-smi tells them right after a block."""
+
+    facts: tuple[Fact, ...]
+
 
 STATE = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "utilization.gpu")
 # Why the clocks are not higher; drivers before 535 knew it by the second name only, and refuse what they do not know.

@@ -40,7 +40,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def train_round(request: dict[str, Any]) -> dict[str, Any]:
-    """Train as `request["settings"]` say; a job of `train_rate`."""
+    """Train as `request["settings"]` say; a job of `training.runner`."""
     settings = decode(TrainSettings, request["settings"], "settings")
     seed = settings.seed * 1000 + int(request["round"])
     _prepare(settings, seed)

@@ -34,9 +34,8 @@ from voxport.benchmarks.core.protocol import (
 )
 from voxport.benchmarks.core.settings import BackendSpec, Cell, Load
 from voxport.benchmarks.core.timing import Clock, harness_cost_ns, time_calls, warm_up
-from voxport.benchmarks.system.energy import open_meter
 from voxport.benchmarks.system.machine import Fact
-from voxport.benchmarks.system.memory import memory_now
+from voxport.benchmarks.system.resources import memory_now, open_meter
 from voxport.benchmarks.worker.scenarios import answer_all, caller, load_inputs, time_server
 from voxport.runtime.contract import Array
 from voxport.runtime.errors import VoxportError

@@ -85,8 +85,9 @@ def _plain(choices: dict[str, Any]) -> dict[str, Any]:
 
 def _check_files(settings: Any) -> None:
     """Find out before the clock runs that a file is missing, or is of another checkpoint."""
-    from voxport.runtime.backends.formats import file_sha256, read_contract
+    from voxport.runtime.backends.formats import read_contract
     from voxport.runtime.errors import ContractError
+    from voxport.runtime.storage.atomic import file_sha256
 
     for path in (settings.checkpoint, *settings.onnx, *settings.plans):
         if path and not Path(path).is_file():

@@ -8,10 +8,10 @@ import click
 from voxport.cli.common import show_table
 
 if TYPE_CHECKING:
-    from voxport.benchmarks.core.records import ColdStart, Estimate, Floor, Profile
+    from voxport.benchmarks.core.records import ColdStart, Floor, Profile
     from voxport.benchmarks.core.settings import Cell
     from voxport.benchmarks.latency.report import LatencyReport, Row
-    from voxport.benchmarks.stats.intervals import Interval
+    from voxport.benchmarks.stats.intervals import Estimate, Interval
 
 _ANSWER_COLUMNS = ("batch × frames", "back end", "max |Δscore|", "allowed", "same best speaker")
 _ACCURACY_COLUMNS = ("back end", "utterances", "right", "accuracy", "drop", "allowed", "lost, gained", "verdict")

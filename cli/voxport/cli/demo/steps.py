@@ -89,7 +89,8 @@ def train(folder: DemoFolder, corpus: DemoCorpus, options: DemoOptions) -> "FitR
 def export(folder: DemoFolder, checkpoint: Path, options: DemoOptions) -> "ParityReport":
     """What `voxport export onnx --input waveform` does; it raises where the parity gate finds a difference."""
     from voxport.export.inputs.corpus_samples import RealOptions
-    from voxport.export.targets.onnx_model import ExportOptions, export_onnx
+    from voxport.export.targets.onnx_graph import ExportOptions
+    from voxport.export.targets.onnx_model import export_onnx
 
     real = RealOptions(cache=folder.features, progress=options.progress)
     wanted = ExportOptions(input_kind="waveform", max_frames=options.max_frames, real=real, progress=options.progress)

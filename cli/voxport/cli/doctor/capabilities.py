@@ -89,7 +89,7 @@ def _starts(environment: Environment, probe: str) -> list[str]:
 
 
 def _torch(environment: Environment) -> list[str]:
-    """What keeps PyTorch, or what trains in it, from starting. torchaudio may be missing: see `train.conformer`."""
+    """What keeps PyTorch, or what trains in it, from starting. torchaudio may be missing: see `models.conformer`."""
     return _starts(environment, "torch") or _starts(environment, "training")
 
 

@@ -53,11 +53,10 @@ def check(
     lengths that it promises to take. Of two artefacts each is the reference for the other, over the lengths
     that both promise; --real and --accuracy-data need the checkpoint.
     """
-    from voxport.export.errors import ParityError
     from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.pipeline import report_stem
     from voxport.export.verification.artifacts import is_checkpoint
-    from voxport.export.verification.report import write_report
+    from voxport.export.verification.report import ParityError, write_report
 
     if is_checkpoint(model):
         model, other = other, model
@@ -89,8 +88,8 @@ def _compare(
     model: Path, other: Path, real: "RealOptions", accuracy: "AccuracyOptions | None", bisect: bool
 ) -> "ParityReport":
     from voxport.export.errors import ExportError
-    from voxport.export.targets.onnx_model import check as check_checkpoint
     from voxport.export.verification.artifacts import is_checkpoint
+    from voxport.export.verification.check import check as check_checkpoint
     from voxport.export.verification.check import check_pair
 
     if is_checkpoint(model):

@@ -7,9 +7,16 @@ import click
 
 from voxport.cli.common import example, json_option, needs
 from voxport.cli.export.check import check
-from voxport.cli.export.dry_run import dry_run_option, show_preview
 from voxport.cli.export.int8_options import int8_options
-from voxport.cli.export.options import OutputChoice, emit_report, gate_options, is_shown, show_report
+from voxport.cli.export.options import (
+    OutputChoice,
+    dry_run_option,
+    emit_report,
+    gate_options,
+    is_shown,
+    show_preview,
+    show_report,
+)
 from voxport.cli.export.pytorch import pt2, torchscript
 from voxport.cli.export.sherpa import sherpa, sherpa_check
 from voxport.cli.export.triton import triton
@@ -85,7 +92,8 @@ def onnx(
     """
     from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.pipeline import report_stem
-    from voxport.export.targets.onnx_model import ExportOptions, export_onnx, preview_onnx
+    from voxport.export.targets.onnx_graph import ExportOptions
+    from voxport.export.targets.onnx_model import export_onnx, preview_onnx
 
     shown = is_shown(progress)
     options = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from voxport.cli.common import example, json_option, needs
-from voxport.cli.export.dry_run import dry_run_option, show_preview
-from voxport.cli.export.options import OutputChoice, emit_report, gate_options, is_shown, show_report
+from voxport.cli.export.options import (
+    OutputChoice,
+    dry_run_option,
+    emit_report,
+    gate_options,
+    is_shown,
+    show_preview,
+    show_report,
+)
 
 if TYPE_CHECKING:
     from voxport.export.verification.report import ParityReport

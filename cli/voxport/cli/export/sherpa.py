@@ -6,8 +6,7 @@ from typing import Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.export.dry_run import dry_run_option, show_preview
-from voxport.cli.export.options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.export.options import dry_run_option, emit_report, gate_options, is_shown, show_preview, show_report
 
 
 @click.command(

@@ -75,7 +75,7 @@ def triton(
     perf_analyzer. It appears whole or not at all.
     """
     from voxport.export.inputs.corpus_samples import RealOptions
-    from voxport.export.targets.onnx_model import ExportOptions
+    from voxport.export.targets.onnx_graph import ExportOptions
     from voxport.export.targets.triton.config import TritonOptions
     from voxport.export.targets.triton.export import export_triton, preview
 

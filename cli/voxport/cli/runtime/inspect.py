@@ -7,7 +7,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
-    from voxport.runtime.backends.onnxrt.file import TensorSpec
+    from voxport.runtime.contract import TensorSpec
     from voxport.runtime.inspection import Inspection
 
 Rows = list[tuple[str, object]]

@@ -69,7 +69,7 @@ def check_threshold(gallery: str | None, threshold: float | None) -> None:
 
 def check_packages(files: Sequence[str], model: str | None = None) -> None:
     """Say all that is missing at once: installing one package would only show the next one."""
-    from voxport.runtime.backends.file_kind import is_plan, is_torch_file
+    from voxport.runtime.backends.formats import is_plan, is_torch_file
 
     other = model is not None and (is_plan(model) or is_torch_file(model))  # their back ends say what they need
     runners = () if other else ("onnxruntime",)

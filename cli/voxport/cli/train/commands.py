@@ -158,8 +158,8 @@ def _shares(batch_size: int, devices: int, pieces: int) -> str:
 def predict(checkpoint: Path, csv_path: Path, device: str, as_json: bool, **choices: Any) -> None:
     """Write a CSV of predictions (Id,Category) for a corpus's test part, in its order."""
     from voxport.train.checkpoint import load_checkpoint
-    from voxport.train.evaluation.predict import check_csv, write_csv
-    from voxport.train.evaluation.predict import predict as run_predict
+    from voxport.train.evaluation.inference import check_csv, write_csv
+    from voxport.train.evaluation.inference import predict as run_predict
     from voxport.train.training.fit import choose_device
 
     check_csv(csv_path)

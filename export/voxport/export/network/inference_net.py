@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from voxport.export.errors import ExportError
 from voxport.export.network.folding import before_norm, double, linear
+from voxport.export.network.frontend import FrontendGraph
 from voxport.export.network.layers import DeployableConformerLayer, DeployableTransformerLayer, Mask
 from voxport.export.network.pooling import build_pooling, folds
 from voxport.train.checkpoint import Checkpoint
@@ -127,3 +128,18 @@ def _layers(encoder: nn.Module, affine: bool) -> tuple[list[nn.Module], nn.Layer
         blocks = [DeployableConformerLayer(each, affine=True) for each in first]
         return [*blocks, DeployableConformerLayer(last, affine)], last.final_layer_norm
     raise TypeError(f"no layers are known for {type(encoder).__name__}")
+
+
+class SoundNet(nn.Module):
+    """waveform (B, L), lengths (B,) in samples → scores (B, S), unit-length embedding (B, D)."""
+
+    def __init__(self, frontend: FrontendGraph, network: DeployableNet) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.network = network
+
+    def forward(self, waveform_BL: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and embeddings of a padded batch."""
+        features_BTF, counts_B = self.frontend(waveform_BL, lengths_B)
+        scores_BS, embedding_BD = self.network(features_BTF, counts_B)
+        return scores_BS, embedding_BD

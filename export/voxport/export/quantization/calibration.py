@@ -20,7 +20,6 @@ from onnx import ModelProto, TensorProto, helper
 from voxport.export.errors import ExportError
 from voxport.export.graph.session import OnnxRun
 from voxport.export.inputs.cases import Utterance
-from voxport.export.verification.reference import round_up
 
 Method = Literal["max", "percentile", "entropy"]
 
@@ -114,3 +113,9 @@ def _divergence(counts: npt.NDArray[np.int64], bins: int) -> float:
     p, q = clipped / clipped.sum(), rough / max(rough.sum(), 1)
     # What is clipped may fall into a bin where nothing was: its divergence is large, not infinite.
     return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], _SMALLEST_SHARE))).sum())
+
+
+def round_up(value: float, digits: int = 1) -> float:
+    """The next number of so many significant digits."""
+    step = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return float(f"{math.ceil(value / step * (1 - 1e-9)) * step:.{digits}g}")

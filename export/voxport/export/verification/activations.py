@@ -21,7 +21,7 @@ from voxport.runtime.backends.onnxrt.session import default_threads, import_onnx
 Values = npt.NDArray[Any]
 _VALUE = re.compile(r"(?P<scope>[\w.]+)/[A-Z][A-Za-z]*(_\d+)?")  # not what a change of precision put between
 _SHAPE_OPERATORS = ("Shape", "Gather", "Range", "ConstantOfShape")
-_WRAPPER = ".part"  # of a module that `half_noise` put around another
+_WRAPPER = ".part"  # of a module that `tolerance` put around another
 
 
 def module_values(

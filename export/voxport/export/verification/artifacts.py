@@ -5,7 +5,7 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from voxport.runtime.backends.base import Backend
-from voxport.runtime.backends.file_kind import first_bytes, is_plan, is_torch_file
+from voxport.runtime.backends.formats import first_bytes, is_plan, is_torch_file
 from voxport.runtime.backends.load import BackendOptions, load_backend
 from voxport.runtime.backends.pytorch.file import read_torch
 from voxport.runtime.contract import METADATA_KEY

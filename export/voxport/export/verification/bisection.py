@@ -22,9 +22,8 @@ from voxport.export.verification.activations import Exposed, Values, match_value
 from voxport.export.verification.bisection_report import Bisection, Part
 from voxport.export.verification.compare import CaseResult
 from voxport.export.verification.gate import Evidence
-from voxport.export.verification.half_noise import products_in_half
-from voxport.export.verification.int8_noise import products_in_int8
 from voxport.export.verification.reference import few_threads, tolerance
+from voxport.export.verification.tolerance import products_in_half, products_in_int8
 from voxport.runtime.contract import OUTPUTS, InputKind, Precision
 
 _FACTOR = {"fp32": 10, "fp16": 3, "int8": 3}  # as in each precision's tolerance
@@ -79,7 +78,7 @@ class _Search:
 
     def _whole(self, network: DeployableNet) -> nn.Module:
         """The network as it was captured: with the frontend before it for waveform input."""
-        from voxport.export.targets.onnx_model import SoundNet
+        from voxport.export.network.inference_net import SoundNet
 
         if self.kind == "features":
             return network

@@ -6,18 +6,23 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from voxport.export.errors import ExportError
 from voxport.export.inputs.cases import Case, LengthLimits, Utterance, grid_cases, synthetic_utterances
+from voxport.export.inputs.corpus_samples import RealOptions
+from voxport.export.quantization.calibration import round_up
+from voxport.export.verification.accuracy import AccuracyOptions
 from voxport.export.verification.artifacts import open_artefact
-from voxport.export.verification.compare import CaseResult, agreement, disagreements, run_cases
-from voxport.export.verification.int8_noise import LEAST_COSINE
-from voxport.export.verification.reference import Reference, Tolerance, round_up
+from voxport.export.verification.bisection import bisect_onnx
+from voxport.export.verification.compare import CaseResult, Scored, agreement, disagreements, run_cases, scored
+from voxport.export.verification.gate import gather, judged, named, prove
+from voxport.export.verification.reference import Reference, Tolerance
 from voxport.export.verification.report import Check, ParityReport
-from voxport.export.verification.scored import Scored
+from voxport.export.verification.tolerance import LEAST_COSINE
 from voxport.runtime.backends.base import Answer, Backend
 from voxport.runtime.backends.golden import replay_golden
 from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output
@@ -229,3 +234,33 @@ def _against(
     backend = side.backend if "scores" in outputs else Scored(side.backend, right.class_weight)
     found = run_cases(backend, side.utterances, cases, right, shown)
     return tuple(dataclasses.replace(case, kind=f"{name}: {case.kind}") for case in found)
+
+
+def check(
+    model_path: str | os.PathLike[str],
+    checkpoint_path: str | os.PathLike[str],
+    real: RealOptions | None = None,
+    progress: bool = False,
+    accuracy: AccuracyOptions | None = None,
+    bisect: bool = False,
+) -> ParityReport:
+    """Hold an artefact of any kind against the checkpoint that it claims to come from.
+
+    With `bisect` an ONNX file is also compared part by part, whether it passes or not; see `bisection`.
+
+    Raises:
+        ContractError: the file is missing or damaged, has no contract, or its graph is not what the contract promises.
+        BackendError: what is needed to run it is not there.
+        CheckpointError: the checkpoint cannot be read.
+        ExportError: there is no such labelled set.
+    """
+    if accuracy is not None:
+        accuracy.check()
+    model = open_artefact(model_path)
+    contract = model.contract
+    limits = LengthLimits(contract.min_frames, contract.max_frames)
+    evidence = gather(named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
+    report = prove(model, evidence, os.fspath(model_path), progress)
+    if bisect:
+        report = dataclasses.replace(report, bisection=bisect_onnx(Path(model_path), evidence, report.cases))
+    return judged(report, scored(model, evidence.reference.class_weight), evidence.checkpoint, accuracy, None)

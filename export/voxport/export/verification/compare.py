@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from voxport.export.inputs.cases import Case, Utterance, build_batch
 from voxport.export.verification.reference import Reference, Tolerance
@@ -207,3 +208,27 @@ def _score_of(row: RowResult) -> float:
 
 def _distance_of(row: RowResult) -> float:
     return 0.0 if row.embedding_distance is None else row.embedding_distance
+
+
+class Scored:
+    """`backend` with the scores that the checkpoint's own head gives to its embeddings."""
+
+    def __init__(self, backend: Backend, class_weight: npt.NDArray[np.float32]) -> None:
+        """`class_weight` is (embedding_size, speakers); see `reference.class_weights`."""
+        self._backend = backend
+        self._weight = class_weight.astype(np.float64)
+
+    @property
+    def contract(self) -> Contract:
+        """That of the artefact itself."""
+        return self._backend.contract
+
+    def run(self, inputs: npt.ArrayLike, lengths: npt.ArrayLike) -> Answer:
+        """Answer a batch; see `OnnxModel.run`."""
+        embedding = self._backend.run(inputs, lengths).embedding
+        return Answer((embedding.astype(np.float64) @ self._weight).astype(np.float32), embedding)
+
+
+def scored(backend: Backend, class_weight: npt.NDArray[np.float32]) -> Backend:
+    """`backend` itself where it gives scores."""
+    return backend if "scores" in backend.contract.outputs else Scored(backend, class_weight)

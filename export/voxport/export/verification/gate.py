@@ -1,5 +1,9 @@
-"""The gate around an artefact: gather the evidence from the checkpoint, hold the artefact against it."""
+"""The gate around an artefact: gather the evidence from the checkpoint, hold the artefact against it.
 
+What decides besides the answers: accuracy on a labelled set, and what int8 costs each layer.
+"""
+
+import dataclasses
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -10,11 +14,11 @@ import numpy as np
 
 from voxport.export.inputs.cases import Case, LengthLimits, Utterance, grid_cases, synthetic_utterances
 from voxport.export.inputs.corpus_samples import RealOptions, real_utterances
-from voxport.export.verification.accuracy import AccuracyOptions
-from voxport.export.verification.compare import agreement, disagreements, run_cases
-from voxport.export.verification.reference import Reference, Tolerance, eager_answer, eager_reference
+from voxport.export.quantization.quantizer import QuantizationReport
+from voxport.export.verification.accuracy import AccuracyOptions, accuracy_gate
+from voxport.export.verification.compare import agreement, disagreements, run_cases, scored
+from voxport.export.verification.reference import Reference, Tolerance, class_weights, eager_answer, eager_reference
 from voxport.export.verification.report import Check, ParityReport
-from voxport.export.verification.scored import scored
 from voxport.export.verification.tolerance import tolerance_of
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.golden import replay_golden
@@ -202,3 +206,30 @@ def _golden_check(backend: Backend, evidence: Evidence, model: str) -> Check:
         bound = evidence.tolerance.embedding
     detail = f"{replayed.measure} of the artefact {replayed.max_abs_score:.2g}, of the eager network {recorded:.2g}"
     return Check("golden vector", replayed.passed and recorded <= bound, f"{detail}, tolerance {bound:.2g}")
+
+
+def judged(
+    report: ParityReport,
+    backend: Backend,
+    checkpoint: Checkpoint,
+    accuracy: AccuracyOptions | None,
+    quantization: QuantizationReport | None,
+) -> ParityReport:
+    """`report` with the verdict on accuracy, where a labelled set is given. A failure of int8 names its layers.
+
+    Raises:
+        CorpusError: the labelled set cannot be opened.
+        ExportError: nothing in it can be used with this model.
+    """
+    found = None
+    if accuracy is not None:
+        weight = class_weights(checkpoint.network(), backend.contract.embedding_size)
+        found = accuracy_gate(scored(backend, weight), checkpoint, accuracy)
+    failures = list(report.failures)
+    if found is not None and not found.passed:
+        failures.append(found.complaint)
+    if failures and quantization is not None:
+        failures[0] += f"; {quantization.blame}"
+    return dataclasses.replace(
+        report, passed=not failures, failures=tuple(failures), accuracy=found, quantization=quantization
+    )

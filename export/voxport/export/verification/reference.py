@@ -1,6 +1,5 @@
 """The right answers: eager PyTorch on each utterance alone, and how far float32 itself blurs them."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from voxport.export.inputs.cases import Utterance
+from voxport.export.quantization.calibration import round_up
 from voxport.runtime.backends.onnxrt.session import default_threads
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.spec import Frontend
@@ -129,9 +129,3 @@ def _answer(network: SpeakerNet, features: Tensor) -> tuple[Tensor, Tensor]:
     """Features (T, F) → scores (S,) and unit-length embedding (D,)."""
     embedding = network.embed(features[None])
     return network.scores(embedding)[0], torch.nn.functional.normalize(embedding, dim=-1)[0]
-
-
-def round_up(value: float, digits: int = 1) -> float:
-    """The next number of so many significant digits."""
-    step = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
-    return float(f"{math.ceil(value / step * (1 - 1e-9)) * step:.{digits}g}")

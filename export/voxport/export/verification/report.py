@@ -10,18 +10,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from voxport.export.files import write_atomic
+from voxport.export.errors import ExportError
 from voxport.export.quantization.quantizer import QuantizationReport
+from voxport.export.quantization.sensitivity import LayerCost
+from voxport.export.staging import write_atomic
 from voxport.export.verification.accuracy import AccuracyReport
 from voxport.export.verification.bisection_report import Bisection, bisection_section
 from voxport.export.verification.compare import Agreement, CaseResult
 from voxport.export.verification.reference import Tolerance
-from voxport.export.verification.report_sections import (
-    accuracy_facts,
-    accuracy_section,
-    quantization_facts,
-    quantization_section,
-)
 from voxport.runtime.contract import Parity
 from voxport.runtime.storage.serialization import encode
 
@@ -222,3 +218,65 @@ def _bullets(items: Iterable[str]) -> list[str]:
     items = list(items)
     more = [f"- … and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
     return [*(f"- {item}" for item in items[:_SHOWN]), *more]
+
+
+class ParityError(ExportError):
+    """An artefact was built, and its answers are not the original's; `report` says how, where there is one."""
+
+    def __init__(self, message: str, report: "ParityReport | None" = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+NOT_GATED = "NOT gated: no labelled set was given; --accuracy-data does"
+
+
+def accuracy_facts(report: AccuracyReport | None) -> list[tuple[str, str]]:
+    """Accuracy as (name, value), for a table."""
+    if report is None:
+        return [("accuracy", NOT_GATED)]
+    verdict = ("accuracy's verdict", report.doubt or report.verdict)
+    return [("accuracy", report.figures), verdict, *(("accuracy's set", remark) for remark in report.remarks)]
+
+
+def quantization_facts(report: QuantizationReport | None) -> list[tuple[str, str]]:
+    """Int8 as (name, value), for a table; empty where nothing was quantised."""
+    if report is None:
+        return []
+    scales = "one scale per frame" if report.scheme == "dynamic" else f"calibrated, {report.method}"
+    saved = 1 - report.int8_bytes / report.float_bytes
+    float_layers = ", ".join(report.kept_float) or "none"
+    return [
+        ("int8", f"{report.scheme} ({scales}), weights per channel; {len(report.layers)} matrix products"),
+        ("int8 calibrated on", report.utterances),
+        ("int8 costs", f"mean 1 - cosine {report.cost.mean_error:.2g}, largest {report.cost.max_error:.2g}"),
+        ("layers kept in float", f"{float_layers} ({report.keep_rule})"),
+        ("graph", f"{report.int8_bytes / 1e6:.2f} MB, float {report.float_bytes / 1e6:.2f} MB: {saved:.0%} saved"),
+    ]
+
+
+def accuracy_section(report: AccuracyReport | None) -> list[str]:
+    """Lines of Markdown: the speakers whose answers changed. Empty where none did."""
+    if report is None or not report.worst:
+        return []
+    rows = [f"| {each.speaker} | {each.utterances} | {each.eager} | {each.artefact} |" for each in report.worst]
+    head = ["", "## Speakers whose utterances are recognised otherwise", ""]
+    return [*head, "| speaker | utterances | eager right | artefact right |", "|---|--:|--:|--:|", *rows]
+
+
+def quantization_section(report: QuantizationReport | None) -> list[str]:
+    """Lines of Markdown: what int8 costs each layer, the most harmful first."""
+    if report is None:
+        return []
+    head = ["", "## Int8, layer by layer", ""]
+    head += ["Each layer alone in int8, the rest in float32, against the float32 graph, on the calibration utterances."]
+    head += ["", "| layer | weight | share of products | mean 1 - cosine | largest | max abs Δscore | kept in float |"]
+    return [*head, "|---|---|--:|--:|--:|--:|---|", *map(_layer_line, report.worst)]
+
+
+def _layer_line(each: LayerCost) -> str:
+    cost = each.cost
+    return (
+        f"| {each.layer} | {each.rows} × {each.columns} | {each.share:.1%} | {cost.mean_error:.2g} | "
+        f"{cost.max_error:.2g} | {cost.max_abs_score:.2g} | {'yes' if each.kept_float else ''} |"
+    )

@@ -1,12 +1,10 @@
-"""Read a contract from the model file that carries it, without loading the model."""
+"""Which kind of file a model is, and the contract that it carries, without loading the model."""
 
 import os
+import stat
 
-from voxport.runtime.backends.file_kind import is_plan, is_torch_file
-from voxport.runtime.backends.onnxrt.file import OnnxFile, read_onnx
+from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.contract import METADATA_KEY, Contract
-from voxport.runtime.contract_limits import check_contract
-from voxport.runtime.errors import ContractError
 
 
 def read_contract(path: str | os.PathLike[str]) -> Contract:
@@ -30,23 +28,39 @@ def read_contract(path: str | os.PathLike[str]) -> Contract:
     return contract_of(read_onnx(path, METADATA_KEY), path)
 
 
-def contract_of(file: OnnxFile, path: str | os.PathLike[str]) -> Contract:
-    """The contract in `file`, which was read from `path`. Raises as `read_contract` does."""
-    where = os.fspath(path)
-    if file.contract is None:
-        raise ContractError(
-            f"{where}: this ONNX file has no voxport contract; "
-            "write it with: voxport export onnx CHECKPOINT -o MODEL.onnx"
-        )
-    return check_contract(Contract.from_json(file.contract, where), where)
+PLAN_SUFFIXES = (".plan", ".engine")
+TORCH_SUFFIXES = (".torchscript", ".ts", ".pt", ".pth", ".pt2")
+_PLAN = (b"ptrt", b"ftrt")  # the first bytes of TensorRT plans, older and newer
+_ZIP, _ONNX = b"PK\x03\x04", b"\x08"
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal, read in small pieces."""
-    import hashlib  # costs milliseconds, and loading a model does not need it
+def is_plan(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a TensorRT plan, by its suffix or else its first bytes. A missing file is none."""
+    return _suffix(path) in PLAN_SUFFIXES or first_bytes(path) in _PLAN
 
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+
+def is_torch_file(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a TorchScript or .pt2 file, by its content; by its name where the content says nothing."""
+    start = first_bytes(path)
+    return start == _ZIP or (_suffix(path) in TORCH_SUFFIXES and start[:1] != _ONNX)
+
+
+def first_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The first four bytes of the file `path`; none where it is missing, or is a pipe that would wait for ever."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(4)
+    except (OSError, ValueError):  # ValueError: a NUL or half a character, which no file's name can hold
+        return b""
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    """In small letters; none for a name that no file can have, which is left to the reader of ONNX to refuse."""
+    try:
+        if b"\0" in os.fsencode(path):
+            return ""
+    except UnicodeEncodeError:  # half a character
+        return ""
+    return os.path.splitext(os.fspath(path))[1].lower()

@@ -4,10 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
-from voxport.runtime.backends.base import Backend
-from voxport.runtime.backends.explanation import Explanation
-from voxport.runtime.backends.file_kind import is_plan, is_torch_file
-from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.base import Backend, Explanation
+from voxport.runtime.backends.formats import is_plan, is_torch_file, read_contract
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.backends.onnxrt.session import Device, OnnxOptions, import_onnxruntime
 from voxport.runtime.contract import Precision

@@ -1,7 +1,7 @@
 """The declarative definition of a frontend: how samples become log-mel features.
 
 A frontend is part of a model's contract. Training (torch) and runtime (NumPy) both compute it from
-this one definition; `profiles.py` names the ones that are in use.
+this one definition; `presets.py` names the ones that are in use.
 """
 
 from dataclasses import dataclass

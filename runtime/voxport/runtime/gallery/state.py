@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.contract_limits import UNPRINTABLE
+from voxport.runtime.contract import UNPRINTABLE
 from voxport.runtime.errors import GalleryError
 
 MAX_NAME = 200  # characters

@@ -28,3 +28,14 @@ def check_replaceable(path: PathName) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", os.fspath(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "is a device or a pipe; name a file", os.fspath(path))
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal, read in small pieces."""
+    import hashlib  # costs milliseconds, and loading a model does not need it
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

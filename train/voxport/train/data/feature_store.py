@@ -7,17 +7,18 @@ that index and data always belong together, whichever of several writing process
 
 import contextlib
 import json
+import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from voxport.train.data.cache import PART_PREFIX, atomic_file
-from voxport.train.data.errors import Problem
+from voxport.train.data.errors import CorpusError, Problem
 
 PACK_VERSION = 1  # rises when the layout below changes: older packs are then built again
 
@@ -126,3 +127,44 @@ def _stale(folder: Path, key: str, stamp: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             if superseded or (path.name.startswith(PART_PREFIX) and path.stat().st_mtime < yesterday):
                 yield path
+
+
+PART_PREFIX = ".part-"  # of files that are being written
+
+
+def cache_folder(option: Path | None) -> Path:
+    """The folder of computed features: `option`, else $VOXPORT_CACHE, else ~/.cache/voxport."""
+    folder = option or Path(os.environ.get("VOXPORT_CACHE") or "~/.cache/voxport")
+    return folder.expanduser().absolute()
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A file opened for writing that becomes `path` on success and vanishes on failure.
+
+    Each writer has its own temporary name, so processes that write the same file at once cannot mix.
+    `durable` waits until the disk has it.
+
+    Raises:
+        CorpusError: the cache folder cannot be written.
+    """
+    part: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=PART_PREFIX, suffix=path.suffix, dir=path.parent)
+        part = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)
+        part = None
+    except OSError as problem:
+        raise CorpusError(
+            f"{path.parent}: cannot write the feature cache ({problem}); "
+            "free some space, or choose another folder with VOXPORT_CACHE"
+        ) from problem
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)

@@ -24,8 +24,8 @@ from voxport.runtime.audio.decode import read_audio, read_piece
 from voxport.runtime.errors import AudioError, LengthError
 from voxport.runtime.frontend.log_mel import compute_features, num_frames
 from voxport.runtime.frontend.spec import Frontend
-from voxport.train.data.cache import atomic_file
 from voxport.train.data.errors import CorpusError, EntryError
+from voxport.train.data.feature_store import atomic_file
 from voxport.train.data.layouts.base import Entry
 
 FEATURES_VERSION = 1  # rises when the same frontend definition comes to give other numbers

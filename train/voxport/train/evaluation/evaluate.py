@@ -19,8 +19,20 @@ from voxport.train.data.collation import FixedCrops, WholeUtterances
 from voxport.train.evaluation.breakdown import Bucket, SpeakerAccuracy, by_length, by_speaker
 from voxport.train.evaluation.inference import Float32, Progress, answer_whole, score_crops
 from voxport.train.evaluation.rejection import RejectionReport, allowed_false_accepts, calibrate_rejection
-from voxport.train.evaluation.trials import MAX_TRIALS, Int64, TrialList, Trials, all_pairs, read_trials, score_trials
-from voxport.train.evaluation.verification import Det, Verification, det_curve, equal_error_rate, min_dcf
+from voxport.train.evaluation.verification import (
+    MAX_TRIALS,
+    Det,
+    Int64,
+    TrialList,
+    Trials,
+    Verification,
+    all_pairs,
+    det_curve,
+    equal_error_rate,
+    min_dcf,
+    read_trials,
+    score_trials,
+)
 
 
 @dataclass(frozen=True)

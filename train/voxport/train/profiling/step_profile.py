@@ -23,11 +23,10 @@ from voxport.train.data.feature_store import Pack
 from voxport.train.profiling.section_timer import LOOP, SECTIONS, Phases, SectionTimer, synchronize
 from voxport.train.recipe import Recipe
 from voxport.train.training.compile import check_compilable
-from voxport.train.training.dataloaders import Share, TrainingSteps, training_loader
+from voxport.train.training.dataloaders import ResidentCrops, Share, TrainingSteps, training_loader
 from voxport.train.training.distributed import Place
 from voxport.train.training.fit import build_module, training_source
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError
-from voxport.train.training.resident import ResidentCrops
 from voxport.train.training.trainer import Hardware, build_trainer, choose_device, choose_precision, quiet
 
 OPERATOR_STEPS = 3  # enough for shares; a trace of more is hard to read

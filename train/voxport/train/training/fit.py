@@ -22,15 +22,21 @@ from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_c
 from voxport.train.data.crops import too_few
 from voxport.train.data.layouts.base import Listing
 from voxport.train.data.split import training_count
-from voxport.train.models.dropout import use_host_dropout
+from voxport.train.models.layers import use_host_dropout
 from voxport.train.models.speaker_net import build_network, count_parameters
 from voxport.train.recipe import Recipe, TrainOptions
 from voxport.train.training.checkpoint_callback import RunSaver, best_validation
 from voxport.train.training.compile import check_compilable, compiled_scores
-from voxport.train.training.dataloaders import Share, TrainingSteps, training_loader, validation_loaders
+from voxport.train.training.dataloaders import (
+    ResidentCrops,
+    Share,
+    TrainingSteps,
+    goes_on_device,
+    training_loader,
+    validation_loaders,
+)
 from voxport.train.training.distributed import check_devices, here, one_at_a_time, train_together
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError
-from voxport.train.training.resident import ResidentCrops, goes_on_device
 from voxport.train.training.run_dir import RunFacts, RunFolder
 from voxport.train.training.trainer import Hardware, StepBar, build_trainer, choose_device, choose_precision, quiet
 

@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from voxport.train.models.sync_norm import CpuLayerSync
+from voxport.train.models.layers import CpuLayerSync
 from voxport.train.recipe import TrainOptions
 from voxport.train.training.distributed import Place
 from voxport.train.training.lightning_module import LOG_EVERY, TrainingError

@@ -16,7 +16,6 @@ from voxport.export.network.frontend import FrontendGraph
 from voxport.export.network.inference_net import DeployableNet, deployable_net
 from voxport.export.pipeline import Target, begin, prove_and_name
 from voxport.export.staging import refuse_plan_name
-from voxport.export.status import status
 from voxport.export.targets.pytorch.archive import Members, write_archive
 from voxport.export.targets.pytorch.capture import Subject, program_members, to_program, to_torchscript
 from voxport.export.verification.gate import GateOptions, named
@@ -26,6 +25,7 @@ from voxport.runtime.backends.pytorch.session import TorchOptions
 from voxport.runtime.contract import OUTPUTS, InputKind, Output
 from voxport.runtime.frontend.log_mel import min_samples
 from voxport.train.checkpoint import Checkpoint
+from voxport.train.progress import status
 
 _EXAMPLE_FRAMES = 53  # no size of a network is likely to equal it
 

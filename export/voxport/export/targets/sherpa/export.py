@@ -12,13 +12,13 @@ from voxport.export.inputs.cases import Case
 from voxport.export.network.inference_net import deployable_net
 from voxport.export.pipeline import Target, begin, prove_and_name
 from voxport.export.staging import refuse_plan_name
-from voxport.export.status import status
 from voxport.export.targets.sherpa.metadata import framework_of, sherpa_metadata
 from voxport.export.targets.sherpa.model import OPSET, SherpaModel, capture_sherpa, sherpa_tensors
 from voxport.export.targets.sherpa.validate import check_sherpa
 from voxport.export.verification.gate import Evidence, GateOptions, named
 from voxport.export.verification.report import ParityReport
 from voxport.runtime.contract import METADATA_KEY
+from voxport.train.progress import status
 
 
 @dataclass(frozen=True, kw_only=True)

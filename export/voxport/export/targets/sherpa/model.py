@@ -18,9 +18,8 @@ from voxport.export.network.inference_net import DeployableNet
 from voxport.export.targets.sherpa.metadata import EMBEDDING, SCORES, Framework, feed_of, framework_of
 from voxport.runtime.backends.base import Answer, Float32, check_batch
 from voxport.runtime.backends.formats import read_contract
-from voxport.runtime.backends.onnxrt.file import TensorSpec
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, start_session
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, TensorSpec
 from voxport.runtime.errors import BackendError
 from voxport.runtime.length_range import LengthRange
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voxport.export.errors import ExportError
-from voxport.runtime.backends.onnxrt.file import Dim, TensorSpec
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, Dim, TensorSpec
 from voxport.runtime.length_range import LengthRange
 
 Place = Literal["auto", "cpu", "gpu"]

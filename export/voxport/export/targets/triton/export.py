@@ -11,23 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.files import cannot_write
+from voxport.export.errors import ExportError
 from voxport.export.network.inference_net import deployable_net
 from voxport.export.pipeline import report_stem
-from voxport.export.staging import Staging, check_output
-from voxport.export.targets.onnx_model import ExportOptions, export_onnx
+from voxport.export.staging import Staging, cannot_write, check_output
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import export_onnx
 from voxport.export.targets.triton.config import LABELS_FILE, WARMUP_LENGTHS, Served, TritonOptions, config_text
 from voxport.export.targets.triton.repository import PERF_FILE, labels_text, perf_input, readme_text, warmup_lengths
 from voxport.export.verification.artifacts import is_checkpoint
 from voxport.export.verification.gate import named
-from voxport.export.verification.report import write_report
+from voxport.export.verification.report import ParityError, write_report
 from voxport.runtime.backends.base import expected_tensors
-from voxport.runtime.backends.file_kind import is_plan, is_torch_file
-from voxport.runtime.backends.formats import contract_of
-from voxport.runtime.backends.onnxrt.file import TensorSpec, read_onnx
+from voxport.runtime.backends.formats import is_plan, is_torch_file
+from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.trt.file import read_plan, read_sidecar, sidecar_path
-from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden
+from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, TensorSpec
 
 _REPORTS = (".json", ".md", ".png")
 

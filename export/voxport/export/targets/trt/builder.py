@@ -7,14 +7,17 @@ types say). So 10 and 11 build the typed graph as it is, and 8.6 builds a float3
 Source: TensorRT's Python API reference, and its migration guide from 10 to 11.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxport.export.errors import ExportError
+from voxport.export.staging import write_atomic
 from voxport.export.targets.trt.settings import Hardware, PlanSettings
-from voxport.export.targets.trt.timing_cache import read_timings, update_timings
 from voxport.runtime.backends.trt.engine import attempt, error_log, import_tensorrt, tensorrt_version
+from voxport.runtime.errors import GalleryError
+from voxport.runtime.storage.lock import locked
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -188,3 +191,36 @@ def _save_timings(config: "trt.IBuilderConfig", cache: Any, path: Path) -> None:
         return bytes(memoryview(attempt("writing out the timings", cache.serialize)))
 
     update_timings(path, merged)
+
+
+_WAIT_S = 30.0
+
+
+def read_timings(path: Path) -> bytes:
+    """The file's bytes; none where there is no file yet.
+
+    Raises:
+        ExportError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as problem:
+        raise ExportError(
+            f"{path}: the timing cache cannot be read ({problem.strerror or problem}); name another file"
+        ) from problem
+
+
+def update_timings(path: Path, merge: Callable[[bytes], bytes]) -> None:
+    """Replace the file by `merge(its bytes)`; builds that run at once do so one after the other.
+
+    Raises:
+        ExportError: it cannot be locked or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path, _WAIT_S):
+            write_atomic(path, merge(read_timings(path)))
+    except (OSError, GalleryError) as problem:
+        raise ExportError(f"{path}: the timing cache cannot be written ({problem}); name another file") from problem

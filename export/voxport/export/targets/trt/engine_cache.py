@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxport.export.errors import ExportError
-from voxport.export.files import write_atomic
+from voxport.export.staging import write_atomic
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,31 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from voxport.export.errors import ExportError
-from voxport.export.files import check_folder
 from voxport.export.graph.cleanup import to_bytes
 from voxport.export.pipeline import Target, prove_and_name
 from voxport.export.quantization.qdq import scheme_of
-from voxport.export.staging import check_output
-from voxport.export.status import status
-from voxport.export.targets.onnx_model import ExportOptions, onnx_graph
+from voxport.export.staging import check_folder, check_output
+from voxport.export.targets.onnx_graph import ExportOptions, onnx_graph
 from voxport.export.targets.trt.builder import build_plan, builds_typed_graphs
 from voxport.export.targets.trt.engine_cache import find_engine, store_engine
-from voxport.export.targets.trt.inspection import inspect_plan
-from voxport.export.targets.trt.machine import find_machine, require_machine
-from voxport.export.targets.trt.precision_check import PrecisionProof, precision_proof
+from voxport.export.targets.trt.precision_check import PrecisionProof, inspect_plan, precision_proof
 from voxport.export.targets.trt.profiles import BatchRange, shape_profiles
 from voxport.export.targets.trt.progress import build_monitor
-from voxport.export.targets.trt.settings import Hardware, Machine, PlanSettings, engine_key
+from voxport.export.targets.trt.settings import (
+    Hardware,
+    Machine,
+    PlanSettings,
+    engine_key,
+    find_machine,
+    require_machine,
+)
 from voxport.export.verification.gate import Named, named
 from voxport.export.verification.report import ParityReport
-from voxport.runtime.backends.file_kind import PLAN_SUFFIXES
-from voxport.runtime.backends.formats import read_contract
-from voxport.runtime.backends.onnxrt.file import TensorSpec
+from voxport.runtime.backends.formats import PLAN_SUFFIXES, read_contract
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, write_sidecar
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
-from voxport.runtime.contract import Contract, Output, Precision
+from voxport.runtime.contract import Contract, Output, Precision, TensorSpec
+from voxport.train.progress import status
 
 _DYNAMIC_INT8 = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)

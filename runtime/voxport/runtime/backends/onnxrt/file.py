@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from voxport.runtime.contract import Contract, Dim, TensorSpec, check_contract
 from voxport.runtime.errors import ContractError
 
 MAX_CONTRACT_BYTES = 8 << 20  # 100,000 speakers need 3 MB
@@ -30,20 +31,6 @@ _TENSOR_NAME = 8
 _ELEMENT_TYPES = {
     1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 8: "string", 9: "bool", 10: "float16", 11: "float64"
 }  # fmt: skip
-
-Dim = int | str | None
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A graph's input or output. A dim is a number, a name where it varies, or None where it is not given."""
-
-    name: str
-    dtype: str
-    shape: tuple[Dim, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.dtype} ({', '.join('?' if dim is None else str(dim) for dim in self.shape)})"
 
 
 @dataclass(frozen=True)
@@ -250,3 +237,14 @@ class _Walker:
 
     def _error(self, what: str) -> ContractError:
         return ContractError(f"{self._name}: not a whole ONNX file ({what}); export the model again")
+
+
+def contract_of(file: OnnxFile, path: str | os.PathLike[str]) -> Contract:
+    """The contract in `file`, which was read from `path`. Raises as `read_contract` does."""
+    where = os.fspath(path)
+    if file.contract is None:
+        raise ContractError(
+            f"{where}: this ONNX file has no voxport contract; "
+            "write it with: voxport export onnx CHECKPOINT -o MODEL.onnx"
+        )
+    return check_contract(Contract.from_json(file.contract, where), where)

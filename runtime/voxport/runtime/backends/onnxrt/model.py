@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.backends.base import Answer, Float32, Int64, check_batch, check_tensors
-from voxport.runtime.backends.explanation import Explanation, cpu_name
-from voxport.runtime.backends.formats import contract_of
+from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, check_tensors, cpu_name
 from voxport.runtime.backends.golden import check_golden
-from voxport.runtime.backends.onnxrt.file import TensorSpec, read_onnx
+from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.backends.onnxrt.tensorrt_provider import nodes_by_provider
-from voxport.runtime.contract import METADATA_KEY, Contract
+from voxport.runtime.contract import METADATA_KEY, Contract, TensorSpec
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.length_range import LengthRange
 

@@ -9,10 +9,10 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from voxport.runtime.backends.formats import file_sha256
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.storage.atomic import file_sha256
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Literal
 
-from voxport.runtime.contract import METADATA_KEY, Contract
-from voxport.runtime.contract_limits import check_contract, printable
+from voxport.runtime.contract import METADATA_KEY, Contract, check_contract, printable
 from voxport.runtime.errors import ContractError
 
 if TYPE_CHECKING:

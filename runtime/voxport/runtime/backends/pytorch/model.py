@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.backends.base import Answer, Float32, Int64, check_batch
-from voxport.runtime.backends.explanation import Explanation, cpu_name
+from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, cpu_name
 from voxport.runtime.backends.golden import check_golden
 from voxport.runtime.backends.pytorch.file import TorchFile, TorchKind, read_torch
 from voxport.runtime.backends.pytorch.session import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from voxport.runtime.backends.onnxrt.file import TensorSpec
+from voxport.runtime.contract import TensorSpec
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.imports import state_of
 

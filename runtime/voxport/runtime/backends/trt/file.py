@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxport.runtime.contract import METADATA_KEY, Contract
-from voxport.runtime.contract_limits import check_contract, printable
+from voxport.runtime.contract import METADATA_KEY, Contract, check_contract, printable
 from voxport.runtime.errors import ContractError
 from voxport.runtime.storage.atomic import replace_file
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from voxport.runtime.backends.base import Answer, Float32, Int64, check_batch, check_tensors
+from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, check_tensors
 from voxport.runtime.backends.cuda import Buffer, Cuda, cuda_module, cuda_versions, gpu_name
-from voxport.runtime.backends.explanation import Explanation
 from voxport.runtime.backends.golden import check_golden
 from voxport.runtime.backends.trt.engine import Context, Engine, Profile, Shape, Tensor, tensorrt_version
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, PlanFile, read_plan, read_sidecar

@@ -1,13 +1,32 @@
-"""Energy counters of the processor (RAPL) and of NVIDIA GPUs (NVML), where this process may read them.
+"""Memory of this process, and energy counters of the processor (RAPL) and of NVIDIA GPUs (NVML).
 
-Both count the whole package or board, whoever made it work: only on a quiet machine is that one model's energy.
+The counters count the whole package or board, whoever made it work: only on a quiet machine is that one model's
+energy.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from voxport.benchmarks.core.records import Energy
 from voxport.benchmarks.system.gpu_state import first_gpu
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes after a block: resident, proportional share (PSS), and on the GPU; None where nobody tells."""
+
+    resident: int | None = None
+    proportional: int | None = None
+    device: int | None = None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules of the whole package or GPU during a block's timed calls, or None and in `source` why."""
+
+    joules: float | None
+    source: str
+
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -113,3 +132,20 @@ def _handle(nvml: Any, gpu: str) -> Any:
 
 def _number(path: Path) -> int:
     return int(path.read_text(encoding="ascii"))
+
+
+def memory_now(device: int | None = None, process: Path = Path("/proc/self")) -> Memory:
+    """Resident and proportional bytes of this process; None where the system does not tell.
+
+    PSS counts a page that several processes share only in part: it is what one more process really costs.
+    """
+    return Memory(_field(process / "status", "VmRSS"), _field(process / "smaps_rollup", "Pss"), device)
+
+
+def _field(path: Path, name: str) -> int | None:
+    try:
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:  # another system, or one that hides it
+        return None
+    values = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(values[0]) * 1024 if values and values[0].isdigit() else None
