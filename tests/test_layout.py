@@ -1,6 +1,7 @@
 """Where modules lie: a folder that is opened can be read at a glance, and says what it holds."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,15 @@ def test_every_folder_says_what_it_holds(folder: Path) -> None:
 def test_no_module_repeats_the_name_of_its_folder(folder: Path) -> None:
     doubled = [file.stem for file in folder.glob("*.py") if file.stem.startswith(f"{folder.name}_")]
     assert doubled == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_page_for_contributors_names_what_is_there(room: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{room}` |"))
+    named = set(re.findall(r"`(\w+)`", row.partition("|")[2].partition("|")[2]))
+    top = ROOT / room / "voxport" / room
+    there = {path.stem for path in top.rglob("*") if path.suffix == ".py" or path.is_dir()}
+    assert named <= there
+    folders = {path.parent.name for path in top.glob("*/__init__.py")}
+    assert folders <= named, "a folder that the page does not know"
