@@ -42,7 +42,8 @@ def sources() -> set[str]:
 
 def test_the_wheel_holds_the_rooms_and_nothing_else(wheel: Path) -> None:
     info = f"voxport-{VERSION}.dist-info"
-    about = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")}
+    about = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
+    about |= {f"{info}/licenses/{name}" for name in ("LICENSE", "CITATION.cff")}
     assert contents(wheel) == sources() | about
 
 

@@ -1,13 +1,17 @@
 """The Conformer of our own, which stands in where torchaudio is missing, held against torchaudio's."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.optional_packages import import_or_skip
+
 torch = pytest.importorskip("torch")
-models = pytest.importorskip("torchaudio.models")
+models = import_or_skip("torchaudio.models")
 
 from voxport.train.models.conformer import OwnConformer  # noqa: E402
 
@@ -49,7 +53,7 @@ def test_an_even_kernel_is_refused_as_torchaudio_refuses_it() -> None:
 
 SCRIPT = """
 import sys
-if sys.argv[1] == "without":
+if sys.argv[1] == "missing":
     sys.modules["torchaudio"] = None
 import torch
 from voxport.train.models.speaker_net import build_network
@@ -63,10 +67,21 @@ print(type(network.encoder).__mro__[1].__module__, file=sys.stderr)
 """
 
 
-def test_a_network_is_the_same_without_torchaudio() -> None:
+@pytest.mark.parametrize("how", ["missing", "built for another torch"])
+def test_a_network_is_the_same_without_torchaudio(how: str, tmp_path: Path) -> None:
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio" / "__init__.py").write_text("raise OSError('undefined symbol: torch_library_impl')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     found = [
-        subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True, timeout=120)
-        for how in ("with", "without")
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, one],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+            env=os.environ | ({"PYTHONPATH": path} if one.startswith("built") else {}),
+        )
+        for one in ("loads", how)
     ]
     assert [one.stderr.strip().splitlines()[-1] for one in found] == [
         "torchaudio.models.conformer",
