@@ -38,6 +38,8 @@ GOOD = {
     "onnx": "1.23.2",
     "onnxscript": "0.7.2",
     "espeakng-loader": "0.2.4",
+    "pyroomacoustics": "0.10.0",
+    "scipy": "1.17.1",
 }
 STARTED = {
     "torch": Probe(True, {"version": "2.11.0+cu130", "cuda": "13.0", "devices": ""}),

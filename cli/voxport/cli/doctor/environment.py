@@ -24,6 +24,7 @@ TENSORRTS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
 WATCHED = (
     *("voxport", "numpy", "click", "packaging"),
     *("torch", "torchaudio", "pytorch-lightning", "torchmetrics", "scikit-learn", "matplotlib", "tensorboard", "tomli"),
+    *("pyarrow", "pyroomacoustics", "scipy"),
     *("onnx", "onnxscript", "onnx-ir", "protobuf", "nvidia-modelopt", "torch-tensorrt"),
     *ONNXRUNTIMES,
     *TENSORRTS,
