@@ -11,10 +11,10 @@ from functools import cache
 
 from fuzz.values import edited
 from voxport.runtime import ContractError
+from voxport.runtime.backends.pytorch.file import open_archive, read_torch
+from voxport.runtime.backends.pytorch.program_check import check_program, is_plain_expression
+from voxport.runtime.backends.pytorch.script_check import check_script
 from voxport.runtime.contract import METADATA_KEY
-from voxport.runtime.torch_file import open_archive, read_torch
-from voxport.runtime.torch_program import check_program, is_plain_expression
-from voxport.runtime.torch_script import check_script
 
 Members = Mapping[str, bytes]
 

@@ -18,7 +18,7 @@ from fuzz.targets import model_file
 from fuzz.values import edits
 from voxport.runtime import Contract, Gallery
 from voxport.runtime.contract import Array, Golden, Parity, Rejection
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 
 FORMATS = (
     ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "PCM_24"), ("WAV", "MS_ADPCM"), ("WAVEX", "PCM_16"),

@@ -21,10 +21,10 @@ from fuzz.arrays import array_of
 from fuzz.live import stream, timeline
 from fuzz.values import edited
 from voxport.runtime import Contract, Gallery, VoxportError, read_contract
-from voxport.runtime.audio import check_samples, read_audio, resample
+from voxport.runtime.audio.decode import check_samples, read_audio, resample
 from voxport.runtime.contract import METADATA_KEY
-from voxport.runtime.frontend import compute_features
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.frontend.presets import profile
 
 MAX_SECONDS = 60.0  # decoded at most; what is longer is refused
 FRONTEND = profile("homework_mel40")

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.packaging_tools import ROOT
+from voxport.benchmarks.core.records import Served
+from voxport.benchmarks.core.timing import Warmup
+from voxport.benchmarks.core.writing import write_json
 from voxport.benchmarks.documents import read_document
-from voxport.benchmarks.evidence import Served
-from voxport.benchmarks.gpu_report import (
+from voxport.benchmarks.gpu.report import (
     Ceilings,
     GpuBackend,
     GpuBlock,
@@ -17,16 +19,14 @@ from voxport.benchmarks.gpu_report import (
     GpuTraining,
     Step,
 )
-from voxport.benchmarks.gpu_summary import make_notes, make_rows
-from voxport.benchmarks.machine import Fact, Machine
-from voxport.benchmarks.report import LatencyReport
-from voxport.benchmarks.scale_points import difference, with_growth
-from voxport.benchmarks.scale_report import CURVES, Curve, Point, ScaleReport, ScaleSettings, Series
-from voxport.benchmarks.summary import make_rows as latency_rows
-from voxport.benchmarks.timing import Warmup
-from voxport.benchmarks.train_report import Phases, TrainReport, TrainRound, TrainSettings, rate_of
-from voxport.benchmarks.writing import write_json
-from voxport.runtime.schema import encode
+from voxport.benchmarks.gpu.summary import make_notes, make_rows
+from voxport.benchmarks.latency.report import LatencyReport
+from voxport.benchmarks.latency.summary import make_rows as latency_rows
+from voxport.benchmarks.scaling.points import difference, with_growth
+from voxport.benchmarks.scaling.report import CURVES, Curve, Point, ScaleReport, ScaleSettings, Series
+from voxport.benchmarks.system.machine import Fact, Machine
+from voxport.benchmarks.training.report import Phases, TrainReport, TrainRound, TrainSettings, rate_of
+from voxport.runtime.storage.serialization import encode
 
 MEASURED = ROOT / "docs" / "results" / "2026-11-23-first-whole-run" / "korean240-latency.json"
 MODEL = "model.onnx"  # its candidate

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.runtime.tiny_models import FRONTEND, make_tiny
-from voxport.benchmarks.latency import measure
-from voxport.benchmarks.plan import LatencySettings
-from voxport.benchmarks.report import LatencyReport
-from voxport.benchmarks.timing import BlockRule
+from voxport.benchmarks.core.settings import LatencySettings
+from voxport.benchmarks.core.timing import BlockRule
+from voxport.benchmarks.latency.report import LatencyReport
+from voxport.benchmarks.latency.runner import measure
 from voxport.runtime.contract import InputKind
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
@@ -59,7 +59,7 @@ def real_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torchaudio")
     from voxport.train.checkpoint import Checkpoint, save_checkpoint
     from voxport.train.data import Split
-    from voxport.train.model import build_network
+    from voxport.train.models.speaker_net import build_network
     from voxport.train.recipe import ModelOptions, Recipe
 
     torch.manual_seed(1)

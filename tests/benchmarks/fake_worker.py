@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from voxport.benchmarks.backends import Backend
-from voxport.benchmarks.machine import Fact
-from voxport.benchmarks.onnx_backends import OnnxBackend
-from voxport.benchmarks.plan import BackendSpec
-from voxport.benchmarks.worker import Worker, main
+from voxport.benchmarks.backends.onnx import OnnxBackend
+from voxport.benchmarks.backends.registry import Backend
+from voxport.benchmarks.core.settings import BackendSpec
+from voxport.benchmarks.system.machine import Fact
+from voxport.benchmarks.worker.server import Worker, main
 from voxport.runtime.errors import BackendError
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
+from voxport.runtime.frontend.spec import Frontend
 
 SCALE = 30.0
 

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.runtime.tiny_models import make_tiny
-from voxport.benchmarks import latency
-from voxport.benchmarks.evidence import Accuracy, ColdStart, Estimate, Floor, Limits, OpTime, Profile
-from voxport.benchmarks.plan import LatencySettings, ServerRule, TruthSettings
-from voxport.benchmarks.report import Failure, LatencyReport, read_report
-from voxport.benchmarks.timing import BlockRule
+from voxport.benchmarks.core.records import Accuracy, ColdStart, Floor, Limits, OpTime, Profile
+from voxport.benchmarks.core.settings import LatencySettings, ServerRule, TruthSettings
+from voxport.benchmarks.core.timing import BlockRule
+from voxport.benchmarks.latency import runner as latency
+from voxport.benchmarks.latency.report import Failure, LatencyReport, read_report
+from voxport.benchmarks.stats.intervals import Estimate
 from voxport.cli.root import cli
 
 

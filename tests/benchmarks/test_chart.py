@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxport.benchmarks.chart import draw_latency
-from voxport.benchmarks.report import LatencyReport, ReportError
+from voxport.benchmarks.core.records import ReportError
+from voxport.benchmarks.latency.chart import draw_latency
+from voxport.benchmarks.latency.report import LatencyReport
 
 pytest.importorskip("matplotlib")
 

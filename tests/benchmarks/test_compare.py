@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.benchmarks.bench_documents import MODEL, gpu, latency, scale, served, train, write
-from voxport.benchmarks.report import LatencyReport
-from voxport.benchmarks.writing import write_json
+from voxport.benchmarks.core.writing import write_json
+from voxport.benchmarks.latency.report import LatencyReport
 from voxport.cli.root import cli
-from voxport.runtime.schema import encode
+from voxport.runtime.storage.serialization import encode
 
 
 def run(*words: object) -> Result:

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from voxport.benchmarks.conditions import CONDITIONS, KINDS, RoomBank
-from voxport.benchmarks.conditions_measure import read_files
-from voxport.benchmarks.conditions_report import ConditionRow, ConditionsReport, ConditionsSettings, KindRow, Share
-from voxport.benchmarks.conditions_shares import Answered, equal_error, false_accepts, paired, right, wrong_probability
+from voxport.benchmarks.conditions.measure import read_files
+from voxport.benchmarks.conditions.report import ConditionRow, ConditionsReport, ConditionsSettings, KindRow, Share
+from voxport.benchmarks.conditions.runner import CONDITIONS, KINDS, RoomBank
+from voxport.benchmarks.conditions.shares import Answered, equal_error, false_accepts, paired, right, wrong_probability
 from voxport.benchmarks.documents import read_document
-from voxport.benchmarks.page_build import build_page
-from voxport.benchmarks.page_markdown import page_markdown
+from voxport.benchmarks.reporting.build import build_page
+from voxport.benchmarks.reporting.markdown import page_markdown
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.schema import encode
+from voxport.runtime.storage.serialization import encode
 from voxport.train.effects import draws
 
 RATE = 16000

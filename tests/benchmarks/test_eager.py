@@ -10,10 +10,10 @@ import pytest
 
 from tests.benchmarks.conftest import QUICK
 from tests.runtime.tiny_models import FRONTEND, make_tiny
-from voxport.benchmarks.backends import open_backend
-from voxport.benchmarks.inputs import make_inputs
-from voxport.benchmarks.latency import measure
-from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec, LatencySettings
+from voxport.benchmarks.backends.registry import open_backend
+from voxport.benchmarks.core.inputs import make_inputs
+from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, LatencySettings
+from voxport.benchmarks.latency.runner import measure
 from voxport.runtime.errors import BackendError
 
 torch = pytest.importorskip("torch")
@@ -57,20 +57,22 @@ def test_eager_waveform_includes_the_frontend(spec: BackendSpec) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_cuda_without_a_gpu_is_refused(spec: BackendSpec) -> None:
-    from voxport.benchmarks.eager import EagerBackend
+    from voxport.benchmarks.backends.eager import EagerBackend
 
     with pytest.raises(BackendError, match=r"device cuda was asked for, but PyTorch .* finds no usable GPU"):
         EagerBackend(dataclasses.replace(spec, device="cuda"))
 
 
 def test_the_measuring_process_never_imports_torch() -> None:
-    code = "import sys, voxport.benchmarks.latency, voxport.benchmarks.worker; assert 'torch' not in sys.modules"
+    code = "import sys, voxport.benchmarks.latency.runner, voxport.benchmarks.worker.server; "
+    code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_exported_model_agrees_and_a_foreign_one_does_not(real_checkpoint: Path, tmp_path: Path) -> None:
     """The whole way: checkpoint, export, worker processes, real PyTorch against the real runtime."""
-    from voxport.export.artefact import ExportOptions, export_onnx
+    from voxport.export.targets.onnx_graph import ExportOptions
+    from voxport.export.targets.onnx_model import export_onnx
 
     own, foreign = tmp_path / "own.onnx", tmp_path / "foreign.onnx"
     export_onnx(real_checkpoint, own, ExportOptions(min_frames=20, max_frames=40))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from voxport.benchmarks.energy import NoMeter, open_meter
-from voxport.benchmarks.memory import memory_now
+from voxport.benchmarks.system.resources import NoMeter, memory_now, open_meter
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_memory_grows_with_what_is_held() -> None:
     script = (
         "import json\n"
         "import numpy as np\n"
-        "from voxport.benchmarks.memory import memory_now\n"
+        "from voxport.benchmarks.system.resources import memory_now\n"
         "before = memory_now()\n"
         "held = np.ones(40_000_000, dtype=np.uint8)\n"
         "after = memory_now()\n"

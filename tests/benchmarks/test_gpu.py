@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from tests.benchmarks.bench_documents import gpu
 from tests.benchmarks.test_scale import TINY
 from tests.runtime.tiny_models import make_tiny
-from voxport.benchmarks.gpu_report import GpuReport, GpuSettings
-from voxport.benchmarks.gpu_run import DOCUMENT, measure_gpu, read_gpu
-from voxport.benchmarks.gpu_variants import ALLOWED, BASELINE, variants
-from voxport.benchmarks.job import JobError
-from voxport.benchmarks.machine import Fact
+from voxport.benchmarks.gpu.report import GpuReport, GpuSettings
+from voxport.benchmarks.gpu.runner import DOCUMENT, measure_gpu, read_gpu
+from voxport.benchmarks.gpu.variants import ALLOWED, BASELINE, variants
+from voxport.benchmarks.system.machine import Fact
+from voxport.benchmarks.worker.job import JobError
 from voxport.cli.root import cli
 from voxport.runtime.errors import VoxportError
 
@@ -221,7 +221,7 @@ def test_the_onnx_runtime_that_is_there_is_named(
 ) -> None:
     facts = (*(Fact(name, value) for name, value in installed.items()), Fact("providers", "CPU"))
     report = dataclasses.replace(gpu(), environment=facts)
-    monkeypatch.setattr("voxport.benchmarks.gpu_run.measure_gpu", lambda *_: report)
+    monkeypatch.setattr("voxport.benchmarks.gpu.runner.measure_gpu", lambda *_: report)
     result = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert told in result.stdout
@@ -244,10 +244,10 @@ for name in "torchaudio soundfile soxr sklearn scipy matplotlib onnxscript psuti
     sys.modules[name] = None
 sys.path[:0] = sys.argv[2].split(":")
 from pathlib import Path
-from voxport.benchmarks.gpu_report import GpuSettings
-from voxport.benchmarks.gpu_run import measure_gpu
-from voxport.benchmarks.job import JobError
-from voxport.runtime.schema import encode
+from voxport.benchmarks.gpu.report import GpuSettings
+from voxport.benchmarks.gpu.runner import measure_gpu
+from voxport.benchmarks.worker.job import JobError
+from voxport.runtime.storage.serialization import encode
 
 def run(where, request, timeout, threads):
     module, _, name = where.partition(":")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from voxport.benchmarks.gpu_state import first_gpu, gpu_memory_used, gpu_states
+from voxport.benchmarks.system.gpu_state import first_gpu, gpu_memory_used, gpu_states
 
 SCRIPT = """#!/bin/sh
 case "$1" in

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from voxport.benchmarks.growth import fit_growth
+from voxport.benchmarks.stats.power_law import fit_growth
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0, -0.5])

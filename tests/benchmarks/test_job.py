@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from voxport.benchmarks.job import JobError, last_lines, obituary, run_command, run_job
+from voxport.benchmarks.worker.job import JobError, last_lines, obituary, run_command, run_job
 
 
 def test_a_job_answers_with_plain_values() -> None:
-    answer = run_job("voxport.benchmarks.train_report:TrainSettings", {"recipe": "é"}, timeout=60, threads=1)
+    answer = run_job("voxport.benchmarks.training.report:TrainSettings", {"recipe": "é"}, timeout=60, threads=1)
     assert answer["recipe"] == {"recipe": "é"}  # a job's function takes the request as its one argument
 
 
 def test_a_job_that_raises_says_what() -> None:
     with pytest.raises(JobError, match="TypeError") as crash:
-        run_job("voxport.benchmarks.growth:fit_growth", {}, timeout=60)
+        run_job("voxport.benchmarks.stats.power_law:fit_growth", {}, timeout=60)
     assert not crash.value.mistake
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.runtime.tiny_models import FRONTEND
-from voxport.benchmarks.beside import judged
-from voxport.benchmarks.evidence import Accuracy
-from voxport.benchmarks.plan import BackendSpec
-from voxport.benchmarks.protocol import Failed, Judge, Judged
-from voxport.benchmarks.worker import Worker
+from voxport.benchmarks.core.protocol import Failed, Judge, Judged
+from voxport.benchmarks.core.records import Accuracy
+from voxport.benchmarks.core.settings import BackendSpec
+from voxport.benchmarks.latency.extra_metrics import judged
+from voxport.benchmarks.worker.server import Worker
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchaudio")
@@ -20,7 +20,7 @@ pytest.importorskip("torchaudio")
 from tests.train.corpora import write_homework  # noqa: E402
 from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from voxport.train.data import Corpus, CorpusOptions, Split, open_corpus  # noqa: E402
-from voxport.train.model import build_network  # noqa: E402
+from voxport.train.models.speaker_net import build_network  # noqa: E402
 from voxport.train.recipe import ModelOptions, Recipe  # noqa: E402
 
 SPEC = BackendSpec("model", "onnx", "", "candidate", "features", "cpu", 1)

@@ -8,11 +8,12 @@ import pytest
 
 from tests.benchmarks.conftest import FAKE, QUICK, Folder, write_models
 from tests.runtime.tiny_models import LABELS
-from voxport.benchmarks.latency import measure
-from voxport.benchmarks.plan import Cell, LatencySettings, schedule
-from voxport.benchmarks.report import BackendReport, LatencyReport, ReportError, Row, read_report, write_report
-from voxport.benchmarks.statistics import decide, speed_up
-from voxport.benchmarks.summary import Beside, make_notes, make_rows
+from voxport.benchmarks.core.records import ReportError
+from voxport.benchmarks.core.settings import Cell, LatencySettings, schedule
+from voxport.benchmarks.latency.report import BackendReport, LatencyReport, Row, read_report, write_report
+from voxport.benchmarks.latency.runner import measure
+from voxport.benchmarks.latency.summary import Beside, make_notes, make_rows
+from voxport.benchmarks.stats.intervals import decide, speed_up
 from voxport.runtime.errors import VoxportError
 
 BACKENDS = ("eager", "eager (control)", "right.onnx", "wrong.onnx")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tests.runtime.tiny_models import FRONTEND, make_tiny
-from voxport.benchmarks.ceilings import floor_of, limit
-from voxport.benchmarks.counting import count, product_of, work_of
-from voxport.benchmarks.evidence import Product, Work
-from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec
-from voxport.benchmarks.product_tools import cpu_tools
-from voxport.benchmarks.protocol import Count, Limit
+from voxport.benchmarks.core.protocol import Count, Limit
+from voxport.benchmarks.core.records import Product, Work
+from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec
+from voxport.benchmarks.tasks.flops import count, product_of, work_of
+from voxport.benchmarks.tasks.gemm import cpu_tools
+from voxport.benchmarks.tasks.roofline import floor_of, limit
 
 CELL = Cell(2, 50)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from voxport.benchmarks.machine import describe_machine
+from voxport.benchmarks.system.machine import describe_machine
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

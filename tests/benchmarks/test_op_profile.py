@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.benchmarks.conftest import Folder
 from tests.runtime.tiny_models import FRONTEND, make_tiny
-from voxport.benchmarks.graph_facts import RunNode, executed, graph_facts
-from voxport.benchmarks.op_profile import OpProfileSettings, profile_models
+from voxport.benchmarks.profiling.graph import RunNode, executed, graph_facts
+from voxport.benchmarks.profiling.operators import OpProfileSettings, profile_models
 from voxport.cli.root import cli
 from voxport.runtime.errors import ContractError, LengthError, VoxportError
 

@@ -13,20 +13,19 @@ import pytest
 from click.testing import CliRunner
 
 from tests.benchmarks.bench_documents import MODEL, gpu, latency, scale, served, train, write
+from voxport.benchmarks.core.records import Accuracy, ReportError
+from voxport.benchmarks.core.writing import write_json
 from voxport.benchmarks.documents import read_document
-from voxport.benchmarks.evidence import Accuracy
-from voxport.benchmarks.page import Page
-from voxport.benchmarks.page_axis import make_axis, tick_text
-from voxport.benchmarks.page_build import build_page
-from voxport.benchmarks.page_html import page_html
-from voxport.benchmarks.page_latency import headline, latency_part
-from voxport.benchmarks.page_markdown import page_markdown
-from voxport.benchmarks.page_words import number
-from voxport.benchmarks.report import ReportError
-from voxport.benchmarks.statistics import Interval
-from voxport.benchmarks.writing import write_json
+from voxport.benchmarks.reporting.build import build_page
+from voxport.benchmarks.reporting.html import page_html
+from voxport.benchmarks.reporting.markdown import page_markdown
+from voxport.benchmarks.reporting.page import Page
+from voxport.benchmarks.reporting.sections.latency import headline, latency_part
+from voxport.benchmarks.reporting.svg import make_axis, tick_text
+from voxport.benchmarks.reporting.wording import number
+from voxport.benchmarks.stats.intervals import Interval
 from voxport.cli.root import cli
-from voxport.runtime.schema import encode
+from voxport.runtime.storage.serialization import encode
 
 MADE: dict[str, Callable[[], Any]] = {"latency": latency, "train": train, "scale": scale, "gpu": gpu}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>[x](javascript:alert(3))`|&lt;"

@@ -8,11 +8,11 @@ import pytest
 
 from tests.benchmarks.conftest import Folder
 from tests.runtime.tiny_models import FRONTEND
-from voxport.benchmarks.inputs import make_inputs, voice
-from voxport.benchmarks.plan import Cell, InputSpec, LatencySettings, schedule
-from voxport.benchmarks.subjects import choose_cells, gather
+from voxport.benchmarks.core.inputs import make_inputs, voice
+from voxport.benchmarks.core.settings import Cell, InputSpec, LatencySettings, schedule
+from voxport.benchmarks.latency.candidates import choose_cells, gather
 from voxport.runtime.errors import LengthError, VoxportError
-from voxport.runtime.frontend import compute_features, num_frames
+from voxport.runtime.frontend.log_mel import compute_features, num_frames
 
 CELLS = (Cell(1, 10), Cell(1, 20), Cell(4, 10))
 NAMES = ("eager", "control", "model")

@@ -9,9 +9,7 @@ import pytest
 
 from tests.benchmarks.conftest import FAKE, QUICK, Folder
 from tests.runtime.tiny_models import FRONTEND
-from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec
-from voxport.benchmarks.process import WorkerError, WorkerProcess
-from voxport.benchmarks.protocol import (
+from voxport.benchmarks.core.protocol import (
     Answered,
     Ask,
     Failed,
@@ -23,7 +21,9 @@ from voxport.benchmarks.protocol import (
     from_line,
     to_line,
 )
-from voxport.benchmarks.worker import Worker, serve
+from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec
+from voxport.benchmarks.worker.client import WorkerError, WorkerProcess
+from voxport.benchmarks.worker.server import Worker, serve
 
 INPUTS = InputSpec(FRONTEND, seed=1, pool=3)
 CELL = Cell(2, 12)
@@ -114,7 +114,8 @@ def test_unknown_kinds_of_backend_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "voxport.benchmarks.eager", raising=False)  # an earlier test may have needed it
+    # An earlier test may have needed it.
+    monkeypatch.delitem(sys.modules, "voxport.benchmarks.backends.eager", raising=False)
     reply = Worker().reply(Open(spec(tmp_path / "x", kind="eager"), INPUTS))
     assert isinstance(reply, Failed)
     assert reply.mistake

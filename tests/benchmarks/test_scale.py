@@ -9,18 +9,18 @@ import pytest
 from click.testing import CliRunner
 
 from tests.runtime.tiny_models import make_tiny
-from voxport.benchmarks import scale as scale_module
-from voxport.benchmarks.job import JobError
-from voxport.benchmarks.scale_chunks import SEPARATE, WHOLE, windowed_scores
-from voxport.benchmarks.scale_gallery import check_equal, gallery_curve, unit_rows
-from voxport.benchmarks.scale_points import Work, difference, make_series, measure_points
-from voxport.benchmarks.scale_report import CURVES, Point, ScaleSettings, Series, Sizes
+from voxport.benchmarks.scaling import runner as scale_module
+from voxport.benchmarks.scaling.chunks import SEPARATE, WHOLE, windowed_scores
+from voxport.benchmarks.scaling.gallery import check_equal, gallery_curve, unit_rows
+from voxport.benchmarks.scaling.points import Work, difference, make_series, measure_points
+from voxport.benchmarks.scaling.report import CURVES, Point, ScaleSettings, Series, Sizes
+from voxport.benchmarks.worker.job import JobError
 from voxport.cli.root import cli
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.gallery_search import MatrixSearch
+from voxport.runtime.gallery.search import MatrixSearch
 from voxport.runtime.identifier import SpeakerIdentifier
-from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.schema import encode
+from voxport.runtime.storage.serialization import encode
 
 TINY = """summary = "tiny"
 [model]

@@ -11,10 +11,8 @@ import pytest
 
 from tests.benchmarks.fake_worker import NumpyBackend
 from tests.runtime.tiny_models import FRONTEND, make_tiny
-from voxport.benchmarks.inputs import call_rows, join, make_inputs
-from voxport.benchmarks.machine import Fact
-from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec, Load, ServerRule
-from voxport.benchmarks.protocol import (
+from voxport.benchmarks.core.inputs import call_rows, join, make_inputs
+from voxport.benchmarks.core.protocol import (
     Answered,
     Ask,
     Cold,
@@ -30,8 +28,10 @@ from voxport.benchmarks.protocol import (
     from_line,
     to_line,
 )
-from voxport.benchmarks.timing import BlockRule, Clock
-from voxport.benchmarks.worker import Worker
+from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, Load, ServerRule
+from voxport.benchmarks.core.timing import BlockRule, Clock
+from voxport.benchmarks.system.machine import Fact
+from voxport.benchmarks.worker.server import Worker
 
 TRACE = (10, 40, 25, 60, 12)
 INPUTS = InputSpec(FRONTEND, seed=1, pool=3, trace=TRACE)

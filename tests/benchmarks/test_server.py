@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxport.benchmarks.evidence import Probe
-from voxport.benchmarks.plan import ServerRule
-from voxport.benchmarks.server import judge, most_queries, predict, search, serve, waiting
-from voxport.benchmarks.statistics import queries_needed
-from voxport.benchmarks.timing import Clock
+from voxport.benchmarks.core.records import Probe
+from voxport.benchmarks.core.settings import ServerRule
+from voxport.benchmarks.core.timing import Clock
+from voxport.benchmarks.stats.intervals import queries_needed
+from voxport.benchmarks.worker.queries import judge, most_queries, predict, search, serve, waiting
 
 stats = pytest.importorskip("scipy.stats")
 

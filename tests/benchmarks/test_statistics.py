@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from voxport.benchmarks.statistics import (
+from voxport.benchmarks.stats.intervals import (
     Interval,
     binomial_cdf,
     decide,

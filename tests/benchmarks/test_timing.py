@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from voxport.benchmarks.timing import BlockRule, Clock, harness_cost_ns, time_calls, warm_up
+from voxport.benchmarks.core.timing import BlockRule, Clock, harness_cost_ns, time_calls, warm_up
 
 MS = 1_000_000
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.test_scale import TINY
-from voxport.benchmarks import train_rate
-from voxport.benchmarks.job import JobError
-from voxport.benchmarks.train_report import TrainSettings, rate_of
+from voxport.benchmarks.training import runner as train_rate
+from voxport.benchmarks.training.report import TrainSettings, rate_of
+from voxport.benchmarks.worker.job import JobError
 from voxport.runtime.errors import BackendError, VoxportError
-from voxport.runtime.schema import encode
+from voxport.runtime.storage.serialization import encode
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def test_a_rates_interval_covers_the_truth_in_95_of_100() -> None:
 
 def test_one_round_of_a_tiny_network(settings: TrainSettings) -> None:
     pytest.importorskip("torchaudio")
-    from voxport.benchmarks.train_round import train_round
-    from voxport.train.model import count_parameters
+    from voxport.benchmarks.training.round import train_round
+    from voxport.train.models.speaker_net import count_parameters
     from voxport.train.recipe import load_recipe
 
     told = train_round({"settings": encode(settings), "round": 0})
@@ -57,7 +57,7 @@ def test_one_round_of_a_tiny_network(settings: TrainSettings) -> None:
 
 def test_precisions_that_a_cpu_lacks_are_refused(settings: TrainSettings) -> None:
     pytest.importorskip("torchaudio")
-    from voxport.benchmarks.train_round import train_round
+    from voxport.benchmarks.training.round import train_round
 
     for precision in ("tf32", "fp16"):
         with pytest.raises(BackendError, match=f"training in {precision} needs a GPU"):

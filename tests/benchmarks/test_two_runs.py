@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from voxport.benchmarks.two_runs import compare_runs
+from voxport.benchmarks.stats.unpaired import compare_runs
 
 
 def runs(rng: np.random.Generator, rounds: int, scale: float, spread: float) -> list[list[float]]:

@@ -8,20 +8,20 @@ import pytest
 
 from tests.benchmarks.conftest import FAKE, QUICK, Folder, write_models
 from tests.runtime.tiny_models import FRONTEND
-from voxport.benchmarks.backends import KINDS, import_libraries, open_backend
-from voxport.benchmarks.beside import cold_starts
-from voxport.benchmarks.evidence import Accuracy, ColdSample, Energy, Floor, Limits, Memory, Probe, Served, Work
-from voxport.benchmarks.latency import measure
-from voxport.benchmarks.pareto import draw_pareto, frontier, truth_of
-from voxport.benchmarks.plan import BackendSpec, Cell, InputSpec, LatencySettings, TruthSettings
-from voxport.benchmarks.process import WorkerError
-from voxport.benchmarks.protocol import Cold, Colded
-from voxport.benchmarks.report import LatencyReport, ReportError, Row
-from voxport.benchmarks.session import Session, Steps
-from voxport.benchmarks.subjects import Subject, gather
-from voxport.benchmarks.summary import Beside, make_rows
-from voxport.benchmarks.variants import VARIANTS, chosen
-from voxport.cli.bench_options import ALSO
+from voxport.benchmarks.backends.registry import KINDS, VARIANTS, chosen, import_libraries, open_backend
+from voxport.benchmarks.core.protocol import Cold, Colded
+from voxport.benchmarks.core.records import Accuracy, ColdSample, Floor, Limits, Probe, ReportError, Served, Work
+from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, LatencySettings, TruthSettings
+from voxport.benchmarks.latency.candidates import Subject, gather
+from voxport.benchmarks.latency.extra_metrics import cold_starts
+from voxport.benchmarks.latency.pareto import draw_pareto, frontier, truth_of
+from voxport.benchmarks.latency.report import LatencyReport, Row
+from voxport.benchmarks.latency.runner import measure
+from voxport.benchmarks.latency.session import Session, Steps
+from voxport.benchmarks.latency.summary import Beside, make_rows
+from voxport.benchmarks.system.resources import Energy, Memory
+from voxport.benchmarks.worker.client import WorkerError
+from voxport.cli.bench.latency_options import ALSO
 from voxport.runtime.errors import BackendError, VoxportError
 
 

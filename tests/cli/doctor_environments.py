@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from packaging.requirements import Requirement
 
 from tests.test_packaging import EXTRAS, PROJECT, reached
-from voxport.cli.doctor_facts import Environment, Package
-from voxport.cli.doctor_probes import CPU, CUDA, TENSORRT, Probe
+from voxport.cli.doctor.environment import Environment, Package
+from voxport.cli.doctor.probes import CPU, CUDA, TENSORRT, Probe
 
 
 def _line(requirement: Requirement, extra: str) -> str:
@@ -38,6 +38,8 @@ GOOD = {
     "onnx": "1.23.2",
     "onnxscript": "0.7.2",
     "espeakng-loader": "0.2.4",
+    "pyroomacoustics": "0.10.0",
+    "scipy": "1.17.1",
 }
 STARTED = {
     "torch": Probe(True, {"version": "2.11.0+cu130", "cuda": "13.0", "devices": ""}),

@@ -11,13 +11,13 @@ import soundfile
 from click.testing import CliRunner
 
 from tests.benchmarks.conftest import measured
-from voxport.benchmarks.report import LatencyReport
-from voxport.cli import demo_steps
-from voxport.cli.demo_corpus import SPEAKERS, CorpusPlan, check_distinct, count_files, make_corpus
-from voxport.cli.demo_folder import DemoFolder
-from voxport.cli.demo_speech import Speech, Voice, sentences, speak_all, synthesize
-from voxport.cli.demo_steps import DemoOptions
-from voxport.cli.demo_summary import speeds, summarize
+from voxport.benchmarks.latency.report import LatencyReport
+from voxport.cli.demo import steps as demo_steps
+from voxport.cli.demo.corpus import SPEAKERS, CorpusPlan, check_distinct, count_files, make_corpus
+from voxport.cli.demo.espeak import Speech, Voice, sentences, speak_all, synthesize
+from voxport.cli.demo.steps import DemoOptions
+from voxport.cli.demo.summary import speeds, summarize
+from voxport.cli.demo.workspace import DemoFolder
 from voxport.cli.root import cli
 from voxport.runtime.errors import VoxportError
 

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.doctor_environments import made
-from voxport.cli import doctor_facts
-from voxport.cli.doctor_facts import cpu_features, look, probe_all
-from voxport.cli.doctor_probes import CPU, CUDA, MODEL, PROBES, Probe, Script, run_probe
+from voxport.cli.doctor import environment as doctor_facts
+from voxport.cli.doctor.environment import cpu_features, look, probe_all
+from voxport.cli.doctor.probes import CPU, CUDA, MODEL, PROBES, Probe, Script, run_probe
 from voxport.cli.root import cli
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from tests.cli.doctor_environments import GOOD, STARTED, VOXPORT, made, with_gpu
 from tests.test_packaging import EXTRAS, reached
-from voxport.cli.doctor_abilities import Ability, find_abilities
-from voxport.cli.doctor_clashes import Clash, find_clashes
-from voxport.cli.doctor_facts import WATCHED, Environment, Package, normal
-from voxport.cli.doctor_probes import CPU, CUDA, Probe
-from voxport.cli.doctor_requirements import needs_of, release
+from voxport.cli.doctor.capabilities import Ability, find_abilities
+from voxport.cli.doctor.conflicts import Clash, find_clashes
+from voxport.cli.doctor.environment import WATCHED, Environment, Package, normal
+from voxport.cli.doctor.probes import CPU, CUDA, Probe
+from voxport.cli.doctor.requirements import needs_of, release
 from voxport.runtime.errors import VoxportError
 
 

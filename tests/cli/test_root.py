@@ -58,7 +58,9 @@ print(json.dumps([sorted(top), rooms]))
     assert "Example:" in "\n".join(page)
 
 
-@pytest.mark.parametrize("module", ["voxport.cli.root", "voxport.runtime", "voxport.cli.train", "voxport.cli.demo"])
+@pytest.mark.parametrize(
+    "module", ["voxport.cli.root", "voxport.runtime", "voxport.cli.train.commands", "voxport.cli.demo.command"]
+)
 def test_nothing_that_starts_up_imports_torch(module: str) -> None:
     heavy = "{'torch', 'torchaudio', 'pytorch_lightning', 'onnxruntime', 'onnx', 'matplotlib', 'sklearn'}"
     result = python(f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))")

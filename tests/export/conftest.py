@@ -8,11 +8,12 @@ import onnx
 import pytest
 
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
-from voxport.export.artefact import ExportOptions, export_onnx
-from voxport.export.gate import Evidence, Named, gather
-from voxport.export.parity_grid import LengthLimits
-from voxport.export.parity_report import ParityReport
-from voxport.export.real import RealOptions
+from voxport.export.inputs.cases import LengthLimits
+from voxport.export.inputs.corpus_samples import RealOptions
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import export_onnx
+from voxport.export.verification.gate import Evidence, Named, gather
+from voxport.export.verification.report import ParityReport
 from voxport.runtime.contract import InputKind
 from voxport.train.checkpoint import Checkpoint, checkpoint_sha256
 
@@ -62,4 +63,4 @@ def no_capture(monkeypatch: pytest.MonkeyPatch, exported: Exported) -> Callable[
     """For tests of what surrounds a capture: the graph of `exported` in its place."""
     graph = onnx.load(exported.model)
     del graph.metadata_props[:]
-    return lambda: monkeypatch.setattr("voxport.export.artefact.capture", lambda *_: graph)
+    return lambda: monkeypatch.setattr("voxport.export.targets.onnx_graph.capture", lambda *_: graph)

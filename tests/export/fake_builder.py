@@ -19,7 +19,7 @@ import onnxruntime
 from tests.runtime import fake_tensorrt
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRT, Severity, Shape
-from voxport.export.onnx_half import value_types
+from voxport.export.graph.fp16 import value_types
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 _HALF = onnx.TensorProto.FLOAT16

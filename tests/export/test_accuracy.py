@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from tests.export.conftest import SMALL, Exported
 from tests.export.tiny import TorchBackend, make_checkpoint
 from tests.train.corpora import write_homework
-from voxport.export.accuracy import AccuracyOptions, AccuracyReport, accuracy_gate
-from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError
-from voxport.export.judgement import judged
-from voxport.export.parity_report import markdown
-from voxport.export.quantization import QuantizationReport
-from voxport.export.sensitivity import Cost, LayerCost
+from voxport.export.network.inference_net import deployable_net
+from voxport.export.quantization.quantizer import QuantizationReport
+from voxport.export.quantization.sensitivity import Cost, LayerCost
+from voxport.export.verification.accuracy import AccuracyOptions, AccuracyReport, accuracy_gate
+from voxport.export.verification.gate import judged
+from voxport.export.verification.report import markdown
+from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.contract import Contract
-from voxport.runtime.contract_io import read_contract
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, Split, open_corpus
 

@@ -16,17 +16,22 @@ import torch
 
 from tests.export.conftest import LIMITS, Exported
 from tests.export.tiny import LABELS, OPTIONS, make_checkpoint, write_checkpoint
-from voxport.export import artefact, proven, tolerances
-from voxport.export.artefact import ExportOptions, check, export_onnx
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.parity_grid import LengthLimits
-from voxport.export.real import RealOptions, real_utterances
-from voxport.runtime.backend import Backend
+from voxport.export import pipeline as proven
+from voxport.export.errors import ExportError
+from voxport.export.inputs.cases import LengthLimits
+from voxport.export.inputs.corpus_samples import RealOptions, real_utterances
+from voxport.export.targets import onnx_graph
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import export_onnx
+from voxport.export.verification import tolerance as tolerances
+from voxport.export.verification.check import check
+from voxport.export.verification.report import ParityError
+from voxport.runtime.backends.base import Backend
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY, Contract
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError
-from voxport.runtime.frontend import compute_features
-from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.frontend.log_mel import compute_features
 from voxport.train.checkpoint import CheckpointError, checkpoint_sha256
 from voxport.train.data import Split
 
@@ -197,7 +202,7 @@ def spoilt_capture(monkeypatch: pytest.MonkeyPatch, exported: Exported) -> None:
     graph = onnx.load(exported.model)
     del graph.metadata_props[:]
     one_weight(graph)
-    monkeypatch.setattr(artefact, "capture", lambda *_: graph)
+    monkeypatch.setattr(onnx_graph, "capture", lambda *_: graph)
 
 
 @pytest.mark.usefixtures("spoilt_capture")

@@ -14,15 +14,16 @@ from tests.export.conftest import Exported
 from tests.export.test_artefact import no_convolution_mask
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
 from voxport.cli.root import cli
-from voxport.export.artefact import ExportOptions, build_graph, check
-from voxport.export.bisection import bisect_onnx
-from voxport.export.bisection_report import Bisection, bisection_section
-from voxport.export.blocks import candidates
-from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError
-from voxport.export.gate import Evidence, Named, gather
-from voxport.export.parity_grid import LengthLimits
-from voxport.export.real import RealOptions
+from voxport.export.inputs.cases import LengthLimits
+from voxport.export.inputs.corpus_samples import RealOptions
+from voxport.export.network.inference_net import deployable_net
+from voxport.export.targets.onnx_graph import ExportOptions, build_graph
+from voxport.export.verification.activations import candidates
+from voxport.export.verification.bisection import bisect_onnx
+from voxport.export.verification.bisection_report import Bisection, bisection_section
+from voxport.export.verification.check import check
+from voxport.export.verification.gate import Evidence, Named, gather
 from voxport.runtime.contract import OUTPUTS, InputKind, Precision
 from voxport.train.checkpoint import checkpoint_sha256
 from voxport.train.recipe import ModelOptions

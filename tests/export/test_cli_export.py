@@ -14,8 +14,9 @@ from tests.export.test_bisection import spoil
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
 from tests.train.corpora import write_homework
 from voxport.cli.root import cli
-from voxport.export import artefact, proven
-from voxport.export.parity_report import ParityReport
+from voxport.export import pipeline as proven
+from voxport.export.targets import onnx_graph
+from voxport.export.verification.report import ParityReport
 
 LENGTHS = ("--min-frames", "5", "--max-frames", "150")
 
@@ -29,7 +30,7 @@ def captured(monkeypatch: pytest.MonkeyPatch, exported: Exported) -> onnx.ModelP
     """The graph of `exported` in place of a capture, which takes seconds."""
     graph = onnx.load(exported.model)
     del graph.metadata_props[:]
-    monkeypatch.setattr(artefact, "capture", lambda *_: graph)
+    monkeypatch.setattr(onnx_graph, "capture", lambda *_: graph)
     return graph
 
 
@@ -122,7 +123,12 @@ def test_a_labelled_set_that_is_not_there_is_told_before_anything_is_built(
     def reached(*_: object, **__: object) -> None:
         raise AssertionError("something was built or run")
 
-    for name in ("artefact.capture", "torch_artefact.subject_of", "artefact.open_artefact", "to_plan.require_machine"):
+    for name in (
+        "targets.onnx_graph.capture",
+        "targets.pytorch.export.subject_of",
+        "verification.check.open_artefact",
+        "targets.trt.export.require_machine",
+    ):
         monkeypatch.setattr(f"voxport.export.{name}", reached)
     monkeypatch.chdir(tmp_path)
     command, *rest = arguments

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from tests.export.tiny import LABELS, OPTIONS, make_checkpoint, random_network
-from voxport.export.deployable import DeployableNet, deployable_net
 from voxport.export.errors import ExportError
+from voxport.export.network.inference_net import DeployableNet, deployable_net
 from voxport.train.recipe import ModelOptions
 
 KINDS = {

@@ -10,12 +10,13 @@ from click.testing import CliRunner, Result
 from tests.export.conftest import LIMITS, Exported
 from tests.export.tiny import LABELS, OPTIONS, make_checkpoint, write_checkpoint
 from voxport.cli.root import cli
-from voxport.export import artefact
-from voxport.export.artefact import ExportOptions, preview_onnx
-from voxport.export.gate import named
-from voxport.export.preview import Kind, preview
-from voxport.runtime.backend import expected_tensors
-from voxport.runtime.contract_io import read_contract
+from voxport.export.dry_run import Kind, preview
+from voxport.export.targets import onnx_graph
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import preview_onnx
+from voxport.export.verification.gate import named
+from voxport.runtime.backends.base import expected_tensors
+from voxport.runtime.backends.formats import read_contract
 
 LENGTHS = ("--min-frames", "5", "--max-frames", "150")
 
@@ -31,9 +32,9 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def captured(*_: Any) -> None:
         raise AssertionError("a dry run captured a graph")
 
-    monkeypatch.setattr(artefact, "capture", captured)
-    monkeypatch.setattr("voxport.export.sherpa.capture_sherpa", captured)
-    monkeypatch.setattr("voxport.export.torch_artefact.subject_of", captured)
+    monkeypatch.setattr(onnx_graph, "capture", captured)
+    monkeypatch.setattr("voxport.export.targets.sherpa.export.capture_sherpa", captured)
+    monkeypatch.setattr("voxport.export.targets.pytorch.export.subject_of", captured)
     return write_checkpoint(tmp_path / "model.pt", make_checkpoint(OPTIONS, "nemo_mel40"))
 
 

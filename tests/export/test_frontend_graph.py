@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from voxport.export.frontend_graph import FrontendGraph, num_frames
-from voxport.runtime import frontend as numpy_frontend
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.profiles import PROFILES
+from voxport.export.network.frontend import FrontendGraph, num_frames
+from voxport.runtime.frontend import log_mel as numpy_frontend
+from voxport.runtime.frontend.presets import PROFILES
+from voxport.runtime.frontend.spec import Frontend
 
 HOMEWORK, KALDI, PSF = (PROFILES[name] for name in ("homework_mel40", "kaldi_fbank80", "psf_fbank40"))
 # What no profile uses, so that no part of a definition is passed over.

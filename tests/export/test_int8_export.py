@@ -13,9 +13,9 @@ from tests.export.conftest import Exported
 from tests.export.test_quantize import LAYERS
 from tests.train.corpora import write_homework
 from voxport.cli.root import cli
-from voxport.export import quantize
+from voxport.export.quantization import qdq as quantize
 from voxport.runtime import SpeakerIdentifier
-from voxport.runtime.contract_io import read_contract
+from voxport.runtime.backends.formats import read_contract
 
 LENGTHS = ("--min-frames", "5", "--max-frames", "150")
 

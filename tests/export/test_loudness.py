@@ -8,12 +8,13 @@ import numpy.typing as npt
 import pytest
 
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
-from voxport.export.artefact import ExportOptions, export_onnx
-from voxport.export.torch_artefact import TorchExportOptions, export_torchscript
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import export_onnx
+from voxport.export.targets.pytorch.export import TorchExportOptions, export_torchscript
 from voxport.runtime.contract import InputKind
-from voxport.runtime.frontend import compute_features
+from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.frontend.presets import profile
 from voxport.runtime.identifier import SpeakerIdentifier
-from voxport.runtime.profiles import profile
 from voxport.train.recipe import load_recipe, recipe_names
 
 GAINS = (-40, -26, -12, -3, 3, 12)  # dB

@@ -12,16 +12,17 @@ import torch
 import voxport.export
 from tests.export.conftest import Exported
 from tests.export.tiny import LABELS, write_checkpoint
-from voxport.export.artefact import ExportOptions, build_graph, export_onnx, onnx_graph
 from voxport.export.errors import ExportError
-from voxport.export.frontend_graph import FrontendGraph
-from voxport.export.onnx_half import to_half
-from voxport.export.onnx_tidy import check_graph, tidy, to_bytes
-from voxport.export.to_onnx import GraphInput, to_onnx
+from voxport.export.graph.capture import GraphInput, to_onnx
+from voxport.export.graph.cleanup import check_graph, tidy, to_bytes
+from voxport.export.graph.fp16 import to_half
+from voxport.export.network.frontend import FrontendGraph
+from voxport.export.targets.onnx_graph import ExportOptions, build_graph, onnx_graph
+from voxport.export.targets.onnx_model import export_onnx
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY
-from voxport.runtime.frontend import compute_features, min_samples
-from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.profiles import PROFILES
+from voxport.runtime.frontend.log_mel import compute_features, min_samples
+from voxport.runtime.frontend.presets import PROFILES
 
 
 def dims(value: onnx.ValueInfoProto) -> list[str | int]:

@@ -14,16 +14,19 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.export.conftest import LIMITS, Exported
 from tests.export.test_artefact import one_weight
 from tests.export.tiny import OPTIONS, make_checkpoint
-from voxport.export import artefact
-from voxport.export.artefact import ExportOptions, check, export_onnx
-from voxport.export.deployable import deployable_net
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.gate import Evidence
-from voxport.export.half_noise import half_noise, half_tolerance, products_in_half
-from voxport.export.onnx_half import half_nodes, to_half, value_types
-from voxport.export.onnx_tidy import check_graph, to_bytes
-from voxport.runtime.contract_io import read_contract
-from voxport.runtime.onnx_model import OnnxModel
+from voxport.export.errors import ExportError
+from voxport.export.graph.cleanup import check_graph, to_bytes
+from voxport.export.graph.fp16 import half_nodes, to_half, value_types
+from voxport.export.network.inference_net import deployable_net
+from voxport.export.targets import onnx_graph
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import export_onnx
+from voxport.export.verification.check import check
+from voxport.export.verification.gate import Evidence
+from voxport.export.verification.report import ParityError
+from voxport.export.verification.tolerance import half_noise, half_tolerance, products_in_half
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 
 # Those that TensorRT and every other runtime compute in half as well as in float32.
 IN_HALF = {"MatMul", "Conv", "Add", "Mul", "Sigmoid", "Split", "Reshape", "Transpose"}
@@ -129,7 +132,7 @@ def test_onnxruntime_agrees_with_pytorch_in_half(exported: Exported, half: Model
 
 
 def test_export_is_proven_in_half(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artefact, "capture", lambda *_: plain(exported))
+    monkeypatch.setattr(onnx_graph, "capture", lambda *_: plain(exported))
     options = ExportOptions(min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames, precision="fp16")
     path = tmp_path / "half.onnx"
     report = export_onnx(exported.checkpoint_path, path, options)
@@ -146,7 +149,7 @@ def test_export_is_proven_in_half(exported: Exported, tmp_path: Path, monkeypatc
     assert (tmp_path / "again.onnx").read_bytes() == first
     spoilt = plain(exported)
     one_weight(spoilt)
-    monkeypatch.setattr(artefact, "capture", lambda *_: spoilt)
+    monkeypatch.setattr(onnx_graph, "capture", lambda *_: spoilt)
     with pytest.raises(ParityError, match="parity failed"):
         export_onnx(exported.checkpoint_path, tmp_path / "wrong.onnx", options)
 

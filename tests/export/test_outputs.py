@@ -9,16 +9,18 @@ import pytest
 
 from tests.export.conftest import LIMITS, Exported
 from tests.export.test_artefact import one_weight
-from voxport.export import artefact
-from voxport.export.artefact import ExportOptions, check, export_onnx
-from voxport.export.errors import ParityError
-from voxport.export.onnx_tidy import keep_outputs, to_bytes
+from voxport.export.graph.cleanup import keep_outputs, to_bytes
+from voxport.export.targets import onnx_graph
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.onnx_model import export_onnx
+from voxport.export.verification.check import check
+from voxport.export.verification.report import ParityError
 from voxport.runtime import Gallery, SpeakerIdentifier
-from voxport.runtime.batcher import Batcher
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import Contract, Output
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError, VoxportError
-from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.serving.batcher import Batcher
 
 Samples = npt.NDArray[np.float32]
 
@@ -31,7 +33,7 @@ def plain(exported: Exported) -> onnx.ModelProto:
 
 def export(exported: Exported, path: Path, outputs: tuple[Output, ...], graph: onnx.ModelProto | None = None) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artefact, "capture", lambda *_: graph or plain(exported))
+        patch.setattr(onnx_graph, "capture", lambda *_: graph or plain(exported))
         options = ExportOptions(min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames, outputs=outputs)
         export_onnx(exported.checkpoint_path, path, options)
     return path

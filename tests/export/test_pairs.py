@@ -13,15 +13,15 @@ from tests.export.test_artefact import no_convolution_mask, one_weight, tampered
 from tests.export.tiny import write_checkpoint
 from voxport.cli.root import cli
 from voxport.export.errors import ExportError
-from voxport.export.onnx_half import to_half
-from voxport.export.onnx_tidy import keep_outputs
-from voxport.export.opened import is_checkpoint
-from voxport.export.pairs import check_pair
-from voxport.export.torch_artefact import TorchExportOptions, export_torchscript
+from voxport.export.graph.cleanup import keep_outputs
+from voxport.export.graph.fp16 import to_half
+from voxport.export.targets.pytorch.export import TorchExportOptions, export_torchscript
+from voxport.export.verification.artifacts import is_checkpoint
+from voxport.export.verification.check import check_pair
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY, Array
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError
-from voxport.runtime.onnx_model import OnnxModel
 
 
 def written(source: Path, path: Path, graph: onnx.ModelProto, **changes: object) -> Path:

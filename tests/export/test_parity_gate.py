@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from tests.export.conftest import LIMITS, Exported
 from tests.export.tiny import LABELS, TorchBackend
-from voxport.export.artefact import SoundNet
-from voxport.export.deployable import DeployableNet, deployable_net
-from voxport.export.frontend_graph import FrontendGraph
-from voxport.export.gate import Evidence, Named, gather, prove
-from voxport.export.layers import Attention, Convolution, Mask
-from voxport.export.parity_report import ParityReport, plot
-from voxport.export.pooling import Pooling
-from voxport.export.real import RealOptions
-from voxport.runtime.backend import Answer
+from voxport.export.inputs.corpus_samples import RealOptions
+from voxport.export.network.frontend import FrontendGraph
+from voxport.export.network.inference_net import DeployableNet, SoundNet, deployable_net
+from voxport.export.network.layers import Attention, Convolution, Mask
+from voxport.export.network.pooling import Pooling
+from voxport.export.verification.gate import Evidence, Named, gather, prove
+from voxport.export.verification.report import ParityReport, plot
+from voxport.runtime.backends.base import Answer
+from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.contract import Array, Contract, Golden, Rejection
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import BackendError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from voxport.export.errors import ExportError
-from voxport.export.plan_precision import half_weights, precision_proof
+from voxport.export.targets.trt.precision_check import half_weights, precision_proof
 from voxport.runtime.contract import Precision
 
 LINEAR = "Row major linear FP16 format"

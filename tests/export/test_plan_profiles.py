@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 
 from voxport.export.errors import ExportError
-from voxport.export.parity_grid import LengthLimits
-from voxport.export.plan_profiles import BatchRange, shape_profiles
-from voxport.export.plan_settings import Machine, PlanSettings, engine_key
-from voxport.runtime.frontend import num_frames
-from voxport.runtime.profiles import PROFILES, profile
+from voxport.export.inputs.cases import LengthLimits
+from voxport.export.targets.trt.profiles import BatchRange, shape_profiles
+from voxport.export.targets.trt.settings import Machine, PlanSettings, engine_key
+from voxport.runtime.frontend.log_mel import num_frames
+from voxport.runtime.frontend.presets import PROFILES, profile
 
 FRONTEND = profile("homework_mel40")
 LIMITS = LengthLimits(20, 3000)

@@ -13,15 +13,16 @@ import torch
 
 from tests.export.conftest import SMALL
 from tests.export.tiny import TorchBackend, make_checkpoint, write_checkpoint
-from voxport.export import proven
-from voxport.export.deployable import deployable_net
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.gate import Evidence, GateOptions, Named, gather, named
-from voxport.export.parity_grid import LengthLimits
-from voxport.export.proven import Target, prove_and_name
-from voxport.export.real import RealOptions
+from voxport.export import pipeline as proven
+from voxport.export.errors import ExportError
+from voxport.export.inputs.cases import LengthLimits
+from voxport.export.inputs.corpus_samples import RealOptions
+from voxport.export.network.inference_net import deployable_net
+from voxport.export.pipeline import Target, prove_and_name
 from voxport.export.staging import Staging
-from voxport.runtime.backend import Answer
+from voxport.export.verification.gate import Evidence, GateOptions, Named, gather, named
+from voxport.export.verification.report import ParityError
+from voxport.runtime.backends.base import Answer
 from voxport.runtime.contract import Contract
 from voxport.train.checkpoint import CheckpointError, load_checkpoint
 

@@ -14,16 +14,16 @@ from tests.export.conftest import LIMITS, SMALL, Exported
 from tests.export.test_quantize import LAYERS
 from tests.export.tiny import make_checkpoint
 from tests.train.corpora import write_homework
-from voxport.export.calibration import Histogram, activation_ranges
-from voxport.export.deployable import deployable_net
 from voxport.export.errors import ExportError
-from voxport.export.gate import Evidence
-from voxport.export.int8_noise import int8_noise, int8_tolerance, products_in_int8
-from voxport.export.onnx_run import OnnxRun
-from voxport.export.parity_grid import Utterance, synthetic_utterances
-from voxport.export.quantization import QuantizationReport, QuantizeOptions, quantize_graph
-from voxport.export.quantize import matrix_products
-from voxport.export.sensitivity import Cost, LayerCost, Sensitivity, keep_float
+from voxport.export.graph.session import OnnxRun
+from voxport.export.inputs.cases import Utterance, synthetic_utterances
+from voxport.export.network.inference_net import deployable_net
+from voxport.export.quantization.calibration import Histogram, activation_ranges
+from voxport.export.quantization.qdq import matrix_products
+from voxport.export.quantization.quantizer import QuantizationReport, QuantizeOptions, quantize_graph
+from voxport.export.quantization.sensitivity import Cost, LayerCost, Sensitivity, keep_float
+from voxport.export.verification.gate import Evidence
+from voxport.export.verification.tolerance import int8_noise, int8_tolerance, products_in_int8
 from voxport.train.data import CorpusError, CorpusOptions, open_corpus
 
 

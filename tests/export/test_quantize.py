@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tests.export.conftest import Exported
 from voxport.export.errors import ExportError
-from voxport.export.quantize import Scheme, matrix_products, quantize, quantize_weight, scheme_of
+from voxport.export.quantization.qdq import Scheme, matrix_products, quantize, quantize_weight, scheme_of
 
 Floats = npt.NDArray[np.float32]
 LAYERS = (

@@ -18,20 +18,20 @@ from tests.export.conftest import LIMITS, SMALL
 from tests.export.sherpa_tools import Float32, sherpa_embeddings
 from tests.export.tiny import LABELS, make_checkpoint, write_checkpoint
 from voxport.cli.root import cli
-from voxport.export import sherpa
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.parity_grid import voice_like
-from voxport.export.parity_report import ParityReport
-from voxport.export.reference import eager_answer
-from voxport.export.sherpa import SherpaOptions, export_sherpa
-from voxport.export.sherpa_check import check_sherpa
-from voxport.export.sherpa_format import framework_of, sherpa_metadata
-from voxport.export.sherpa_model import SherpaModel
+from voxport.export.errors import ExportError
+from voxport.export.inputs.cases import voice_like
+from voxport.export.targets.sherpa import export as sherpa
+from voxport.export.targets.sherpa.export import SherpaOptions, export_sherpa
+from voxport.export.targets.sherpa.metadata import framework_of, sherpa_metadata
+from voxport.export.targets.sherpa.model import SherpaModel
+from voxport.export.targets.sherpa.validate import check_sherpa
+from voxport.export.verification.reference import eager_answer
+from voxport.export.verification.report import ParityError, ParityReport
 from voxport.runtime import SpeakerIdentifier
-from voxport.runtime.audio import read_audio
+from voxport.runtime.audio.decode import read_audio
+from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.contract import METADATA_KEY
-from voxport.runtime.contract_io import read_contract
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import Checkpoint, load_checkpoint
 from voxport.train.recipe import ModelOptions
 

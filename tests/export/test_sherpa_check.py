@@ -21,7 +21,7 @@ from tests.export.sherpa_tools import (
     write_model,
 )
 from voxport.cli.root import cli
-from voxport.export.sherpa_check import check_sherpa
+from voxport.export.targets.sherpa.validate import check_sherpa
 from voxport.runtime.errors import ContractError
 
 FLOAT, HALF, INT64 = int(TensorProto.FLOAT), int(TensorProto.FLOAT16), int(TensorProto.INT64)

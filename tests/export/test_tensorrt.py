@@ -17,20 +17,23 @@ import pytest
 from tests.export.conftest import LIMITS, Exported
 from tests.export.fake_builder import BuilderTensorRT
 from tests.runtime.fake_cuda import FakeCuda
-from voxport.export import proven, to_plan
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.gate import Evidence, Named, gather
-from voxport.export.onnx_tidy import keep_outputs, write_onnx
-from voxport.export.plan_profiles import BatchRange
-from voxport.export.quantize import quantize
-from voxport.export.to_plan import PlanExport, PlanExportOptions, dry_run, export_tensorrt
-from voxport.runtime import cuda_memory, plan_engine
+from voxport.export import pipeline as proven
+from voxport.export.errors import ExportError
+from voxport.export.graph.cleanup import keep_outputs, write_onnx
+from voxport.export.quantization.qdq import quantize
+from voxport.export.targets.trt import export as to_plan
+from voxport.export.targets.trt.export import PlanExport, PlanExportOptions, dry_run, export_tensorrt
+from voxport.export.targets.trt.profiles import BatchRange
+from voxport.export.verification.gate import Evidence, Named, gather
+from voxport.export.verification.report import ParityError
+from voxport.runtime.backends import cuda as cuda_memory
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.model import OnnxModel
+from voxport.runtime.backends.trt import engine as plan_engine
+from voxport.runtime.backends.trt.file import read_sidecar, sidecar_path
+from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import METADATA_KEY, Array
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import BackendError
-from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.plan_file import read_sidecar, sidecar_path
-from voxport.runtime.plan_model import PlanModel, PlanOptions
 
 EVIDENCE: dict[Any, Evidence] = {}
 VERSIONS = ["8.6.1", "10.16.1.11", "11.4.0.106"]

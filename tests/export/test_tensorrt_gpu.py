@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.export.conftest import Exported
-from voxport.export.plan_machine import find_machine
-from voxport.export.plan_profiles import BatchRange
-from voxport.export.to_plan import PlanExportOptions, export_tensorrt
+from voxport.export.targets.trt.export import PlanExportOptions, export_tensorrt
+from voxport.export.targets.trt.profiles import BatchRange
+from voxport.export.targets.trt.settings import find_machine
+from voxport.runtime.backends.load import load_backend
 from voxport.runtime.contract import Precision
-from voxport.runtime.load import load_backend
 
 
 @pytest.fixture(autouse=True)

@@ -20,25 +20,26 @@ from tests.export.conftest import SMALL
 from tests.export.tiny import LABELS, make_checkpoint, write_checkpoint
 from tests.runtime.tiny_models import make_tiny
 from voxport.cli.root import cli
-from voxport.export import to_aoti, torch_artefact
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.parity_grid import LengthLimits
-from voxport.export.parity_report import ParityReport
-from voxport.export.to_torch import Subject, program_members, to_program, to_torchscript
-from voxport.export.torch_archive import write_archive
-from voxport.export.torch_artefact import (
+from voxport.export.errors import ExportError
+from voxport.export.inputs.cases import LengthLimits
+from voxport.export.targets.pytorch import aoti as to_aoti
+from voxport.export.targets.pytorch import export as torch_artefact
+from voxport.export.targets.pytorch.archive import write_archive
+from voxport.export.targets.pytorch.capture import Subject, program_members, to_program, to_torchscript
+from voxport.export.targets.pytorch.export import (
     Pt2Options,
     TorchExportOptions,
     export_pt2,
     export_torchscript,
     subject_of,
 )
+from voxport.export.verification.report import ParityError, ParityReport
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.load import load_backend
+from voxport.runtime.backends.pytorch.file import read_torch
+from voxport.runtime.backends.pytorch.model import TorchModel
 from voxport.runtime.contract import InputKind
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import BackendError, VoxportError
-from voxport.runtime.load import load_backend
-from voxport.runtime.torch_file import read_torch
-from voxport.runtime.torch_model import TorchModel
 from voxport.train.checkpoint import Checkpoint
 
 Form = Literal["torchscript", "pt2"]
@@ -223,8 +224,8 @@ def test_without_a_compiler_the_error_says_how_to_get_one(tmp_path: Path, monkey
     with pytest.raises(BackendError, match=r"C\+\+ compiler, and no-such-compiler is not found; .*CXX"):
         export_pt2(tmp_path / "none.pt", tmp_path / "m.pt2", Pt2Options(aoti=True))
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr("voxport.export.compiler.platform.system", lambda: "Linux")
-    monkeypatch.setattr("voxport.export.compiler.shutil.which", lambda _: None)
+    monkeypatch.setattr("voxport.export.targets.pytorch.compiler.platform.system", lambda: "Linux")
+    monkeypatch.setattr("voxport.export.targets.pytorch.compiler.shutil.which", lambda _: None)
     with pytest.raises(BackendError, match=r"g\+\+ is not found; apt-get install g\+\+"):
         to_aoti.need_compiler()
 

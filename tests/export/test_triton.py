@@ -20,15 +20,16 @@ from tests.export.conftest import LIMITS, Exported
 from tests.export.test_artefact import one_weight
 from tests.export.tiny import LABELS
 from voxport.cli.root import cli
-from voxport.export.artefact import ExportOptions
-from voxport.export.errors import ExportError, ParityError
-from voxport.export.onnx_tidy import keep_outputs, write_onnx
-from voxport.export.to_triton import export_triton
-from voxport.export.triton_config import TritonOptions
+from voxport.export.errors import ExportError
+from voxport.export.graph.cleanup import keep_outputs, write_onnx
+from voxport.export.targets.onnx_graph import ExportOptions
+from voxport.export.targets.triton.config import TritonOptions
+from voxport.export.targets.triton.export import export_triton
+from voxport.export.verification.report import ParityError
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.trt.file import write_sidecar
 from voxport.runtime.contract import METADATA_KEY, Array, Contract
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError
-from voxport.runtime.plan_file import write_sidecar
 
 model_config = pytest.importorskip(
     "tritonclient.grpc.model_config_pb2", reason="tritonclient is not installed; pip install tritonclient grpcio"
@@ -232,7 +233,7 @@ def test_a_checkpoint_whose_model_differs_leaves_no_folder(
     graph = onnx.load(exported.model)
     del graph.metadata_props[:]
     one_weight(graph)
-    monkeypatch.setattr("voxport.export.artefact.capture", lambda *_: graph)
+    monkeypatch.setattr("voxport.export.targets.onnx_graph.capture", lambda *_: graph)
     limits = ExportOptions(min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames)
     with pytest.raises(ParityError, match=r"speakers: parity failed: .*; see .*speakers\.parity\.md; no model was wri"):
         export_triton(exported.checkpoint_path, tmp_path, NAME, limits)

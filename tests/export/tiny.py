@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from voxport.runtime.backend import Answer, check_batch
+from voxport.runtime.backends.base import Answer, check_batch
 from voxport.runtime.contract import Contract
-from voxport.runtime.lengths import LengthRange
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
+from voxport.runtime.length_range import LengthRange
 from voxport.train.checkpoint import Checkpoint, save_checkpoint
 from voxport.train.data import Split
-from voxport.train.model import SpeakerNet, build_network
+from voxport.train.models.speaker_net import SpeakerNet, build_network
 from voxport.train.recipe import ModelOptions, Recipe
 
 OPTIONS = ModelOptions(num_layers=2, d_model=16, num_heads=2, ffn_dim=24, kernel_size=7)

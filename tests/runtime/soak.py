@@ -26,7 +26,7 @@ from voxport.runtime import (
     Timeline,
     VoxportError,
 )
-from voxport.runtime.lengths import LengthRange
+from voxport.runtime.length_range import LengthRange
 
 
 def resident_mib() -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxport.runtime.audio import check_samples, read_audio, resample
+from voxport.runtime.audio.decode import check_samples, read_audio, resample
 from voxport.runtime.errors import AudioError, BackendError
 
 soundfile = pytest.importorskip("soundfile")

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxport.runtime import BatcherOptions, VoxportError
-from voxport.runtime.batch_queue import BatchQueue, Request
-from voxport.runtime.batching import MAX_SECONDS
-from voxport.runtime.prepare import Prepared
+from voxport.runtime.audio.preprocess import Prepared
+from voxport.runtime.backends.batching import MAX_SECONDS
+from voxport.runtime.serving.queue import BatchQueue, Request
 
 OPTIONS = BatcherOptions(max_batch=3, max_wait_ms=10, max_queue=100, buckets=(1, 2, 4))
 NOTHING = np.zeros(1, np.float32)

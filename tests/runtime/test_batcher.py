@@ -31,7 +31,7 @@ from voxport.runtime import (
     SpeakerIdentifier,
     VoxportError,
 )
-from voxport.runtime.prepare import prepare_sound
+from voxport.runtime.audio.preprocess import prepare_sound
 
 LONG = 60.0  # seconds that nothing here ever takes: a test that waits so long has failed
 NOW = BatcherOptions(max_batch=4, max_wait_ms=0, max_queue=8)
@@ -387,7 +387,7 @@ def test_a_request_cancelled_while_it_is_decoded_never_runs(model: GatedModel, m
         assert decoded.wait(LONG)
         return original(*arguments)
 
-    import voxport.runtime.batcher as module
+    import voxport.runtime.serving.batcher as module
 
     original = prepare_sound
     monkeypatch.setattr(module, "prepare_sound", slow)
@@ -570,7 +570,7 @@ def test_a_forgotten_batcher_answers_and_ends(model: GatedModel) -> None:
 
 def test_an_idle_batcher_holds_no_sound(model: GatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the garbage collector: a busy server should not need it to stay flat."""
-    import voxport.runtime.batcher as module
+    import voxport.runtime.serving.batcher as module
 
     held: list[weakref.ref[Any]] = []
 
@@ -640,7 +640,7 @@ print(os.waitstatus_to_exitcode(status), batcher.submit(np.zeros(6400, np.float3
 
 
 def test_batching_and_asyncio_are_not_loaded_by_those_who_do_not_ask() -> None:
-    unwanted = {"asyncio", "concurrent.futures", "voxport.runtime.batcher"}
+    unwanted = {"asyncio", "concurrent.futures", "voxport.runtime.serving.batcher"}
     code = f"import sys, voxport.runtime; print(*{unwanted!r} & set(sys.modules))"
     assert run_python(code).stdout.strip() == ""
 

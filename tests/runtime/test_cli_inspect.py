@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 from tests.runtime.tiny_models import LABELS, TinyModel, make_tiny, save, tiny_graph
 from voxport.cli.root import cli
+from voxport.runtime.backends.trt.file import write_sidecar
 from voxport.runtime.contract import Array, Golden, Rejection
-from voxport.runtime.plan_file import write_sidecar
-from voxport.runtime.schema import encode
+from voxport.runtime.storage.serialization import encode
 
 
 def run(*arguments: object) -> Result:

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from tests.runtime.tiny_models import TinyModel, make_tiny, tone
 from voxport.cli.root import cli
-from voxport.cli.timeline import clock
-from voxport.cli.timeline_picture import draw_timeline
+from voxport.cli.runtime.timeline import clock
+from voxport.cli.runtime.timeline_plot import draw_timeline
 from voxport.runtime import Segment, SpeakerIdentifier, Timeline
 from voxport.runtime.contract import Rejection
 
@@ -155,7 +155,7 @@ def test_without_a_picture_matplotlib_is_not_imported(tiny: TinyModel, meeting: 
 
 def test_the_bar_is_shown_to_a_person_only(tiny: TinyModel, meeting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Listening" not in run(tiny.path, meeting).stderr
-    monkeypatch.setattr("voxport.cli.timeline.at_terminal", lambda: True)
+    monkeypatch.setattr("voxport.cli.runtime.timeline.at_terminal", lambda: True)
     shown: list[int] = []
     with click.progressbar(length=1) as any_bar:
         kind = type(any_bar)

@@ -15,11 +15,12 @@ from hypothesis.extra import numpy as hnp
 
 from tests.runtime.test_schema import json_values, outcome
 from tests.runtime.tiny_models import FRONTEND, TinyModel, make_tiny, save, tiny_graph
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.onnxrt.file import MAX_CONTRACT_BYTES, MAX_FIELDS, OnnxFile, read_onnx
 from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, Parity, Rejection
-from voxport.runtime.contract_io import file_sha256, read_contract
 from voxport.runtime.errors import ContractError
-from voxport.runtime.onnx_file import MAX_CONTRACT_BYTES, MAX_FIELDS, OnnxFile, read_onnx
-from voxport.runtime.profiles import PROFILES
+from voxport.runtime.frontend.presets import PROFILES
+from voxport.runtime.storage.atomic import file_sha256
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 name = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=12)

@@ -23,7 +23,7 @@ from tests.runtime.test_example_cpp import embedding_only
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
 from voxport.runtime.contract import Rejection
-from voxport.runtime.lengths import LengthRange
+from voxport.runtime.length_range import LengthRange
 
 PAGE = Path(__file__).parents[2] / "examples" / "browser"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -19,7 +19,7 @@ import soundfile
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier
 from voxport.runtime.contract import Array, Rejection
-from voxport.runtime.lengths import LengthRange
+from voxport.runtime.length_range import LengthRange
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxport.runtime.errors import AudioError, LengthError, VoxportError
-from voxport.runtime.frontend import (
+from voxport.runtime.frontend.log_mel import (
     compute_features,
     frame_signal,
     mel_filterbank,
@@ -18,8 +18,8 @@ from voxport.runtime.frontend import (
     pad_value,
     window,
 )
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.profiles import PROFILES, profile
+from voxport.runtime.frontend.presets import PROFILES, profile
+from voxport.runtime.frontend.spec import Frontend
 
 ALL = pytest.mark.parametrize("frontend", PROFILES.values(), ids=PROFILES.keys())
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pytest
 
 from tests.optional_packages import import_or_skip
-from voxport.runtime.audio import read_audio
-from voxport.runtime.frontend import compute_features, mel_filterbank, num_frames, window
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.profiles import PROFILES
+from voxport.runtime.audio.decode import read_audio
+from voxport.runtime.frontend.log_mel import compute_features, mel_filterbank, num_frames, window
+from voxport.runtime.frontend.presets import PROFILES
+from voxport.runtime.frontend.spec import Frontend
 
 torch = pytest.importorskip("torch")
 torchaudio = import_or_skip("torchaudio")

@@ -17,10 +17,10 @@ from fuzz.seeds import SEEDS, a_contract, galleries, gallery_members, recordings
 from fuzz.targets import FRONTEND, TARGETS, model_file
 from fuzz.values import VALUES, paths, put
 from voxport.runtime import Gallery, Stream, VoxportError, read_contract
-from voxport.runtime.audio import read_audio
-from voxport.runtime.torch_file import open_archive, read_torch
-from voxport.runtime.torch_program import check_program, is_plain_expression
-from voxport.runtime.torch_script import check_script
+from voxport.runtime.audio.decode import read_audio
+from voxport.runtime.backends.pytorch.file import open_archive, read_torch
+from voxport.runtime.backends.pytorch.program_check import check_program, is_plain_expression
+from voxport.runtime.backends.pytorch.script_check import check_script
 
 EDITS = st.lists(
     st.tuples(

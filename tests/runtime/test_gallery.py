@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tests.runtime.tiny_models import SIZE, TinyModel, tone
 from voxport.runtime import Enrolled, Gallery, GalleryError, SpeakerIdentifier, Thresholds
 from voxport.runtime.contract import Contract, Rejection
-from voxport.runtime.gallery_state import KEPT_PER_SPEAKER, MAX_NAME
+from voxport.runtime.gallery.state import KEPT_PER_SPEAKER, MAX_NAME
 
 Floats = npt.NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def test_sounds_of_a_real_model_find_their_speaker(either: TinyModel) -> None:
 
 
 def test_features_are_embedded_as_their_sound_is(tiny: TinyModel) -> None:
-    from voxport.runtime.frontend import compute_features
+    from voxport.runtime.frontend.log_mel import compute_features
 
     identifier = SpeakerIdentifier.load(tiny.path)
     sound = tone(0.4)
@@ -240,7 +240,7 @@ def test_a_threshold_that_is_no_cosine_is_refused(gallery: Gallery, threshold: f
 
 
 def test_only_a_few_utterances_of_a_speaker_are_kept(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxport.runtime.gallery_state.KEPT", 12)
+    monkeypatch.setattr("voxport.runtime.gallery.state.KEPT", 12)
     fill(gallery, people(4, 4))
     assert np.bincount(gallery._state.owners).tolist() == [4, 4, 4]  # the fourth found no room
     gallery.remove("speaker 0")
@@ -351,7 +351,7 @@ def test_top_below_one_is_refused(gallery: Gallery) -> None:
 
 
 def test_a_full_gallery_says_so(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxport.runtime.gallery_state.MAX_SPEAKERS", 3)
+    monkeypatch.setattr("voxport.runtime.gallery.state.MAX_SPEAKERS", 3)
     fill(gallery, people(3, 1))
     with pytest.raises(GalleryError, match="at most 3 speakers"):
         gallery.enroll("one more", np.ones(SIZE))

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.runtime.tiny_models import SIZE, TinyModel
-from voxport.runtime import Gallery, GalleryError, gallery_lock
+from voxport.runtime import Gallery, GalleryError
 from voxport.runtime.contract import Contract
-from voxport.runtime.embeddings_file import read_embeddings, write_embeddings
-from voxport.runtime.gallery_state import MAX_EMBEDDING_SIZE, MAX_SPEAKERS, check_name
+from voxport.runtime.gallery.embeddings import read_embeddings, write_embeddings
+from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, MAX_SPEAKERS, check_name
+from voxport.runtime.storage import lock as gallery_lock
 
 MEMBERS = ("header", "names", "counts", "sums", "kept", "owners")
 

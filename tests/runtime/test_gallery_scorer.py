@@ -24,7 +24,7 @@ from voxport.runtime import (
     VoxportError,
 )
 from voxport.runtime.contract import Array
-from voxport.runtime.frontend import compute_features
+from voxport.runtime.frontend.log_mel import compute_features
 
 # The tiny model's windows are 0.6 s at most.
 LOW, HIGH, STRANGER = (tone(3, hertz=hertz) for hertz in (200, 3000, 900))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from voxport.runtime.errors import BackendError
-from voxport.runtime.gallery_search import FaissSearch, MatrixSearch
+from voxport.runtime.gallery.search import FaissSearch, MatrixSearch
 
 Float32 = npt.NDArray[np.float32]
 

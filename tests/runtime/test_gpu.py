@@ -7,10 +7,10 @@ import pytest
 
 from tests.runtime.tiny_models import FRONTEND, TinyModel, features
 from voxport.runtime import BackendError, BackendOptions, load_backend
-from voxport.runtime.cuda_memory import Cuda, cuda_module, gpu_name
-from voxport.runtime.load import DeviceChoice
-from voxport.runtime.plan_file import write_sidecar
-from voxport.runtime.plan_model import PlanModel, PlanOptions
+from voxport.runtime.backends.cuda import Cuda, cuda_module, gpu_name
+from voxport.runtime.backends.load import DeviceChoice
+from voxport.runtime.backends.trt.file import write_sidecar
+from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 
 N = FRONTEND.n_mels
 PROFILES = [((1, 5, N), (1, 20, N), (8, 20, N)), ((1, 5, N), (1, 40, N), (4, 60, N))]

@@ -28,12 +28,12 @@ from tests.runtime.tiny_models import (
     tone,
 )
 from voxport.runtime import Answer, Candidate, Identification, LengthError, SpeakerIdentifier, VoxportError
-from voxport.runtime.audio import resample
-from voxport.runtime.batching import MAX_ROWS, MAX_SECONDS, group_by_length
+from voxport.runtime.audio.decode import resample
+from voxport.runtime.audio.preprocess import read_features
+from voxport.runtime.backends.batching import MAX_ROWS, MAX_SECONDS, group_by_length
 from voxport.runtime.contract import Rejection
 from voxport.runtime.errors import AudioError
-from voxport.runtime.frontend import compute_features
-from voxport.runtime.prepare import read_features
+from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.results import rank, softmax
 
 

@@ -15,12 +15,12 @@ from click.testing import CliRunner
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, features, make_tiny
 from voxport.cli.root import cli
 from voxport.runtime import BackendOptions, SpeakerIdentifier, VoxportError, load_backend, read_contract
-from voxport.runtime.backend import Answer
+from voxport.runtime.backends.base import Answer
+from voxport.runtime.backends.onnxrt.model import OnnxModel
+from voxport.runtime.backends.onnxrt.session import OnnxOptions, start_session
+from voxport.runtime.backends.onnxrt.tensorrt_provider import profile_shapes
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError, ContractError
-from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.onnx_session import OnnxOptions, start_session
-from voxport.runtime.onnx_tensorrt import profile_shapes
 
 CPU, CUDA, TRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 

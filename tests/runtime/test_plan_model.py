@@ -16,13 +16,15 @@ import pytest
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRT, Shape, make_plan
 from tests.runtime.tiny_models import FRONTEND, LABELS, MAX_FRAMES, TinyModel, features, make_tiny, tone
-from voxport.runtime import SpeakerIdentifier, VoxportError, cuda_memory, plan_engine, read_contract
+from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
+from voxport.runtime.backends import cuda as cuda_memory
+from voxport.runtime.backends.load import DeviceChoice, load_backend
+from voxport.runtime.backends.trt import engine as plan_engine
+from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, sidecar_path, write_sidecar
+from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import Array, Golden, InputKind
 from voxport.runtime.errors import BackendError, ContractError, LengthError
 from voxport.runtime.inspection import inspect_model
-from voxport.runtime.load import DeviceChoice, load_backend
-from voxport.runtime.plan_file import VERSION_COMPATIBLE, sidecar_path, write_sidecar
-from voxport.runtime.plan_model import PlanModel, PlanOptions
 
 N = FRONTEND.n_mels
 PROFILES: list[tuple[Shape, Shape]] = [((1, 5, N), (4, 60, N)), ((1, 5, N), (8, 20, N))]

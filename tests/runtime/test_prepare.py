@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from tests.runtime.tiny_models import TinyModel
-from voxport.runtime import AudioError, LengthError, SpeakerIdentifier, audio, prepare
-from voxport.runtime.lengths import LengthRange
-from voxport.runtime.prepare import prepare_sound
+from voxport.runtime import AudioError, LengthError, SpeakerIdentifier
+from voxport.runtime.audio import decode as audio
+from voxport.runtime.audio import preprocess as prepare
+from voxport.runtime.audio.preprocess import prepare_sound
+from voxport.runtime.length_range import LengthRange
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")

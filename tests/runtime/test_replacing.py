@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tests.runtime.tiny_models import SIZE, TinyModel, tone
 from voxport.cli.root import cli
 from voxport.runtime import Gallery, GalleryError
-from voxport.runtime.replacing import check_replaceable, replace_file
+from voxport.runtime.storage.atomic import check_replaceable, replace_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="devices and pipes with names are a POSIX matter")
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import ContractError, VoxportError
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.schema import decode, encode
+from voxport.runtime.frontend.spec import Frontend
+from voxport.runtime.storage.serialization import decode, encode
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ def test_an_integer_is_taken_where_a_float_is_expected() -> None:
 
 
 def test_a_value_that_the_class_itself_refuses_is_named() -> None:
-    from voxport.runtime.profiles import profile
+    from voxport.runtime.frontend.presets import profile
 
     data = encode(profile("kaldi_fbank80")) | {"win_length": 1000}
     with pytest.raises(ContractError, match="x: win_length 1000 must be positive and at most n_fft 512"):
@@ -132,7 +132,7 @@ def test_a_value_that_the_class_itself_refuses_is_named() -> None:
 
 
 def test_every_profile_comes_back_equal() -> None:
-    from voxport.runtime.profiles import PROFILES
+    from voxport.runtime.frontend.presets import PROFILES
 
     for frontend in PROFILES.values():
         assert decode(Frontend, json.loads(json.dumps(encode(frontend))), "x") == frontend

@@ -14,15 +14,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.tiny_models import LABELS, SCALE, TinyModel, make_tiny, tone
 from tests.runtime.tone_speakers import HERTZ, ScriptedScorer, ToneScorer, spoken
-from voxport.runtime import (
-    AudioError,
-    Decision,
-    LengthError,
-    SpeakerIdentifier,
-    Stream,
-    StreamOptions,
-    VoxportError,
-)
+from voxport.runtime import AudioError, Decision, LengthError, SpeakerIdentifier, Stream, StreamOptions, VoxportError
 from voxport.runtime.contract import Rejection
 
 SHORT = StreamOptions(window_s=0.4, hop_s=0.1)

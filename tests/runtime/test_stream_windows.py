@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.tiny_models import TinyModel, tone
-from voxport.runtime.gate import EnergyGate
-from voxport.runtime.windows import Window, WindowOptions, WindowPlan, Windows
+from voxport.runtime.audio.vad import EnergyGate
+from voxport.runtime.streaming.windows import Window, WindowOptions, WindowPlan, Windows
 
 RATE, FRAME = 16000, 320
 

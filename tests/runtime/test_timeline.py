@@ -12,16 +12,8 @@ import soundfile
 
 from tests.runtime.tiny_models import TinyModel, make_tiny, tone
 from tests.runtime.tone_speakers import HERTZ, LIKE, RATE, UNLIKE, ToneScorer, spoken
-from voxport.runtime import (
-    AudioError,
-    LengthError,
-    Segment,
-    SpeakerIdentifier,
-    Timeline,
-    TimelineOptions,
-    VoxportError,
-)
-from voxport.runtime.audio import read_audio
+from voxport.runtime import AudioError, LengthError, Segment, SpeakerIdentifier, Timeline, TimelineOptions, VoxportError
+from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.contract import Rejection
 
 SPEECH = Path(__file__).parents[3] / "shared/data/librispeech10"

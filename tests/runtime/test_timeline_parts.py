@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voxport.runtime import smoothing
-from voxport.runtime.rttm import rttm_lines
-from voxport.runtime.segments import Segment, Turn, TurnBuilder, tidy, voiced_runs
-from voxport.runtime.smoothing import PathSmoother
+from voxport.runtime.streaming import viterbi as smoothing
+from voxport.runtime.streaming.rttm import rttm_lines
+from voxport.runtime.streaming.segments import Segment, Turn, TurnBuilder, tidy, voiced_runs
+from voxport.runtime.streaming.viterbi import PathSmoother
 
 Rows = npt.NDArray[np.float64]
 

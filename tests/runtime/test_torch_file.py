@@ -19,9 +19,9 @@ from tests.runtime.test_torch_free import run_without
 from tests.runtime.tiny_models import LABELS
 from tests.runtime.tiny_torch import FORMATS, TinyTorch, make_torch, pickled, rewritten, with_model
 from voxport.runtime import ContractError, load_backend, read_contract
+from voxport.runtime.backends.pytorch.file import CONTRACT_MEMBER, open_archive, read_torch
+from voxport.runtime.backends.pytorch.program_check import is_plain_expression
 from voxport.runtime.contract import METADATA_KEY
-from voxport.runtime.torch_file import CONTRACT_MEMBER, open_archive, read_torch
-from voxport.runtime.torch_program import is_plain_expression
 
 CONTRACT = f"archive/{CONTRACT_MEMBER}"
 

@@ -15,10 +15,16 @@ from tests.runtime.tiny_models import LABELS, MAX_FRAMES, MIN_FRAMES, features, 
 from tests.runtime.tiny_torch import FORMATS, TinyTorch, make_torch
 from voxport.cli.root import cli
 from voxport.runtime import BackendError, BackendOptions, ContractError, LengthError, SpeakerIdentifier, load_backend
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.pytorch.model import TorchModel
+from voxport.runtime.backends.pytorch.session import (
+    TorchOptions,
+    check_machine,
+    choose_device,
+    cpu_features,
+    limited_threads,
+)
 from voxport.runtime.contract import Array, InputKind
-from voxport.runtime.contract_io import read_contract
-from voxport.runtime.torch_model import TorchModel
-from voxport.runtime.torch_session import TorchOptions, check_machine, choose_device, cpu_features, limited_threads
 
 
 @pytest.fixture(scope="session", params=[(form, kind) for form in FORMATS for kind in ("features", "waveform")])
@@ -236,7 +242,7 @@ def test_a_package_runs_only_where_it_was_compiled_for(script: TinyTorch) -> Non
     import dataclasses
     import platform
 
-    from voxport.runtime.torch_file import read_torch
+    from voxport.runtime.backends.pytorch.file import read_torch
 
     facts = {
         "machine": f"{platform.system()} {platform.machine()}",

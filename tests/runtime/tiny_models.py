@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, InputKind, Parity
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.runtime.tiny_models import MAX_FRAMES, MIN_FRAMES, SCALE, TinyModel, make_tiny
-from voxport.export.to_torch import Subject, program_members, to_program, to_torchscript
-from voxport.export.torch_archive import Members, write_archive
+from voxport.export.targets.pytorch.archive import Members, write_archive
+from voxport.export.targets.pytorch.capture import Subject, program_members, to_program, to_torchscript
 from voxport.runtime.contract import InputKind
-from voxport.runtime.lengths import LengthRange
+from voxport.runtime.length_range import LengthRange
 
 FORMATS = ("torchscript", "program")
 FACTS = {"torch": str(torch.__version__)}

@@ -11,17 +11,17 @@ from click.testing import CliRunner
 from tests.train import corpora
 from voxport.cli.root import cli
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.profiles import profile
-from voxport.train import ablation as module
-from voxport.train.ablation import REFERENCE_TABLE, Ablation, AblationOptions, RunResult, ablate, run_folder
-from voxport.train.ablation_report import BASELINES, baseline_passed, markdown, notes, rows
-from voxport.train.breakdown import Bucket
+from voxport.runtime.frontend.presets import profile
+from voxport.train.ablation import runner as module
+from voxport.train.ablation.report import BASELINES, baseline_passed, markdown, notes, rows
+from voxport.train.ablation.runner import REFERENCE_TABLE, Ablation, AblationOptions, RunResult, ablate, run_folder
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusOptions, open_corpus
-from voxport.train.evaluate import evaluate
-from voxport.train.fit import steps_done
-from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.evaluation.breakdown import Bucket
+from voxport.train.evaluation.evaluate import evaluate
 from voxport.train.recipe import Reference, recipe_names
+from voxport.train.training.fit import steps_done
+from voxport.train.training.lightning_module import SpeakerModule, TrainingError
 
 # Slow learners, so that figures are neither perfect nor all alike.
 RECIPE = corpora.RECIPE.replace("learning_rate = 1e-2", "learning_rate = 5e-4").replace(

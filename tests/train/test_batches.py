@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voxport.train.batches import FixedCrops, WholeUtterances
+from voxport.train.data.collation import FixedCrops, WholeUtterances
 
 RANDOM = np.random.default_rng(0)
 FRAMES = [int(n) for n in RANDOM.integers(5, 300, size=50)]

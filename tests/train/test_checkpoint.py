@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from voxport.runtime.contract import Rejection
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import Checkpoint, CheckpointError, checkpoint_sha256, load_checkpoint, save_checkpoint
 from voxport.train.data import Split
-from voxport.train.model import build_network
+from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions, Recipe
 
 

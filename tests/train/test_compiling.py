@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from tests.train.corpora import write_homework, write_recipe
-from voxport.runtime.profiles import profile
-from voxport.train import fit as fit_module
-from voxport.train.compiling import compiled_scores
+from voxport.runtime.frontend.presets import profile
 from voxport.train.data import CorpusOptions
-from voxport.train.fit import FitOptions, fit
-from voxport.train.model import SpeakerNet, build_network
-from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.models.speaker_net import SpeakerNet, build_network
 from voxport.train.recipe import ModelOptions, load_recipe
-from voxport.train.run import RunFolder
+from voxport.train.training import fit as fit_module
+from voxport.train.training.compile import compiled_scores
+from voxport.train.training.fit import FitOptions, fit
+from voxport.train.training.lightning_module import SpeakerModule, TrainingError
+from voxport.train.training.run_dir import RunFolder
 
 
 def network(encoder: str) -> SpeakerNet:

@@ -13,7 +13,7 @@ from tests.optional_packages import import_or_skip
 torch = pytest.importorskip("torch")
 models = import_or_skip("torchaudio.models")
 
-from voxport.train.conformer import OwnConformer  # noqa: E402
+from voxport.train.models.conformer import OwnConformer  # noqa: E402
 
 SIZES = {"input_dim": 16, "num_heads": 2, "ffn_dim": 24, "num_layers": 2, "depthwise_conv_kernel_size": 5}
 
@@ -56,7 +56,7 @@ import sys
 if sys.argv[1] == "missing":
     sys.modules["torchaudio"] = None
 import torch
-from voxport.train.model import build_network
+from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions
 torch.manual_seed(1)
 network = build_network(ModelOptions(1, d_model=16, num_heads=2, ffn_dim=16, kernel_size=5), 4, 5).eval()
@@ -85,6 +85,6 @@ def test_a_network_is_the_same_without_torchaudio(how: str, tmp_path: Path) -> N
     ]
     assert [one.stderr.strip().splitlines()[-1] for one in found] == [
         "torchaudio.models.conformer",
-        "voxport.train.conformer",
+        "voxport.train.models.conformer",
     ]
     assert found[0].stdout == found[1].stdout

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.train.corpora import write_homework
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, CropBatches, open_corpus, split_utterances
 
 FLOOR = np.float32(np.log(1e-9))

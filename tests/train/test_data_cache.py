@@ -12,11 +12,13 @@ import torch
 
 from tests.train.corpora import write_homework
 from tests.train.test_data_sounds import tone
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.profiles import profile
-from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus, reading, sound
-from voxport.train.data.cache import atomic_file, cache_folder
-from voxport.train.data.entries import Entry
+from voxport.runtime.frontend.presets import profile
+from voxport.runtime.frontend.spec import Frontend
+from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus
+from voxport.train.data import builder as reading
+from voxport.train.data import features as sound
+from voxport.train.data.feature_store import atomic_file, cache_folder
+from voxport.train.data.layouts.base import Entry
 
 FRONTEND = profile("homework_mel40")
 
@@ -108,7 +110,7 @@ def test_a_damaged_cache_is_made_again(data: Path, cache: Path, pattern: str, da
 
 def test_processes_at_once_do_not_spoil_the_cache(data: Path, cache: Path) -> None:
     program = (
-        "import sys, time, hashlib; from pathlib import Path; from voxport.runtime.profiles import profile\n"
+        "import sys, time, hashlib; from pathlib import Path; from voxport.runtime.frontend.presets import profile\n"
         "from voxport.train.data import CorpusOptions, open_corpus\n"
         "time.sleep(max(0, float(sys.argv[3]) - time.time()))\n"  # so that all begin at once
         "for i in range(5):\n"

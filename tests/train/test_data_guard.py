@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from voxport.runtime.frontend import compute_features
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.profiles import PROFILES, profile
+from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.frontend.presets import PROFILES, profile
+from voxport.runtime.frontend.spec import Frontend
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus
-from voxport.train.data.guard import appearance, contradiction
+from voxport.train.data.frontend_check import appearance, contradiction
 
 
 def speech_like(seed: int, seconds: float = 0.8, loudness: float = 0.3) -> npt.NDArray[np.float32]:

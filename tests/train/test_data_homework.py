@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.train.corpora import write_homework
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus
 
 HOMEWORK = profile("homework_mel40")

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from voxport.runtime.audio import read_audio
-from voxport.runtime.frontend import compute_features
-from voxport.runtime.profiles import profile
+from voxport.runtime.audio.decode import read_audio
+from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus
 
 FRONTEND = profile("homework_mel40")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from voxport.train.dropout import HostDropout, use_host_dropout
-from voxport.train.model import build_network
+from voxport.train.models.layers import HostDropout, use_host_dropout
+from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions
 
 COUNT = 1_000_001  # odd: the last random word is used by half

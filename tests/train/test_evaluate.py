@@ -12,16 +12,16 @@ import torch
 
 from tests.train.corpora import write_homework
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.frontend import pad_value
-from voxport.runtime.profiles import profile
-from voxport.train.batches import FixedCrops
+from voxport.runtime.frontend.log_mel import pad_value
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
-from voxport.train.evaluate import EvaluateOptions, calibration_error, evaluate
-from voxport.train.model import build_network
-from voxport.train.predict import predict, write_csv
+from voxport.train.data.collation import FixedCrops
+from voxport.train.evaluation.evaluate import EvaluateOptions, calibration_error, evaluate
+from voxport.train.evaluation.inference import predict, write_csv
+from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions, Recipe, TrainOptions
-from voxport.train.report import write_evaluation
+from voxport.train.reporting import write_evaluation
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import pytorch_lightning as pl
 import torch
 
 from tests.train.corpora import RECIPE, write_homework, write_recipe
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusError, CorpusOptions
-from voxport.train.fit import FitOptions, FitResult, fit
-from voxport.train.module import SpeakerModule, TrainingError, learning_rate_factor
 from voxport.train.plots import read_log
 from voxport.train.recipe import Recipe, load_recipe
-from voxport.train.run import RunFolder
+from voxport.train.training.fit import FitOptions, FitResult, fit
+from voxport.train.training.lightning_module import SpeakerModule, TrainingError, learning_rate_factor
+from voxport.train.training.run_dir import RunFolder
 
 
 @pytest.fixture

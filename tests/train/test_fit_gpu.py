@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.train.corpora import RECIPE, write_homework, write_recipe
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusOptions
-from voxport.train.fit import FitOptions, fit
 from voxport.train.recipe import Recipe, load_recipe
+from voxport.train.training.fit import FitOptions, fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU on this machine")
 

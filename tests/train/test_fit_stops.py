@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from tests.train.corpora import RECIPE, write_homework, write_recipe
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusError, CorpusOptions
-from voxport.train.fit import FitOptions, FitResult, fit, fitting_batch
-from voxport.train.module import SpeakerModule, TrainingError
 from voxport.train.plots import read_log
 from voxport.train.recipe import Recipe, load_recipe
-from voxport.train.run import RunFolder
-from voxport.train.saving import RunSaver
+from voxport.train.training.checkpoint_callback import RunSaver
+from voxport.train.training.fit import FitOptions, FitResult, fit, fitting_batch
+from voxport.train.training.lightning_module import SpeakerModule, TrainingError
+from voxport.train.training.run_dir import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_batch_that_the_corpus_does_not_fill_leaves_no_run(data: Path, recipe:
 def test_it_is_said_before_a_file_is_read(
     data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voxport.train.data.opening._build", lambda *_: pytest.fail("read the corpus"))
+    monkeypatch.setattr("voxport.train.data.builder._build", lambda *_: pytest.fail("read the corpus"))
     corpus = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "empty", progress=False)
     large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=20))
     with pytest.raises(CorpusError, match="19 training utterances do not fill one batch of 20"):

@@ -18,15 +18,15 @@ import torch
 import torch.multiprocessing
 
 from tests.train.corpora import RECIPE, write_homework, write_recipe
-from voxport.runtime.profiles import profile
+from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusOptions
-from voxport.train.fit import FitOptions, fit
-from voxport.train.loaders import Share
-from voxport.train.module import SpeakerModule, TrainingError
 from voxport.train.plots import read_log
 from voxport.train.recipe import Recipe, load_recipe
-from voxport.train.run import RunFolder
+from voxport.train.training.dataloaders import Share
+from voxport.train.training.fit import FitOptions, fit
+from voxport.train.training.lightning_module import SpeakerModule, TrainingError
+from voxport.train.training.run_dir import RunFolder
 
 # Dropout draws other numbers in every process. With a small learning rate rounding is not amplified.
 EXACT = RECIPE.replace("dropout = 0.1", "dropout = 0.0").replace("1e-2", "1e-3").replace("steps = 24", "steps = 12")

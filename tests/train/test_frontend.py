@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxport.runtime.errors import LengthError
-from voxport.runtime.frontend import compute_features, min_samples
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.profiles import PROFILES
-from voxport.train.frontend import TorchFrontend
+from voxport.runtime.frontend.log_mel import compute_features, min_samples
+from voxport.runtime.frontend.presets import PROFILES
+from voxport.runtime.frontend.spec import Frontend
+from voxport.train.models.frontend import TorchFrontend
 
 ALL = pytest.mark.parametrize("frontend", PROFILES.values(), ids=PROFILES.keys())
 DEVICES = [

@@ -13,12 +13,12 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from voxport.cli.root import cli
-from voxport.runtime.audio import read_audio
-from voxport.runtime.frontend import compute_features
-from voxport.runtime.profiles import profile
+from voxport.runtime.audio.decode import read_audio
+from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, LayoutOptions, open_corpus
-from voxport.train.data.entries import Listing
-from voxport.train.data.recognition import LAYOUTS, list_corpus, listing_lines
+from voxport.train.data.layouts.base import Listing
+from voxport.train.data.layouts.recognition import LAYOUTS, list_corpus, listing_lines
 from voxport.train.data.survey import survey
 
 FRONTEND = profile("homework_mel40")
@@ -407,7 +407,7 @@ def test_pieces_of_one_row_a_file_are_cut_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac"])
 def test_a_piece_is_the_same_whether_sought_or_decoded_up_to(tmp_path: Path, suffix: str) -> None:
-    from voxport.runtime.audio import read_piece
+    from voxport.runtime.audio.decode import read_piece
 
     path = sound(tmp_path / f"a.{suffix}", 3, 10.0)
     whole = read_audio(path, 16000)

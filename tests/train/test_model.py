@@ -9,10 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxport.train.encoder import ConformerEncoder, TransformerEncoder
-from voxport.train.head import AmSoftmaxHead, MlpHead
-from voxport.train.model import SpeakerNet, build_network, count_parameters, stack_frames
-from voxport.train.pooling import AttentiveStatisticsPooling, MeanPooling, SelfAttentionMaxPooling, SelfAttentionPooling
+from voxport.train.models.encoder import ConformerEncoder, TransformerEncoder
+from voxport.train.models.heads import AmSoftmaxHead, MlpHead
+from voxport.train.models.pooling import (
+    AttentiveStatisticsPooling,
+    MeanPooling,
+    SelfAttentionMaxPooling,
+    SelfAttentionPooling,
+)
+from voxport.train.models.speaker_net import SpeakerNet, build_network, count_parameters, stack_frames
 from voxport.train.recipe import ModelOptions, load_recipe, recipe_names
 
 OPTIONS = ModelOptions(num_layers=2, d_model=16, num_heads=2, ffn_dim=24, kernel_size=7, dropout=0.3)

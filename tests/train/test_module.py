@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from voxport.train.model import build_network
-from voxport.train.module import SpeakerModule, TrainingError, learning_rate_factor
+from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions, TrainOptions
+from voxport.train.training.lightning_module import SpeakerModule, TrainingError, learning_rate_factor
 
 OPTIONS = TrainOptions(steps=100, warmup_steps=10)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from voxport.train.paired import chance_of_loss, verdict_on
+from voxport.train.evaluation.paired import chance_of_loss, verdict_on
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (5, 0), (3, 1), (1, 3), (40, 22), (700, 650)])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from voxport.train.fit import with_steps
 from voxport.train.recipe import ModelOptions, RecipeError, TrainOptions, load_recipe, recipe_names
+from voxport.train.training.fit import with_steps
 
 
 def test_every_recipe_loads_and_is_explained() -> None:

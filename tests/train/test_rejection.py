@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from voxport.runtime.errors import VoxportError
-from voxport.train.intervals import wilson
-from voxport.train.rejection import calibrate_rejection
+from voxport.train.evaluation.intervals import wilson
+from voxport.train.evaluation.rejection import calibrate_rejection
 
 
 def cosines(seed: int, count: int = 60, speakers: int = 5) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from tests.train.corpora import write_homework, write_recipe
-from voxport.runtime.profiles import profile
-from voxport.train import resident
+from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, open_corpus
-from voxport.train.fit import FitOptions, fit
-from voxport.train.module import TrainingError
 from voxport.train.recipe import load_recipe
-from voxport.train.resident import ResidentCrops, goes_on_device
-from voxport.train.run import RunFolder
+from voxport.train.training import dataloaders as resident
+from voxport.train.training.dataloaders import ResidentCrops, goes_on_device
+from voxport.train.training.fit import FitOptions, fit
+from voxport.train.training.lightning_module import TrainingError
+from voxport.train.training.run_dir import RunFolder
 
 DEVICES = [
     "cpu",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from voxport.runtime.errors import VoxportError
-from voxport.train.trials import Trials, all_pairs, read_trials, score_trials
+from voxport.train.evaluation.verification import Trials, all_pairs, read_trials, score_trials
 
 SPEAKERS = np.array([2, 0, 1, 0, 2, 2, 3, 0])
 

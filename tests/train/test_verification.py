@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from voxport.train.verification import det_curve, equal_error_rate, min_dcf
+from voxport.train.evaluation.verification import det_curve, equal_error_rate, min_dcf
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]

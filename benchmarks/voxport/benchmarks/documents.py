@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from voxport.benchmarks.conditions_report import CONDITIONS_KIND, ConditionsReport
-from voxport.benchmarks.gpu_report import GPU_KIND, GpuReport
-from voxport.benchmarks.report import REPORT_KIND, LatencyReport, ReportError
-from voxport.benchmarks.scale_report import SCALE_KIND, ScaleReport
-from voxport.benchmarks.train_report import TRAIN_KIND, TrainReport
-from voxport.runtime.schema import decode
+from voxport.benchmarks.conditions.report import CONDITIONS_KIND, ConditionsReport
+from voxport.benchmarks.core.records import ReportError
+from voxport.benchmarks.gpu.report import GPU_KIND, GpuReport
+from voxport.benchmarks.latency.report import REPORT_KIND, LatencyReport
+from voxport.benchmarks.scaling.report import SCALE_KIND, ScaleReport
+from voxport.benchmarks.training.report import TRAIN_KIND, TrainReport
+from voxport.runtime.storage.serialization import decode
 
 Document = LatencyReport | TrainReport | ScaleReport | GpuReport | ConditionsReport
 

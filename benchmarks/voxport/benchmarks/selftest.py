@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxport.benchmarks.statistics import MARGIN, decide, min_samples, queries_needed, speed_up
-from voxport.benchmarks.timing import BlockRule, Clock, harness_cost_ns, time_calls
+from voxport.benchmarks.core.timing import BlockRule, Clock, harness_cost_ns, time_calls
+from voxport.benchmarks.stats.intervals import MARGIN, decide, min_samples, queries_needed, speed_up
 
 CALL_MS = 5.0  # of a typical call, against which the cost is held
 ALLOWED = 0.01

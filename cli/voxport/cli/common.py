@@ -81,7 +81,7 @@ def emit_json(value: object) -> None:
 
 def _plain(value: Any) -> Any:
     """Make of `value` what JSON can hold; NaN and infinities, which it cannot, become null."""
-    from voxport.runtime.schema import encode
+    from voxport.runtime.storage.serialization import encode
 
     value = encode(value)
     if isinstance(value, Mapping):

@@ -22,18 +22,18 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "train": Entry("voxport.cli.train:train", "Train a speaker network, evaluate it, predict with it."),
-    "export": Entry("voxport.cli.export:export", "Write a model for deployment and prove it equal."),
-    "inspect": Entry("voxport.cli.inspect:inspect", "Show what a model file says about itself."),
-    "bench": Entry("voxport.cli.bench:bench", "Measure models against each other."),
-    "identify": Entry("voxport.cli.identify:identify", "Say who is speaking in sound files."),
-    "timeline": Entry("voxport.cli.timeline:timeline", "Say who speaks when in a recording."),
-    "stream": Entry("voxport.cli.stream:stream", "Say who is speaking while the sound comes."),
-    "embed": Entry("voxport.cli.embed:embed", "Turn voices into vectors, and compare them."),
-    "enroll": Entry("voxport.cli.enroll:enroll", "Add people to a gallery, without training."),
-    "verify": Entry("voxport.cli.verify:verify", "Say whether it is the speaker who it should be."),
-    "demo": Entry("voxport.cli.demo:demo", "Do the whole way once, on speech made on the spot."),
-    "doctor": Entry("voxport.cli.doctor:doctor", "Say what is installed, what clashes, and what mends it."),
+    "train": Entry("voxport.cli.train.commands:train", "Train a speaker network, evaluate it, predict with it."),
+    "export": Entry("voxport.cli.export.commands:export", "Write a model for deployment and prove it equal."),
+    "inspect": Entry("voxport.cli.runtime.inspect:inspect", "Show what a model file says about itself."),
+    "bench": Entry("voxport.cli.bench.commands:bench", "Measure models against each other."),
+    "identify": Entry("voxport.cli.runtime.identify:identify", "Say who is speaking in sound files."),
+    "timeline": Entry("voxport.cli.runtime.timeline:timeline", "Say who speaks when in a recording."),
+    "stream": Entry("voxport.cli.runtime.stream:stream", "Say who is speaking while the sound comes."),
+    "embed": Entry("voxport.cli.runtime.embed:embed", "Turn voices into vectors, and compare them."),
+    "enroll": Entry("voxport.cli.runtime.enroll:enroll", "Add people to a gallery, without training."),
+    "verify": Entry("voxport.cli.runtime.verify:verify", "Say whether it is the speaker who it should be."),
+    "demo": Entry("voxport.cli.demo.command:demo", "Do the whole way once, on speech made on the spot."),
+    "doctor": Entry("voxport.cli.doctor.command:doctor", "Say what is installed, what clashes, and what mends it."),
 }
 
 

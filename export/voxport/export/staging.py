@@ -1,19 +1,20 @@
-"""A hidden folder beside an artefact's destination, in which it stands until it has earned its name.
+"""Files that are whole or not there.
 
-Inside it the artefact has its final name already: loaders that go by suffixes, and formats of several
-files that refer to each other, see what users will see.
+An artefact of several files stands in a hidden folder beside its destination until it has earned its name.
+Inside it the artefact has its final name already: loaders that go by suffixes, and formats of several files that
+refer to each other, see what users will see.
 """
 
 import contextlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
 from voxport.export.errors import ExportError
-from voxport.export.files import cannot_write, part_of
-from voxport.runtime.file_kind import PLAN_SUFFIXES
-from voxport.runtime.replacing import replace_file
+from voxport.runtime.backends.formats import PLAN_SUFFIXES
+from voxport.runtime.storage.atomic import replace_file
 
 
 def check_output(output: Path, force: bool, folder: bool = False) -> None:
@@ -58,7 +59,7 @@ def refuse_plan_name(output: Path) -> None:
 class Staging:
     """Use it in a `with` block: at its end the hidden folder is gone, whatever happened.
 
-    `beside` are suffixes of files that belong to the artefact; see `proven.Target`.
+    `beside` are suffixes of files that belong to the artefact; see `pipeline.Target`.
     """
 
     def __init__(self, output: Path, beside: tuple[str, ...] = (), folder: bool = False) -> None:
@@ -119,3 +120,43 @@ class Staging:
         except OSError:
             os.replace(aside, to)
             raise
+
+
+def part_of(path: Path) -> Path:
+    """A name beside `path` for the file while it is being written."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `path`, making its folder, so that a reader sees the old file or the new one.
+
+    Raises:
+        ExportError: the folder cannot be written, or the disk is full; an older file stays.
+    """
+    part = part_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        replace_file(part, path)
+    except OSError as problem:
+        raise cannot_write(path, problem) from problem
+    finally:
+        with contextlib.suppress(OSError):  # its folder may be a file
+            part.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raise ExportError where no file can be written in `folder`, or it cannot be made; `option` names another."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as problem:
+        raise ExportError(
+            f"{folder}: cannot be written ({problem.strerror or problem}); choose another place with {option}"
+        ) from problem
+
+
+def cannot_write(path: Path, problem: OSError) -> ExportError:
+    """The error for a file that the system would not take."""
+    return ExportError(f"{path}: cannot be written ({problem.strerror or problem}); choose another place with -o")

@@ -13,9 +13,12 @@ where a TorchScript or .pt2 file is loaded.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from voxport.runtime.backend import Answer, Backend
+from voxport.runtime.backends.base import Answer, Backend, Explanation
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.load import BackendOptions, load_backend
+from voxport.runtime.backends.onnxrt.model import OnnxModel
+from voxport.runtime.backends.onnxrt.session import OnnxOptions
 from voxport.runtime.contract import Contract
-from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import (
     AudioError,
     BackendError,
@@ -26,28 +29,24 @@ from voxport.runtime.errors import (
     QueueFullError,
     VoxportError,
 )
-from voxport.runtime.explanation import Explanation
-from voxport.runtime.frontend_spec import Frontend
+from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
-from voxport.runtime.load import BackendOptions, load_backend
-from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.onnx_session import OnnxOptions
 from voxport.runtime.results import Candidate, Identification
 
 if TYPE_CHECKING:
-    from voxport.runtime.batch_queue import BatcherOptions
-    from voxport.runtime.batcher import Batcher
-    from voxport.runtime.gallery import Gallery
-    from voxport.runtime.gallery_results import Enrolled, Match, Matches, Verification
-    from voxport.runtime.gallery_state import Thresholds
-    from voxport.runtime.plan_model import PlanModel, PlanOptions
-    from voxport.runtime.scoring import GalleryScorer, ModelScorer, Scorer
-    from voxport.runtime.segments import Segment
-    from voxport.runtime.stream import Decision, Stream, StreamOptions
-    from voxport.runtime.timeline import Timeline, TimelineOptions
-    from voxport.runtime.torch_model import TorchModel
-    from voxport.runtime.torch_session import TorchOptions
-    from voxport.runtime.windows import WindowOptions
+    from voxport.runtime.backends.pytorch.model import TorchModel
+    from voxport.runtime.backends.pytorch.session import TorchOptions
+    from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
+    from voxport.runtime.gallery.gallery import Gallery
+    from voxport.runtime.gallery.results import Enrolled, Match, Matches, Verification
+    from voxport.runtime.gallery.state import Thresholds
+    from voxport.runtime.serving.batcher import Batcher
+    from voxport.runtime.serving.queue import BatcherOptions
+    from voxport.runtime.streaming.scorers import GalleryScorer, ModelScorer, Scorer
+    from voxport.runtime.streaming.segments import Segment
+    from voxport.runtime.streaming.stream import Decision, Stream, StreamOptions
+    from voxport.runtime.streaming.timeline import Timeline, TimelineOptions
+    from voxport.runtime.streaming.windows import WindowOptions
 
 __all__ = [
     "Answer",
@@ -96,28 +95,28 @@ __all__ = [
 ]
 
 _LATER = {  # imported when first asked for: who only identifies does not pay for galleries and servers
-    "Batcher": "batcher",
-    "BatcherOptions": "batch_queue",
-    "Decision": "stream",
-    "Enrolled": "gallery_results",
-    "Gallery": "gallery",
-    "GalleryScorer": "scoring",
-    "Match": "gallery_results",
-    "Matches": "gallery_results",
-    "ModelScorer": "scoring",
-    "PlanModel": "plan_model",
-    "PlanOptions": "plan_model",
-    "Scorer": "scoring",
-    "Segment": "segments",
-    "Stream": "stream",
-    "StreamOptions": "stream",
-    "Thresholds": "gallery_state",
-    "Timeline": "timeline",
-    "TimelineOptions": "timeline",
-    "TorchModel": "torch_model",
-    "TorchOptions": "torch_session",
-    "Verification": "gallery_results",
-    "WindowOptions": "windows",
+    "Batcher": "serving.batcher",
+    "BatcherOptions": "serving.queue",
+    "Decision": "streaming.stream",
+    "Enrolled": "gallery.results",
+    "Gallery": "gallery.gallery",
+    "GalleryScorer": "streaming.scorers",
+    "Match": "gallery.results",
+    "Matches": "gallery.results",
+    "ModelScorer": "streaming.scorers",
+    "PlanModel": "backends.trt.model",
+    "PlanOptions": "backends.trt.model",
+    "Scorer": "streaming.scorers",
+    "Segment": "streaming.segments",
+    "Stream": "streaming.stream",
+    "StreamOptions": "streaming.stream",
+    "Thresholds": "gallery.state",
+    "Timeline": "streaming.timeline",
+    "TimelineOptions": "streaming.timeline",
+    "TorchModel": "backends.pytorch.model",
+    "TorchOptions": "backends.pytorch.session",
+    "Verification": "gallery.results",
+    "WindowOptions": "streaming.windows",
 }
 
 

@@ -8,6 +8,7 @@ import base64
 import binascii
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.errors import ContractError
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.schema import decode, encode
+from voxport.runtime.frontend.spec import Frontend
+from voxport.runtime.storage.serialization import decode, encode
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "voxport.contract"  # the key of the contract in ONNX metadata and TorchScript extra files
@@ -158,3 +159,47 @@ class Contract:
     def replace(self, **changes: object) -> "Contract":
         """A copy with `changes`."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+Dim = int | str | None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph's input or output. A dim is a number, a name where it varies, or None where it is not given."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} ({', '.join('?' if dim is None else str(dim) for dim in self.shape)})"
+
+
+# Sizes that no speaker model has. They keep a hostile file from asking for gigabytes of frontend tables.
+_LIMITS = {"n_fft": 1 << 14, "n_mels": 1 << 9, "sample_rate": 1 << 20, "hop_length": 1 << 20}
+_MAX_FRAMES = 1 << 24  # 46 hours at a hop of 10 ms
+# Names are printed, one to a line: controls, line separators, direction overrides and lone surrogates
+# must not steer a terminal. Joiners stay: Persian, Hindi and emoji are written with them.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def check_contract(contract: Contract, where: str) -> Contract:
+    """Return `contract`, or raise ContractError where it is out of bounds. `where` names the file."""
+    for name, limit in _LIMITS.items():
+        value = getattr(contract.frontend, name)
+        if value > limit:
+            raise ContractError(f"{where}: frontend {name} is {value}, at most {limit} is possible; export it again")
+    if contract.max_frames > _MAX_FRAMES:
+        raise ContractError(f"{where}: max_frames is {contract.max_frames}, at most {_MAX_FRAMES} is possible")
+    for text in (contract.recipe, contract.checkpoint_sha256, contract.frontend.name, *contract.labels):
+        if UNPRINTABLE.search(text):
+            raise ContractError(
+                f"{where}: the name {text!r:.60} has unprintable characters; rename it and export again"
+            )
+    return contract
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """`text` without what could steer a terminal, cut to `limit` characters."""
+    return UNPRINTABLE.sub("", text[:limit])

@@ -8,13 +8,12 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.backend import Answer, Backend, Float32, need_output
-from voxport.runtime.batching import group_by_length, pad
+from voxport.runtime.audio.preprocess import Prepared, Sound, prepare_features, prepare_sound
+from voxport.runtime.backends.base import Answer, Backend, Explanation, Float32, need_output
+from voxport.runtime.backends.batching import group_by_length, pad
+from voxport.runtime.backends.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.explanation import Explanation
-from voxport.runtime.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
-from voxport.runtime.prepare import Prepared, Sound, prepare_features, prepare_sound
 from voxport.runtime.results import Identification, rank
 
 _WINDOW = 64  # sounds that a batch call holds in memory at once

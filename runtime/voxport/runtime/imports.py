@@ -1,6 +1,5 @@
 """Why a package does not import, and the pip command that mends it, for every room."""
 
-import importlib.metadata
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,7 +148,9 @@ def _root(name: object) -> str:
 
 def _distribution(module: str) -> tuple[str, str | None]:
     """The package that brings `module`, by pip's name, and its version; None where it is not installed."""
-    brought_by = importlib.metadata.packages_distributions().get(module, ())
+    from importlib.metadata import packages_distributions  # milliseconds, and wanted only for a message
+
+    brought_by = packages_distributions().get(module, ())
     for name in (module, *brought_by):
         if (version := _version(name)) is not None:
             return name.replace("_", "-").lower(), version
@@ -157,17 +158,21 @@ def _distribution(module: str) -> tuple[str, str | None]:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return version(package)
+    except PackageNotFoundError:
         return None
 
 
 def _wanted(package: str) -> str:
     """`package` with the versions that voxport allows, where it names them."""
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
-        lines = importlib.metadata.requires("voxport") or ()
-    except importlib.metadata.PackageNotFoundError:
+        lines = requires("voxport") or ()
+    except PackageNotFoundError:
         lines = ()
     for line in lines:
         match = re.match(r"([\w.-]+)\s*(?:\[[^\]]*\])?\s*([^;]*)", line)

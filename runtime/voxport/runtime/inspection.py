@@ -3,17 +3,17 @@
 import os
 from dataclasses import dataclass
 
-from voxport.runtime.backend import Backend, check_tensors
+from voxport.runtime.backends.base import Backend, check_tensors
+from voxport.runtime.backends.formats import is_plan, is_torch_file
+from voxport.runtime.backends.golden import GoldenCheck, replay_golden
+from voxport.runtime.backends.onnxrt.file import OnnxFile, contract_of, read_onnx
+from voxport.runtime.backends.onnxrt.model import OnnxModel
+from voxport.runtime.backends.pytorch.file import TorchFile, read_torch
+from voxport.runtime.backends.trt.file import PlanFile, read_plan, read_sidecar
 from voxport.runtime.contract import METADATA_KEY, Contract
-from voxport.runtime.contract_io import contract_of, file_sha256
 from voxport.runtime.errors import BackendError, VoxportError
-from voxport.runtime.file_kind import is_plan, is_torch_file
-from voxport.runtime.golden import GoldenCheck, replay_golden
-from voxport.runtime.lengths import LengthRange
-from voxport.runtime.onnx_file import OnnxFile, read_onnx
-from voxport.runtime.onnx_model import OnnxModel
-from voxport.runtime.plan_file import PlanFile, read_plan, read_sidecar
-from voxport.runtime.torch_file import TorchFile, read_torch
+from voxport.runtime.length_range import LengthRange
+from voxport.runtime.storage.atomic import file_sha256
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ def _load(path: str | os.PathLike[str], file: OnnxFile | TorchFile | PlanFile) -
     if isinstance(file, OnnxFile):
         return OnnxModel.load(path, verify=False)
     if isinstance(file, PlanFile):
-        from voxport.runtime.plan_model import PlanModel
+        from voxport.runtime.backends.trt.model import PlanModel
 
         return PlanModel.load(path, verify=False)
-    from voxport.runtime.torch_model import TorchModel
-    from voxport.runtime.torch_session import TorchOptions
+    from voxport.runtime.backends.pytorch.model import TorchModel
+    from voxport.runtime.backends.pytorch.session import TorchOptions
 
     return TorchModel.load(path, TorchOptions("auto" if file.kind == "package" else "cpu"), verify=False)

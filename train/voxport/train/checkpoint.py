@@ -17,12 +17,12 @@ from torch import Tensor
 
 from voxport.runtime.contract import Rejection
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.frontend_spec import Frontend
-from voxport.runtime.replacing import replace_file
-from voxport.runtime.schema import decode, encode
-from voxport.train.data.entries import AS_FOUND, LayoutOptions
+from voxport.runtime.frontend.spec import Frontend
+from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.serialization import decode, encode
+from voxport.train.data.layouts.base import AS_FOUND, LayoutOptions
 from voxport.train.data.split import Split
-from voxport.train.model import SpeakerNet, build_network
+from voxport.train.models.speaker_net import SpeakerNet, build_network
 from voxport.train.recipe import Recipe
 
 CHECKPOINT_VERSION = 1

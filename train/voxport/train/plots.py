@@ -11,10 +11,10 @@ import torch
 from matplotlib.figure import Figure
 
 from voxport.runtime.errors import VoxportError
-from voxport.train.evaluate import Evaluation
-from voxport.train.intervals import wilson
-from voxport.train.run import RunFolder
-from voxport.train.verification import Det, equal_error_rate
+from voxport.train.evaluation.evaluate import Evaluation
+from voxport.train.evaluation.intervals import wilson
+from voxport.train.evaluation.verification import Det, equal_error_rate
+from voxport.train.training.run_dir import RunFolder
 
 
 def read_log(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.schema import decode
+from voxport.runtime.storage.serialization import decode
 
 if sys.version_info >= (3, 11):
     import tomllib

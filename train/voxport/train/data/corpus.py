@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.frontend_spec import Frontend
-from voxport.train.data.entries import AS_FOUND, CorpusKind, Entry, LayoutOptions
-from voxport.train.data.pack import Pack
-from voxport.train.data.problems import CorpusError, Problem, count_kinds
-from voxport.train.data.sound import read_sound
+from voxport.runtime.frontend.spec import Frontend
+from voxport.train.data.errors import CorpusError, Problem, count_kinds
+from voxport.train.data.feature_store import Pack
+from voxport.train.data.features import read_sound
+from voxport.train.data.layouts.base import AS_FOUND, CorpusKind, Entry, LayoutOptions
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from voxport.runtime.audio import audio_rate, audio_seconds
+from voxport.runtime.audio.decode import audio_rate, audio_seconds
 from voxport.runtime.errors import AudioError
-from voxport.runtime.frontend_spec import Frontend
-from voxport.train.data.entries import Entry, LayoutOptions, Listing
-from voxport.train.data.problems import CorpusError, Problem, count_kinds
-from voxport.train.data.progress import track
-from voxport.train.data.recognition import TITLES, list_corpus
-from voxport.train.data.sound import sound_file
+from voxport.runtime.frontend.spec import Frontend
+from voxport.train.data.errors import CorpusError, Problem, count_kinds
+from voxport.train.data.features import sound_file
+from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing
+from voxport.train.data.layouts.recognition import TITLES, list_corpus
+from voxport.train.progress import track
 
 # Seconds: crops of training are 1.3 to 4 s, and utterances beyond a minute are rare.
 _LENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)

@@ -1,0 +1,1 @@
+"""Accuracy under noise, rooms, codecs, bands and levels."""

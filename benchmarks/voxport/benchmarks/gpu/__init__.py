@@ -1,0 +1,1 @@
+"""One run that measures all there is to measure on a GPU."""

@@ -1,0 +1,1 @@
+"""Time by operator, and the graph behind it."""

@@ -1,0 +1,1 @@
+"""How cost grows with length, batch, speakers and voices."""

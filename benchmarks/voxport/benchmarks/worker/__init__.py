@@ -1,0 +1,1 @@
+"""The process that times one back end, and its driver."""

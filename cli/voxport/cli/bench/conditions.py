@@ -1,0 +1,82 @@
+"""`voxport bench conditions`: how much of a model's accuracy survives outside the studio."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from voxport.cli.bench.common import check_output, progress_bar
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+
+
+@click.command(
+    "conditions",
+    epilog=example(
+        """
+        voxport bench conditions model.onnx held-out/
+        voxport bench conditions model.onnx held-out/ -o conditions.json --plot conditions.png
+        """
+    ),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Of noises, voices, rooms and bootstrap."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(2),
+    default=500,
+    show_default=True,
+    help="Most files, spread evenly over DATA; they are held in memory.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Of the model on the CPU.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report as JSON.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
+@json_option
+@needs("bench", "train", "augment", "cpu")
+def conditions_command(output: Path | None, plot: Path | None, as_json: bool, **choices: Any) -> None:
+    """Judge MODEL on clean labelled sounds, and on the same sounds changed.
+
+    MODEL is any file that `voxport export` wrote, DATA a folder per speaker or a manifest of sound files, best
+    such as training has not seen. Every sound is answered clean and after each change: louder and softer,
+    clipped, noise, babble of DATA's other speakers, reverberation, telephone and music codecs, a loudspeaker,
+    other speeds. Shown are, with their differences from clean and 95 % intervals: the share that is named
+    rightly, the equal error rate of clean against changed sounds, false accepts at the model's own rejection
+    threshold, and how sure the model is of its wrong answers.
+    """
+    from voxport.benchmarks.conditions.chart import draw_conditions
+    from voxport.benchmarks.conditions.measure import measure_conditions
+    from voxport.benchmarks.conditions.report import ConditionsSettings
+    from voxport.benchmarks.core.writing import write_json
+    from voxport.benchmarks.reporting.sections.conditions import COLUMNS, table_row
+    from voxport.runtime.storage.serialization import encode
+
+    check_output("--output", output)
+    check_output("--plot", plot)
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise click.BadParameter(f"{plot}: the name must end in .png, .svg or .pdf", param_hint="--plot")
+    settings = ConditionsSettings(str(choices.pop("model")), str(choices.pop("data")), **choices)
+    with progress_bar() as progress:
+        report = measure_conditions(settings, progress)
+    if output is not None:
+        write_json(encode(report), output)
+    if plot is not None:
+        draw_conditions(report, plot)
+    if as_json:
+        emit_json(report)
+        return
+    title = f"{report.model} on {report.files} files of {report.speakers} speakers, {report.known} of them known to it"
+    show_table(title, COLUMNS, [table_row(report, number) for number in range(len(report.rows))])
+    kinds = [
+        (row.kind, row.conditions, *("–" if x is None else f"{100 * x:.1f} %" for x in (row.accuracy, row.eer)))
+        for row in report.kinds
+    ]
+    click.echo()
+    show_table("By kind", ("kind", "conditions", "right", "EER"), kinds)
+    for note in report.notes:
+        click.echo(f"- {note}")
+    for path in (output, plot):
+        if path is not None:
+            click.echo(f"wrote {path}")

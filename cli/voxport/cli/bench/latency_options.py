@@ -1,0 +1,140 @@
+"""Options of `voxport bench latency` beyond the grid: scenarios, more back ends, truth beside speed."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from voxport.benchmarks.core.settings import LatencySettings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Written out here, so that `--help` imports no room; a test holds the list against the room's own.
+ALSO = (
+    "plain_onnx", "torchscript", "compile", "aoti", "eager_cpu", "eager_cuda", "eager_graphs", "compile_graphs",
+    "onnx_cpu", "onnx_cuda", "onnx_graphs", "onnx_tensorrt", "openvino", "all",
+)  # fmt: skip
+
+
+def scenario_options(command: F) -> F:
+    """How calls follow one another, with which lengths, and on which further back ends."""
+    for option in reversed(
+        (
+            click.option(
+                "--scenario",
+                type=click.Choice(["single-stream", "offline", "server"]),
+                default="single-stream",
+                show_default=True,
+                help="Call after call; a whole set at once; or queries that come at random.",
+            ),
+            click.option(
+                "--bound-ms",
+                type=click.FloatRange(0, min_open=True),
+                default=100.0,
+                show_default=True,
+                help="Server: 99 % of the queries must be answered within this time.",
+            ),
+            click.option(
+                "--queries",
+                type=click.IntRange(1),
+                default=64,
+                show_default=True,
+                help="Offline: utterances in the set.",
+            ),
+            click.option(
+                "--trace",
+                default="",
+                metavar="DATA",
+                help="Also time lengths as they come in this corpus, or in a .txt file of lengths in frames.",
+            ),
+            click.option(
+                "--also",
+                multiple=True,
+                type=click.Choice(ALSO),
+                help="One more back end; repeatable. One that is not to be had here is shown with the reason.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def truth_options(command: F) -> F:
+    """What is measured beside speed."""
+    for option in reversed(
+        (
+            click.option(
+                "--accuracy-data",
+                default="",
+                metavar="DATA",
+                help="Labelled corpus: accuracy of each back end; who loses too much of it is not ranked.",
+            ),
+            click.option("--accuracy-limit", type=click.IntRange(1), help="Most utterances to judge. Default: all."),
+            click.option(
+                "--max-drop",
+                type=click.FloatRange(0),
+                default=0.2,
+                show_default=True,
+                help="Points of accuracy that a model may lose against eager PyTorch.",
+            ),
+            click.option(
+                "--cold-start",
+                "cold_starts",
+                type=int,
+                default=0,
+                metavar="N",
+                callback=_enough_starts,
+                help="Also start each back end in N fresh processes, at least 10.",
+            ),
+            click.option(
+                "--limits/--no-limits",
+                default=True,
+                show_default=True,
+                help="Measure the machine's ceilings and each model's distance from them.",
+            ),
+            click.option("--profile", is_flag=True, help="Profile the model that is furthest from its floor."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _enough_starts(_: click.Context, __: click.Parameter, value: int) -> int:
+    if value != 0 and value < 10:
+        raise click.BadParameter(f"{value} is too few: a median with an interval needs at least 10 processes")
+    return value
+
+
+def check_together(context: click.Context) -> None:
+    """Refuse options that would have no effect beside the others, rather than leave them out in silence."""
+    chosen = context.params
+    given = {name for name in chosen if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    scenario = chosen["scenario"]
+    for name, option, useless, needed in (
+        ("bound_ms", "--bound-ms", scenario != "server", "--scenario server"),
+        ("queries", "--queries", scenario != "offline", "--scenario offline"),
+        ("accuracy_limit", "--accuracy-limit", not chosen["accuracy_data"], "--accuracy-data"),
+        ("max_drop", "--max-drop", not chosen["accuracy_data"], "--accuracy-data"),
+        ("profile", "--profile", not chosen["limits"], "--limits, which tell what is furthest from its floor"),
+        ("profile", "--profile", scenario != "single-stream", "--scenario single-stream, whose floor is known"),
+    ):
+        if name in given and useless:
+            raise click.BadParameter(f"has an effect only with {needed}", param_hint=option)
+
+
+def latency_settings(choices: dict[str, Any]) -> "LatencySettings":
+    """The settings that a command's options ask for."""
+    from voxport.benchmarks.core.settings import LatencySettings, ServerRule, TruthSettings
+    from voxport.benchmarks.core.timing import BlockRule
+
+    rest = dict(choices)
+    truth = ("accuracy_data", "accuracy_limit", "max_drop", "cold_starts", "limits", "profile")
+    return LatencySettings(
+        rule=BlockRule.lasting(rest.pop("seconds"), rest.pop("warmup")),
+        server=ServerRule(bound_ms=rest.pop("bound_ms")),
+        truth=TruthSettings(**{name: rest.pop(name) for name in truth}),
+        frames=rest.pop("frames") or None,
+        **rest,
+    )

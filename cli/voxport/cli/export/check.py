@@ -1,0 +1,108 @@
+"""`voxport export check`: do two forms of one network give the same answers?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from voxport.cli.common import example, given_options, json_option, needs, show_table
+from voxport.cli.export.options import emit_report, gate_options, is_shown, show_report
+
+if TYPE_CHECKING:
+    from voxport.export.inputs.corpus_samples import RealOptions
+    from voxport.export.verification.accuracy import AccuracyOptions
+    from voxport.export.verification.report import ParityReport
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport export check model.onnx runs/best/model.pt
+        voxport export check model.onnx runs/best/model.pt --report proof/
+        voxport export check small.onnx model.onnx
+        voxport export check model.onnx runs/best/model.pt --bisect
+        """
+    )
+)
+@click.argument("model", metavar="A", type=click.Path(path_type=Path))
+@click.argument("other", metavar="B", type=click.Path(path_type=Path))
+@click.option("--report", "folder", type=click.Path(path_type=Path), help="Folder for the report (JSON, page, plot).")
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Compare ONNX with the checkpoint part by part; name the first that rounding does not explain.",
+)
+@gate_options
+@json_option
+@needs("export", "cpu")
+def check(
+    model: Path,
+    other: Path,
+    folder: Path | None,
+    bisect: bool,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    accuracy: "AccuracyOptions | None",
+    as_json: bool,
+) -> None:
+    """Hold A against B, two forms of one network; exits with 1 where they differ.
+
+    Each is an artefact of any kind, or one is the checkpoint. The reference is then eager PyTorch on each
+    utterance alone. The artefact sees the same utterances alone and in padded batches, over the whole range of
+    lengths that it promises to take. Of two artefacts each is the reference for the other, over the lengths
+    that both promise; --real and --accuracy-data need the checkpoint.
+    """
+    from voxport.export.inputs.corpus_samples import RealOptions
+    from voxport.export.pipeline import report_stem
+    from voxport.export.verification.artifacts import is_checkpoint
+    from voxport.export.verification.report import ParityError, write_report
+
+    if is_checkpoint(model):
+        model, other = other, model
+    shown = is_shown(progress)
+    report = _compare(model, other, RealOptions(real, cache, shown), accuracy, bisect)
+    if folder is not None:
+        write_report(report, folder / report_stem(model).name)
+    if as_json:
+        emit_report(report)
+    else:
+        show_report(report)
+        _show_bisection(report)
+    if not report.passed:
+        more = f" (and {len(report.failures) - 1} more)" if len(report.failures) > 1 else ""
+        raise ParityError(f"{model}: parity failed: {report.failures[0]}{more}")
+
+
+def _show_bisection(report: "ParityReport") -> None:
+    from voxport.export.verification.bisection_report import COLUMNS, bisection_rows
+
+    if report.bisection is None:
+        return
+    click.echo()
+    show_table("Part by part", COLUMNS, bisection_rows(report.bisection))
+    click.echo(f"bisection: {report.bisection.verdict}")
+
+
+def _compare(
+    model: Path, other: Path, real: "RealOptions", accuracy: "AccuracyOptions | None", bisect: bool
+) -> "ParityReport":
+    from voxport.export.errors import ExportError
+    from voxport.export.verification.artifacts import is_checkpoint
+    from voxport.export.verification.check import check as check_checkpoint
+    from voxport.export.verification.check import check_pair
+
+    if is_checkpoint(model):
+        raise ExportError(f"{model} and {other} are both checkpoints; export one and give the artefact")
+    if is_checkpoint(other):
+        return check_checkpoint(model, other, real, real.progress, accuracy, bisect)
+    if bisect:
+        raise click.UsageError(
+            "--bisect needs the checkpoint as A or B; search each of the two against it: "
+            f"voxport export check {model} RUN/model.pt --bisect"
+        )
+    if accuracy is not None:
+        raise click.UsageError("--accuracy-data needs the checkpoint: give it as A or B")
+    if given_options(("real",)) and real.count:
+        raise click.UsageError("--real needs the checkpoint, which knows its data: give it as A or B")
+    return check_pair(model, other, real.progress)

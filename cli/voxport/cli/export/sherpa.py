@@ -1,0 +1,92 @@
+"""`voxport export sherpa` and `sherpa-check`: models for sherpa-onnx, on phones and in other languages."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.export.options import dry_run_option, emit_report, gate_options, is_shown, show_preview, show_report
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport export sherpa runs/best/model.pt -o speaker.onnx
+        voxport export sherpa runs/best/model.pt -o speaker.onnx --language English --force
+        """
+    )
+)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("--language", default="unspecified", show_default=True, help="Free text, which sherpa-onnx asks for.")
+@click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input.")
+@click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.onnx.")
+@dry_run_option
+@gate_options
+@json_option
+@needs("export", "cpu")
+def sherpa(
+    checkpoint: Path,
+    output: Path,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    dry_run: bool,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Write CHECKPOINT as a speaker model for sherpa-onnx, proven equal to eager PyTorch.
+
+    sherpa-onnx computes features itself, so the checkpoint must be trained with features that it knows:
+    those of `--frontend nemo_mel40` or `--frontend kaldi_fbank80`. Others are refused. The file also
+    carries voxport's own contract. Its parity report is written beside it.
+    """
+    from voxport.export.inputs.corpus_samples import RealOptions
+    from voxport.export.pipeline import report_stem
+    from voxport.export.targets.sherpa.export import SherpaOptions, export_sherpa, preview_sherpa
+
+    shown = is_shown(progress)
+    options = SherpaOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    if dry_run:
+        show_preview(preview_sherpa(checkpoint, output, options), as_json)
+        return
+    report = export_sherpa(checkpoint, output, options)
+    if as_json:
+        emit_report(report)
+        return
+    show_report(report)
+    click.echo(f"report: {report_stem(output)}.json, .md, .png")
+
+
+@click.command(
+    "sherpa-check",
+    epilog=example(
+        """
+        voxport export sherpa-check speaker.onnx
+        """
+    ),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@json_option
+@needs("cpu")
+def sherpa_check(model: Path, as_json: bool) -> None:
+    """Say whether sherpa-onnx could use MODEL, whoever wrote it; exits with 1 where it could not.
+
+    sherpa-onnx crashes on most wrong files, and on some it gives wrong embeddings. This looks at what it
+    relies on (metadata, tensors, lengths, the embedding's size) and runs the graph, without sherpa-onnx.
+    """
+    from voxport.export.errors import ExportError
+    from voxport.export.targets.sherpa.validate import check_sherpa
+
+    report = check_sherpa(model)
+    if as_json:
+        emit_json(report)
+    else:
+        rows = [(each.name, "ok" if each.passed else "WRONG", each.detail) for each in report.findings]
+        show_table(f"sherpa-onnx: {'can use it' if report.passed else 'CANNOT USE IT'}", ("", "", ""), rows)
+    if not report.passed:
+        more = f" (and {len(report.complaints) - 1} more)" if len(report.complaints) > 1 else ""
+        raise ExportError(f"{model}: sherpa-onnx cannot use it: {report.complaints[0]}{more}")

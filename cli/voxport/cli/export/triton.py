@@ -1,0 +1,123 @@
+"""`voxport export triton`: a model of an NVIDIA Triton repository."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
+from voxport.cli.export.options import gate_options, is_shown
+from voxport.cli.export.trt import numbers
+
+if TYPE_CHECKING:
+    from voxport.export.targets.triton.export import TritonModel
+
+_SERVING = ("name", "max_batch", "preferred", "delay_us", "instances", "device", "threads")
+_OF_CHECKPOINTS = ("input_kind", "precision", "min_frames", "max_frames", "real", "cache", "accuracy_data")
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport export triton model.onnx -o models/ --name speakers
+        voxport export triton model.plan -o models/ --name speakers --preferred 4,8 --delay 1000
+        voxport export triton runs/best/model.pt -o models/ --name speakers --precision fp16 --device gpu
+        """
+    )
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", "repository", type=click.Path(path_type=Path), required=True, help="Model repository, a folder."
+)
+@click.option("--name", required=True, help="The model's name in Triton, and its folder in the repository.")
+@click.option("--max-batch", type=click.IntRange(0), help="Rows that Triton batches, at most; 0: none.")
+@click.option("--preferred", metavar="N,N,…", callback=numbers, help="Batch sizes to wait for, such as 4,8.")
+@click.option("--delay", "delay_us", type=click.IntRange(0), default=2000, show_default=True, help="Wait in µs.")
+@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Instances at once.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each instance on the CPU.")
+@click.option(
+    "--input",
+    "input_kind",
+    type=click.Choice(["features", "waveform"]),
+    default="features",
+    show_default=True,
+    help="For a checkpoint: what the model takes.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="For a checkpoint: of the ONNX graph.",
+)
+@click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="For a checkpoint.")
+@click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="For a checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Only print the config.pbtxt; nothing is exported or written.")
+@click.option("--force", is_flag=True, help="Replace an existing model of that name.")
+@gate_options
+@json_option
+@needs("export", "cpu")
+def triton(
+    model: Path,
+    repository: Path,
+    real: int,
+    cache: Path | None,
+    progress: bool | None,
+    dry_run: bool,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Write MODEL into an NVIDIA Triton repository: an ONNX model, a TensorRT plan, or a checkpoint.
+
+    A checkpoint is exported to ONNX and proven first. The folder holds config.pbtxt with dynamic batching,
+    version 1 of the model, the labels, the contract, and a README with ready lines for docker and
+    perf_analyzer. It appears whole or not at all.
+    """
+    from voxport.export.inputs.corpus_samples import RealOptions
+    from voxport.export.targets.onnx_graph import ExportOptions
+    from voxport.export.targets.triton.config import TritonOptions
+    from voxport.export.targets.triton.export import export_triton, preview
+
+    _only_of_checkpoints(model)
+    shown = is_shown(progress)
+    serving = TritonOptions(**{name: choices.pop(name) for name in _SERVING})
+    graph = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    if dry_run:
+        _show_preview(preview(model, serving, graph), repository / serving.name, graph.force, as_json)
+        return
+    found = export_triton(model, repository, serving, graph)
+    if as_json:
+        emit_json(found)
+    else:
+        _show(found, repository)
+
+
+def _only_of_checkpoints(model: Path) -> None:
+    """Refuse options that say how a checkpoint is exported and proven, where MODEL was so already."""
+    from voxport.export.verification.artifacts import is_checkpoint
+
+    given = given_options(_OF_CHECKPOINTS)
+    if given and not is_checkpoint(model):
+        raise click.UsageError(f"{', '.join(given)}: for a checkpoint alone, and {model} is none")
+
+
+def _show_preview(config: str, folder: Path, force: bool, as_json: bool) -> None:
+    exists = folder.exists()
+    if as_json:
+        emit_json({"folder": folder, "exists": exists, "replaced": exists and force, "config.pbtxt": config})
+        return
+    click.echo(config, nl=False)
+    if exists:
+        fate = "replaced" if force else "refused without --force"
+        click.echo(f"note: {folder} exists, and would be {fate}", err=True)
+
+
+def _show(found: "TritonModel", repository: Path) -> None:
+    batching = f"up to {found.max_batch} rows of equal length" if found.max_batch else "none, the client's own"
+    rows = [("back end", found.backend), ("precision", found.precision), ("batches", batching)]
+    rows += [("input", str(spec)) for spec in found.inputs]
+    rows += [("output", str(spec)) for spec in found.outputs]
+    rows += [("labels", f"{found.speakers} speakers"), *(("file", name) for name in found.files)]
+    show_table(found.folder, ("", ""), rows)
+    click.echo(f"serve: tritonserver --model-repository={repository.absolute()}; see {found.folder}/README.md")

@@ -1,0 +1,101 @@
+"""`voxport embed`: voices as vectors."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.shared import (
+    check_output,
+    check_packages,
+    check_place,
+    device_option,
+    each_file,
+    embed_file,
+    fail_if_any,
+    report_errors,
+    show_errors,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from voxport.runtime import Contract
+
+_WIDEST = 8  # files; the table of more would not fit a terminal
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport embed model.onnx one.wav two.wav
+        voxport embed model.onnx clips/*.flac -o voices.npz
+        """
+    )
+)
+@click.argument("model", type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
+@click.option("-o", "--output", type=click.Path(), help="Write the vectors there, as NumPy's .npz.")
+@device_option
+@threads_option
+@json_option
+@needs("cpu", "audio")
+def embed(
+    model: str, files: tuple[str, ...], output: str | None, device: Any, threads: int | None, as_json: bool
+) -> None:
+    """Turn each FILE into a unit vector, and show how alike the voices are.
+
+    The cosine of two voices is the dot product of their vectors: 1 is the same, 0 is nothing in common.
+    The .npz holds embeddings (files, embedding_size), files, and the checkpoint_sha256 of the model:
+    only vectors of one checkpoint can be compared.
+
+    A file that cannot be used is named on stderr and left out; the exit code is then 1.
+    """
+    from voxport.runtime import SpeakerIdentifier
+
+    if output is not None and Path(output).suffix != ".npz":
+        raise click.BadParameter(f"{output} does not end in .npz", param_hint="--output")
+    check_place(None if output is None else Path(output))
+    check_packages(files, model)
+    identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
+    check_output(identifier, model, "embedding")
+    answers, errors = each_file(files, "Embedding", lambda name: embed_file(identifier, name))
+    show_errors(errors)
+    if output is not None and answers:
+        _write(Path(output), answers, identifier.contract)
+        click.echo(f"wrote {output}: {len(answers)} × {identifier.contract.embedding_size}", err=True)
+    if as_json:
+        emit_json(_report(model, answers, errors, identifier.contract))
+    elif answers and output is None:
+        _show(answers)
+    fail_if_any(errors, files)
+
+
+def _write(path: Path, answers: list[tuple[str, Any]], contract: "Contract") -> None:
+    import numpy as np
+
+    from voxport.runtime.gallery.embeddings import write_embeddings
+
+    vectors = np.stack([vector for _, vector in answers])
+    write_embeddings(path, [name for name, _ in answers], vectors, contract.checkpoint_sha256)
+
+
+def _show(answers: list[tuple[str, Any]]) -> None:
+    others = answers[:_WIDEST]
+    rows = [
+        (number, name, *(f"{float(vector @ other):.4f}" for _, other in others))
+        for number, (name, vector) in enumerate(answers, 1)
+    ]
+    show_table("Cosines", ("", "file", *(str(number) for number in range(1, len(others) + 1))), rows)
+
+
+def _report(
+    model: str, answers: list[tuple[str, Any]], errors: list[tuple[str, str]], contract: "Contract"
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "checkpoint_sha256": contract.checkpoint_sha256,
+        "embedding_size": contract.embedding_size,
+        "results": [{"file": name, "embedding": vector} for name, vector in answers],
+        "errors": report_errors(errors),
+    }

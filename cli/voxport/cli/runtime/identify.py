@@ -1,0 +1,155 @@
+"""`voxport identify`: who is speaking in these files?"""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.shared import (
+    check_output,
+    check_packages,
+    check_threshold,
+    device_option,
+    each_file,
+    embed_file,
+    fail_if_any,
+    gallery_option,
+    holds_features,
+    report_errors,
+    show_errors,
+    threads_option,
+    threshold_option,
+)
+
+if TYPE_CHECKING:
+    from voxport.runtime import Identification, Matches, SpeakerIdentifier
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport identify model.onnx meeting.wav
+        voxport identify model.onnx clips/*.flac --top 1 --json
+        voxport identify model.onnx door.wav --gallery people.gallery
+        """
+    )
+)
+@click.argument("model", type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Speakers to show for each file.")
+@gallery_option
+@threshold_option
+@device_option
+@threads_option
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@click.option("--explain", is_flag=True, help="Say on stderr what runs where, and why. --json always holds it.")
+@json_option
+@needs("cpu", "audio")
+def identify(
+    model: str,
+    files: tuple[str, ...],
+    top: int,
+    gallery: str | None,
+    threshold: float | None,
+    device: Any,
+    threads: int | None,
+    verify: bool,
+    explain: bool,
+    as_json: bool,
+) -> None:
+    """Say who is speaking in each FILE: the most probable speakers of MODEL.
+
+    A FILE is a sound file of any rate and channel count. Where the model takes features, a FILE that
+    ends in .npy is taken as features of shape (frames, bands), computed with the model's frontend.
+
+    A file that cannot be used is named on stderr and the others are answered; the exit code is then 1.
+    """
+    from voxport.runtime import SpeakerIdentifier
+
+    check_threshold(gallery, threshold)
+    check_packages(files, model)
+    identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    check_output(identifier, model, "scores" if gallery is None else "embedding")
+    if explain:
+        click.echo(str(identifier.explain()), err=True)
+    if gallery is not None:
+        _among_enrolled(identifier, model, files, top, gallery, threshold, as_json)
+        return
+    answers, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top))
+    show_errors(errors)
+    if as_json:
+        emit_json(_report({"model": model}, identifier, answers, errors))
+    elif answers:
+        _show(answers)
+    fail_if_any(errors, files)
+
+
+def _identify(identifier: "SpeakerIdentifier", name: str, top: int) -> "Identification":
+    if not holds_features(name):
+        return identifier.identify(name, top=top)
+    from voxport.runtime.audio.preprocess import read_features
+
+    return identifier.identify_features(read_features(name), top=top)
+
+
+def _show(answers: list[tuple[str, "Identification"]]) -> None:
+    rejects = any(answer.known is not None for _, answer in answers)
+    rows = []
+    for name, answer in answers:
+        for place, candidate in enumerate(answer.ranked):
+            row = ["", "", candidate.speaker, f"{candidate.probability:.1%}", f"{candidate.score:.2f}"]
+            if place == 0:
+                row[:2] = [name, f"{answer.duration_s:.2f} s"]
+            if rejects:
+                row.append(("yes" if answer.known else "no") if place == 0 else "")
+            rows.append(row)
+    columns = ("file", "length", "speaker", "probability", "score", *(("known",) if rejects else ()))
+    show_table("Who is speaking", columns, rows)
+
+
+def _among_enrolled(
+    identifier: "SpeakerIdentifier",
+    model: str,
+    files: tuple[str, ...],
+    top: int,
+    path: str,
+    threshold: float | None,
+    as_json: bool,
+) -> None:
+    from voxport.runtime import Gallery
+
+    gallery = Gallery.load(path, identifier.contract)
+
+    def answer(name: str) -> "Matches":
+        return gallery.identify(embed_file(identifier, name), top=top, threshold=threshold)
+
+    answers, errors = each_file(files, "Identifying", answer)
+    show_errors(errors)
+    if as_json:
+        emit_json(_report({"model": model, "gallery": path}, identifier, answers, errors))
+    elif answers:
+        _show_matches(answers)
+    fail_if_any(errors, files)
+
+
+def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
+    words = {True: "yes", False: "no", None: "no threshold"}
+    rows = [
+        (name if place == 0 else "", match.speaker, f"{match.cosine:.4f}", words[matches.known] if place == 0 else "")
+        for name, matches in answers
+        for place, match in enumerate(matches.ranked)
+    ]
+    show_table("Who is speaking", ("file", "speaker", "cosine", "known"), rows)
+
+
+def _report(
+    source: dict[str, str],
+    identifier: "SpeakerIdentifier",
+    answers: "list[tuple[str, Identification]] | list[tuple[str, Matches]]",
+    errors: list[tuple[str, str]],
+) -> dict[str, Any]:
+    from voxport.runtime.storage.serialization import encode
+
+    results = [{"file": name} | encode(answer) for name, answer in answers]
+    runs_on = encode(identifier.explain())
+    return {**source, "runs_on": runs_on, "results": results, "errors": report_errors(errors)}

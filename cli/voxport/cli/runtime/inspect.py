@@ -1,0 +1,187 @@
+"""`voxport inspect`: what a model file says about itself."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+
+if TYPE_CHECKING:
+    from voxport.runtime.contract import TensorSpec
+    from voxport.runtime.inspection import Inspection
+
+Rows = list[tuple[str, object]]
+
+_FIRST_LABELS = 8
+
+
+@click.command(epilog=example("voxport inspect model.onnx\nvoxport inspect model.pt2 --no-verify --json"))
+@click.argument("model", type=click.Path())
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Replay the golden vector: does the model, here and now, still give its recorded answer?",
+)
+@json_option
+@needs("cpu")
+def inspect(model: str, verify: bool, as_json: bool) -> None:
+    """Show what MODEL says about itself: speakers, frontend, lengths, parity, tensors.
+
+    Exits with 1 where the file is not what it says, or where that could not be checked.
+    """
+    from voxport.runtime.errors import ContractError
+    from voxport.runtime.inspection import inspect_model
+
+    found = inspect_model(model, verify=verify)
+    if as_json:
+        emit_json(_report(found))
+    else:
+        _page(found)
+    if found.problem is not None:
+        raise ContractError(found.problem)
+
+
+def _page(found: "Inspection") -> None:
+    for title, rows in (
+        (found.path, _file_rows(found)),
+        ("Model", _model_rows(found)),
+        ("Frontend", _frontend_rows(found)),
+        ("Proof", _proof_rows(found)),
+    ):
+        show_table(title, ("fact", "value"), rows)
+        click.echo()
+
+
+def _file_rows(found: "Inspection") -> Rows:
+    inputs, outputs = _tensors(found)
+    return [
+        ("size", f"{found.bytes:,} bytes"),
+        ("SHA-256", found.sha256),
+        *_format_rows(found),
+        *(("input", tensor) for tensor in inputs),
+        *(("output", tensor) for tensor in outputs),
+    ]
+
+
+def _format_rows(found: "Inspection") -> Rows:
+    from voxport.runtime.backends.pytorch.file import TorchFile
+    from voxport.runtime.backends.trt.file import PlanFile
+
+    if isinstance(found.file, PlanFile):
+        return [("format", "TensorRT plan"), *(("built with", f"{k} {v}") for k, v in found.file.built_with)]
+    if isinstance(found.file, TorchFile):
+        names = {"torchscript": "TorchScript", "program": ".pt2 program", "package": ".pt2 package, native code"}
+        return [("format", names[found.file.kind]), *(("built with", f"{k} {v}") for k, v in found.file.built_with)]
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in found.file.opsets)
+    return [
+        ("format", f"ONNX, IR version {found.file.ir_version}, opset {opsets}"),
+        ("written by", found.file.producer or "not said"),
+    ]
+
+
+def _tensors(found: "Inspection") -> "tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]":
+    """Inputs and outputs: of an ONNX file as its graph has them, of others as the contract promises them."""
+    from voxport.runtime.backends.base import expected_tensors
+    from voxport.runtime.backends.onnxrt.file import OnnxFile
+
+    if not isinstance(found.file, OnnxFile):
+        return expected_tensors(found.contract)
+    return found.file.inputs, found.file.outputs
+
+
+def _model_rows(found: "Inspection") -> Rows:
+    contract = found.contract
+    shown = ", ".join(contract.labels[:_FIRST_LABELS])
+    more = len(contract.labels) - _FIRST_LABELS
+    shortest, longest = found.seconds
+    rejection = contract.rejection
+    return [
+        ("recipe", contract.recipe),
+        ("checkpoint", contract.checkpoint_sha256),
+        ("contract version", contract.version),
+        ("speakers", f"{len(contract.labels)}: {shown}{f', and {more} more' if more > 0 else ''}"),
+        ("takes", "features, or sound through the frontend" if contract.input_kind == "features" else "sound"),
+        ("length in frames", f"{contract.min_frames} to {contract.max_frames}"),
+        ("length in seconds", f"{shortest:.2f} to {longest:.2f}"),
+        ("precision", contract.precision),
+        ("gives", " and ".join(contract.outputs)),
+        ("embedding", f"{contract.embedding_size} numbers, unit length"),
+        ("score", f"{contract.score_scale:g} × cosine"),
+        (
+            "unknown speakers",
+            "no threshold"
+            if rejection is None
+            else f"cosine below {rejection.threshold:.4f}, {rejection.false_accept_rate:.2%} accepted wrongly",
+        ),
+    ]
+
+
+def _frontend_rows(found: "Inspection") -> Rows:
+    from voxport.runtime.storage.serialization import encode
+
+    units = {"sample_rate": "Hz", "f_min": "Hz", "f_max": "Hz"}
+    units |= dict.fromkeys(("n_fft", "win_length", "hop_length"), "samples")
+    values = encode(found.contract.frontend)
+    return [(name, f"{value} {units.get(name, '')}".rstrip()) for name, value in values.items()]
+
+
+def _proof_rows(found: "Inspection") -> Rows:
+    parity, golden = found.contract.parity, found.golden
+    rows: Rows = [("parity with the original", "not recorded")]
+    if parity is not None:
+        rows = [
+            ("parity with the original", f"{parity.cases:,} cases"),
+            ("max |Δscore|", f"{parity.max_abs_score:.3g}, tolerance {parity.tolerance:.3g}"),
+            ("smallest cosine of embeddings", "none" if parity.min_cosine is None else f"{parity.min_cosine:.7f}"),
+            ("same best speaker", f"{parity.top1_agreement:.2%}"),
+        ]
+    if golden is None:
+        return [*rows, ("golden vector", "not replayed")]
+    verdict = "as recorded" if golden.passed else "NOT as recorded"
+    return [
+        *rows,
+        ("golden vector", f"{verdict}: {golden.measure} {golden.max_abs_score:.3g}, tolerance {golden.tolerance:.3g}"),
+    ]
+
+
+def _format_report(found: "Inspection") -> dict[str, Any]:
+    from voxport.runtime.backends.pytorch.file import TorchFile
+    from voxport.runtime.backends.trt.file import PlanFile
+
+    file = found.file
+    if isinstance(file, PlanFile):
+        return {"format": "plan", "built_with": dict(file.built_with)}
+    if isinstance(file, TorchFile):
+        return {"format": file.kind, "built_with": dict(file.built_with)}
+    return {
+        "format": "onnx",
+        "ir_version": file.ir_version,
+        "opsets": dict(file.opsets),
+        "producer": file.producer,
+    }
+
+
+def _report(found: "Inspection") -> dict[str, Any]:
+    """The page as JSON. The golden vector's numbers are left out, its shape and its verdict stay."""
+    from voxport.runtime.storage.serialization import encode
+
+    inputs, outputs = _tensors(found)
+    contract = encode(found.contract)
+    contract["golden"] = {
+        "input_shape": found.contract.golden.input.shape,
+        "tolerance": found.contract.golden.tolerance,
+    }
+    return {
+        "path": found.path,
+        "bytes": found.bytes,
+        "sha256": found.sha256,
+        **_format_report(found),
+        "inputs": inputs,
+        "outputs": outputs,
+        "min_seconds": found.seconds[0],
+        "max_seconds": found.seconds[1],
+        "contract": contract,
+        "golden": None if found.golden is None else encode(found.golden) | {"passed": found.golden.passed},
+        "problem": found.problem,
+    }

@@ -1,0 +1,169 @@
+"""`voxport timeline`: who speaks when in a recording?"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.shared import (
+    at_terminal,
+    check_output,
+    check_place,
+    check_threshold,
+    device_option,
+    gallery_option,
+    gallery_scorer,
+    threads_option,
+    threshold_option,
+    written_whole,
+)
+
+if TYPE_CHECKING:
+    from voxport.runtime import Segment
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport timeline model.onnx meeting.flac
+        voxport timeline model.onnx meeting.flac --rttm meeting.rttm --plot meeting.png
+        voxport timeline model.onnx meeting.flac --window 3 --hop 1 --json
+        voxport timeline model.onnx meeting.flac --gallery people.gallery --threshold 0.5
+        """
+    )
+)
+@click.argument("model", type=click.Path())
+@click.argument("file", type=click.Path())
+@click.option("--rttm", type=click.Path(path_type=Path), help="Also write RTTM, which diarisation tools read.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Also draw a picture (.png, .svg or .pdf).")
+@click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
+@click.option("--hop", type=float, metavar="SECONDS", help="From window to window.  [default: a quarter window]")
+@click.option(
+    "--switch-penalty", type=float, default=0.25, show_default=True, help="Cost of a change of speaker, in cosine."
+)
+@click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
+@click.option("--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Silence in a segment.")
+@gallery_option
+@threshold_option
+@device_option
+@threads_option
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@json_option
+@needs("cpu", "audio")
+def timeline(
+    model: str, file: str, rttm: Path | None, plot: Path | None, device: Any, threads: int | None, verify: bool,
+    as_json: bool, gallery: str | None, threshold: float | None, **options: Any,
+) -> None:  # fmt: skip
+    """Say who speaks when in FILE, a sound file of any length.
+
+    The recording is cut into windows; each is compared with MODEL's speakers, and the most plausible
+    sequence of speakers is taken. Silence is left out. A voice below the threshold, where the model or the
+    gallery has one, is unknown. Memory does not grow with the recording.
+    """
+    from voxport.runtime import SpeakerIdentifier, Timeline, TimelineOptions
+
+    check_threshold(gallery, threshold)
+    for place in (rttm, plot):
+        check_place(place)
+    if plot is not None:
+        from voxport.cli.runtime.timeline_plot import picture_kind
+
+        picture_kind(plot)
+    settings = TimelineOptions(
+        window_s=options["window"],
+        hop_s=options["hop"],
+        switch_penalty=options["switch_penalty"],
+        min_segment_s=options["min_segment"],
+        max_gap_s=options["max_gap"],
+    )
+    identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    check_output(identifier, model, "scores" if gallery is None else "embedding")
+    scorer = gallery_scorer(identifier, gallery, threshold)
+    engine = Timeline(identifier, settings, scorer=scorer)
+    with _progress(file) as done:
+        segments = engine.segments(file, progress=done)
+    seconds = done.seconds
+    if rttm is not None:
+        _write_rttm(segments, file, rttm)
+    if plot is not None:
+        from voxport.cli.runtime.timeline_plot import draw_timeline
+
+        draw_timeline(segments, seconds, f"Who speaks when in {os.path.basename(file)}", plot)
+    if as_json:
+        among = {} if scorer is None else {"gallery": gallery, "threshold": scorer.threshold}
+        emit_json({"model": model, **among, "file": file, "duration_s": seconds, "segments": _encoded(segments)})
+    else:
+        _show(file, seconds, segments, None if scorer is None else scorer.scale)
+
+
+class _Done:
+    """How far the work is; moves a progress bar where there is one."""
+
+    def __init__(self, move: Callable[[int], None]) -> None:
+        self.seconds = 0.0
+        self._move = move
+
+    def __call__(self, seconds: float) -> None:
+        self._move(int(seconds) - int(self.seconds))
+        self.seconds = seconds
+
+
+@contextmanager
+def _progress(file: str) -> Iterator[_Done]:
+    """A bar over the recording's seconds on stderr, where a person watches and the header states them."""
+    from voxport.runtime.audio.decode import audio_seconds
+
+    length = audio_seconds(file)  # also says at once what is wrong with the file
+    if not at_terminal() or length is None:
+        yield _Done(lambda step: None)
+        return
+    with click.progressbar(length=max(1, int(length)), label="Listening", file=sys.stderr) as bar:
+        yield _Done(bar.update)
+
+
+def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
+    from voxport.runtime.streaming.rttm import rttm_lines
+
+    with written_whole(path) as part:
+        part.write_text("".join(f"{line}\n" for line in rttm_lines(segments, Path(file).stem)), encoding="utf-8")
+
+
+def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: float | None) -> None:
+    """`scale` turns the scores of enrolled speakers into cosines; None for the model's own speakers."""
+    if not segments:
+        click.echo(f"{file}: nobody speaks in its {seconds:.1f} s")
+        return
+    rows = [
+        (
+            clock(segment.start_s),
+            clock(segment.end_s),
+            f"{segment.duration_s:.2f} s",
+            "(unknown)" if segment.speaker is None else segment.speaker,
+            *(
+                [f"{segment.probability:.1%}", f"{segment.score:.2f}"]
+                if scale is None
+                else [f"{segment.score / scale:.3f}"]
+            ),
+        )
+        for segment in segments
+    ]
+    likeness = ("probability", "score") if scale is None else ("cosine",)
+    show_table(f"Who speaks when in {file}", ("from", "to", "length", "speaker", *likeness), rows)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS.cc."""
+    hundredths = round(seconds * 100)
+    minutes, rest = divmod(hundredths, 6000)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}.{rest % 100:02d}"
+
+
+def _encoded(segments: tuple["Segment", ...]) -> Any:
+    from voxport.runtime.storage.serialization import encode
+
+    return encode(segments)

@@ -1,0 +1,115 @@
+"""`voxport verify`: is it this speaker?"""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.shared import (
+    check_output,
+    check_packages,
+    check_threshold,
+    device_option,
+    each_file,
+    embed_file,
+    fail_if_any,
+    report_errors,
+    show_errors,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from voxport.runtime import Verification
+
+REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport verify people.gallery --model model.onnx Ada door.wav
+        voxport verify people.gallery --model model.onnx Ada door.wav --threshold 0.6 && open-the-door
+        """
+    )
+)
+@click.argument("gallery", type=click.Path())
+@click.argument("name")
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
+@click.option("--model", required=True, type=click.Path(), help="The model with which the gallery was enrolled.")
+@click.option(
+    "--threshold", type=click.FloatRange(-1, 1), help="Cosine from which on to accept; default: the gallery's."
+)
+@device_option
+@threads_option
+@json_option
+@needs("cpu", "audio")
+def verify(
+    gallery: str,
+    name: str,
+    files: tuple[str, ...],
+    model: str,
+    threshold: float | None,
+    device: Any,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Say whether NAME, enrolled in GALLERY, is speaking in each FILE.
+
+    The exit code is 0 where every FILE is accepted, 3 where one is rejected, and 1 on an error: a file
+    that cannot be used, a speaker who is not enrolled, or no threshold to decide with.
+    """
+    from voxport.runtime import Gallery, GalleryError, SpeakerIdentifier
+
+    check_threshold(gallery, threshold)
+    check_packages(files, model)
+    identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
+    check_output(identifier, model, "embedding")
+    enrolled = Gallery.load(gallery, identifier.contract)
+    if name not in enrolled:
+        raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport enroll {gallery} --list")
+
+    def answer(file: str) -> "Verification":
+        return enrolled.verify(name, embed_file(identifier, file), threshold=threshold)
+
+    answers, errors = each_file(files, "Verifying", answer)
+    show_errors(errors)
+    if as_json:
+        emit_json(_report(gallery, model, answers, errors))
+    elif answers:
+        _show(answers)
+    fail_if_any(errors, files)
+    if any(verification.accepted is None for _, verification in answers):
+        raise GalleryError(
+            f"{gallery}: no threshold to decide with; give --threshold, "
+            f"or set one with: voxport enroll {gallery} --calibrate 0.05"
+        )
+    if not all(verification.accepted for _, verification in answers):
+        raise SystemExit(REJECTED)
+
+
+def _show(answers: "list[tuple[str, Verification]]") -> None:
+    words = {True: "yes", False: "no", None: ""}
+    rows = [
+        (
+            file,
+            found.speaker,
+            f"{found.cosine:.4f}",
+            "none" if found.threshold is None else f"{found.threshold:.4f}",
+            words[found.accepted],
+        )
+        for file, found in answers
+    ]
+    show_table("", ("file", "speaker", "cosine", "threshold", "accepted"), rows)
+
+
+def _report(
+    gallery: str, model: str, answers: "list[tuple[str, Verification]]", errors: list[tuple[str, str]]
+) -> dict[str, Any]:
+    from voxport.runtime.storage.serialization import encode
+
+    return {
+        "gallery": gallery,
+        "model": model,
+        "results": [{"file": file} | encode(found) for file, found in answers],
+        "errors": report_errors(errors),
+    }

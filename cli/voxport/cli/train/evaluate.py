@@ -1,0 +1,148 @@
+"""`voxport train evaluate`: accuracy, verification, calibration, and a rejection threshold."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.train.options import (
+    bad_option,
+    bar,
+    cache_option,
+    checkpoint_argument,
+    corpus_of,
+    data_option,
+    device_option,
+    is_shown,
+    jobs_option,
+    progress_option,
+)
+
+if TYPE_CHECKING:
+    from voxport.train.evaluation.evaluate import Evaluation
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport train evaluate runs/best/model.pt --data corpus/ --out report/
+        voxport train evaluate runs/best/model.pt --trials trials.txt
+        voxport train evaluate runs/best/model.pt --false-accept-rate 0.01 --save
+        """
+    )
+)
+@checkpoint_argument
+@data_option
+@click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid", show_default=True)
+@click.option("--crop-frames", type=click.IntRange(1), help="Length of the crops; default: the recipe's.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON) and plots.")
+@click.option(
+    "--trials", type=click.Path(path_type=Path), help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs."
+)
+@click.option(
+    "--false-accept-rate", type=float, help="Choose a rejection threshold for this share of accepted impostors."
+)
+@click.option("--save", is_flag=True, help="Store the threshold in the checkpoint; an export then carries it.")
+@bad_option
+@cache_option
+@jobs_option
+@device_option
+@progress_option
+@json_option
+@needs("train")
+def evaluate(checkpoint: Path, out: Path | None, save: bool, as_json: bool, **choices: Any) -> None:
+    """Score a checkpoint on labelled utterances.
+
+    Accuracy on whole utterances and on crops, by length and by speaker; equal error rate and minimum
+    detection cost of the embeddings over all pairs or a trial list; calibration error; and, for a chosen
+    false-accept rate, a threshold below which a speaker is rejected as unknown.
+    """
+    from voxport.train.checkpoint import load_checkpoint, save_checkpoint
+    from voxport.train.evaluation.evaluate import EvaluateOptions
+    from voxport.train.evaluation.evaluate import evaluate as run_evaluate
+    from voxport.train.reporting import write_evaluation
+    from voxport.train.training.fit import choose_device
+
+    rate = choices["false_accept_rate"]
+    if save and rate is None:
+        raise click.UsageError("--save stores a rejection threshold; say for which --false-accept-rate")
+    loaded = load_checkpoint(checkpoint)
+    corpus = corpus_of(loaded, choices)
+    options = EvaluateOptions(
+        choices["part"],
+        choose_device(choices["device"]),
+        choices["trials"],
+        rate,
+        crop_frames=choices["crop_frames"],
+    )
+    with bar("Scoring", is_shown(choices["progress"])) as progress:
+        evaluation, evidence = run_evaluate(loaded, corpus, options, progress)
+    if out is not None:
+        write_evaluation(evaluation, evidence, out)
+    if save and evaluation.rejection is not None:
+        changed = dataclasses.replace(loaded, rejection=evaluation.rejection.rejection)
+        save_checkpoint(changed, checkpoint / "model.pt" if checkpoint.is_dir() else checkpoint)
+    if as_json:
+        emit_json(evaluation)
+        return
+    _show(evaluation)
+    if out is not None:
+        click.echo(f"report and plots: {out}")
+    if save:
+        click.echo(f"threshold stored in {checkpoint}; models exported before do not have it")
+
+
+def _show(evaluation: "Evaluation") -> None:
+    top5 = [] if evaluation.top5_whole is None else [("whole utterances, top 5", f"{evaluation.top5_whole:.2%}")]
+    rows = [
+        ("utterances", f"{evaluation.utterances:,} ({evaluation.part})"),
+        ("whole utterances", f"{evaluation.accuracy_whole:.2%}"),
+        *top5,
+        (f"crops of {evaluation.crop_frames} frames", f"{evaluation.accuracy_crop:.2%}"),
+        ("calibration error", f"{evaluation.calibration_error:.2%}"),
+    ]
+    show_table("Accuracy", ("", "accuracy"), rows)
+    lengths = [
+        (f"{b.low}–{b.high - 1 if b.high else ''}", b.utterances, f"{b.accuracy:.2%}") for b in evaluation.by_length
+    ]
+    show_table("By length", ("frames", "utterances", "accuracy"), lengths)
+    worst = [(s.speaker, s.utterances, f"{s.accuracy:.2%}", s.taken_for or "") for s in evaluation.speakers[:10]]
+    show_table("Worst speakers", ("speaker", "utterances", "accuracy", "most often taken for"), worst)
+    _show_verification(evaluation)
+    _show_rejection(evaluation)
+
+
+def _show_verification(evaluation: "Evaluation") -> None:
+    result = evaluation.verification
+    if result is None:
+        click.echo("Verification: not computed, for want of pairs of one speaker and of two.")
+        return
+    sampled = "" if result.trials == result.possible_trials else f", drawn from {result.possible_trials:,}"
+    rows = [
+        ("trials", f"{result.trials:,} ({result.target_trials:,} of one speaker) from {result.source}{sampled}"),
+        ("equal error rate", f"{result.eer:.2%} at cosine {result.eer_threshold:.3f}"),
+        ("minDCF, target prior 0.01", f"{result.min_dcf_01:.3f}"),
+        ("minDCF, target prior 0.05", f"{result.min_dcf_05:.3f}"),
+    ]
+    if result.seen_in_training:
+        rows.append(("seen in training", f"{result.seen_in_training:,} of {result.utterances:,} utterances"))
+    show_table("Verification, by the cosine of two embeddings of speakers known from training", ("", "result"), rows)
+
+
+def _show_rejection(evaluation: "Evaluation") -> None:
+    found = evaluation.rejection
+    if found is None:
+        return
+
+    def share(rate: float, interval: tuple[float, float], count: int) -> str:
+        return f"{rate:.2%} ({count:,} of {found.utterances:,}), 95 % {interval[0]:.2%}–{interval[1]:.2%}"
+
+    rows = [
+        ("threshold", f"best cosine below {found.threshold:.4f}"),
+        ("impostors accepted", share(found.false_accept_rate, found.false_accept_interval, found.false_accepts)),
+        ("known speakers rejected", share(found.false_reject_rate, found.false_reject_interval, found.false_rejects)),
+    ]
+    title = f"Rejection, for a false-accept rate of {found.asked_false_accept_rate:g}; impostors are simulated"
+    show_table(title, ("", "result"), rows)

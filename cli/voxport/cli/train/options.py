@@ -1,0 +1,110 @@
+"""What the `voxport train` commands share: options, progress, and how a corpus is opened."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from voxport.train.data import Corpus, CorpusOptions, LayoutOptions
+    from voxport.train.recipe import Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LAYOUT_NAMES = ("layout", "speaker_column", "encoding")
+
+
+def layout_options(command: F) -> F:
+    """Add the options that decide how a corpus is read, where it does not say so itself."""
+    command = click.option("--encoding", help="Encoding of a manifest that is not UTF-8, such as cp1252.")(command)
+    command = click.option("--speaker-column", help="Column of a table that holds the speaker.")(command)
+    return click.option("--layout", help="Layout of the corpus, where it is not recognised; see docs/training.md.")(
+        command
+    )
+
+
+def data_option(command: F) -> F:
+    """Add --data, and the options that decide how it is read."""
+    return click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        help="Corpus: a directory, a manifest or a shard; `voxport train corpus` says what it is taken for.",
+    )(layout_options(command))
+
+
+def layout_options_of(choices: dict[str, Any]) -> "LayoutOptions":
+    """What the user decided about the corpus's layout."""
+    from voxport.train.data import LayoutOptions
+
+    return LayoutOptions(**{name: choices[name] for name in LAYOUT_NAMES})
+
+
+def say(line: str) -> None:
+    """Tell a person at stderr."""
+    click.echo(line, err=True)
+
+
+frontend_option = click.option("--frontend", help="Frontend profile; for stored features, the one that they came from.")
+bad_option = click.option("--skip-bad/--strict", default=False, help="Leave unusable utterances out, or stop at them.")
+cache_option = click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features.")
+jobs_option = click.option("--jobs", type=click.IntRange(1), help="Processes that compute features.")
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+progress_option = click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
+resident_option = click.option(
+    "--resident",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Keep the corpus's features in the device's memory; auto: on a GPU with room for them.",
+)
+compile_option = click.option("--compile", "compiled", is_flag=True, help="Train with torch.compile.")
+checkpoint_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
+
+
+def is_shown(progress: bool | None) -> bool:
+    """Whether progress bars are shown: as asked for, else where stderr is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
+
+
+def bar(title: str, shown: bool) -> Any:
+    """A progress bar that takes (done, total)."""
+    from voxport.train.reporting import progress_bar
+
+    return progress_bar(title, shown)
+
+
+def default_frontend(recipe: "Recipe", data: Path | None, layout: "LayoutOptions") -> str:
+    """The frontend of a recipe for the corpus `data`, where the user named none."""
+    from voxport.train.data.builder import holds_sounds
+
+    return recipe.frontend_for(sounds=data is not None and holds_sounds(data, layout))
+
+
+def corpus_options(choices: dict[str, Any], frontend_name: str, shown: bool) -> "CorpusOptions":
+    """Options of the corpus, from a command's choices; `frontend_name` where they name none."""
+    from voxport.runtime.frontend.presets import profile
+    from voxport.runtime.frontend.spec import Frontend
+    from voxport.train.data import CorpusOptions, LayoutOptions
+
+    frontend = choices["frontend"]
+    if not isinstance(frontend, Frontend):
+        frontend = profile(frontend or frontend_name)
+    layout = choices["layout"] if isinstance(choices["layout"], LayoutOptions) else layout_options_of(choices)
+    return CorpusOptions(
+        frontend, choices["skip_bad"], choices["cache"], choices["jobs"], progress=shown, layout=layout
+    )
+
+
+def corpus_of(checkpoint: Any, choices: dict[str, Any]) -> "Corpus":
+    """The corpus of --data, else the one that the checkpoint was trained on."""
+    from voxport.train.data import open_corpus
+
+    data = choices["data"] or checkpoint.data
+    if data is None:
+        raise click.UsageError("the checkpoint does not say which corpus it was trained on; give --data")
+    choices["frontend"] = checkpoint.frontend
+    if all(choices[name] is None for name in LAYOUT_NAMES):
+        choices["layout"] = checkpoint.layout_for(data)
+    return open_corpus(Path(data), corpus_options(choices, "", is_shown(choices["progress"])))

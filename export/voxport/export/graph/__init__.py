@@ -1,0 +1,1 @@
+"""ONNX graphs: capture, cleanup, half precision, execution."""

@@ -1,0 +1,1 @@
+"""TorchScript and `.pt2` programs."""

@@ -1,0 +1,1 @@
+"""Is the written file equal to the checkpoint?"""

@@ -1,0 +1,1 @@
+"""Sound: decoding, resampling, preparation and voice activity."""

@@ -1,0 +1,1 @@
+"""TensorRT plans, run by TensorRT."""

@@ -1,0 +1,1 @@
+"""Log-mel features: their definition, the presets, and the NumPy implementation."""

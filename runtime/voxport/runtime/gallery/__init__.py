@@ -1,0 +1,1 @@
+"""People who are enrolled without training: search, decision, calibration, files."""

@@ -1,0 +1,139 @@
+"""A gallery's file: plain arrays, and a header in JSON that says whose they are."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.errors import GalleryError
+from voxport.runtime.gallery.state import (
+    KEPT,
+    MAX_EMBEDDING_SIZE,
+    MAX_NAME,
+    MAX_SPEAKERS,
+    State,
+    Thresholds,
+    check_name,
+    voices_of,
+)
+from voxport.runtime.storage.npz import NpzReader, open_npz, write_npz
+from voxport.runtime.storage.serialization import decode, encode
+
+FORMAT, VERSION = "voxport gallery", 1
+_MAX_HEADER = 1 << 16
+_MEMBERS = {"header": "|u1", "names": "|u1", "counts": "<i8", "sums": "<f8", "kept": "<f4", "owners": "<i8"}
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a gallery says about itself: the model that it belongs to and its sizes."""
+
+    format: str
+    version: int
+    checkpoint_sha256: str
+    embedding_size: int
+    speakers: int
+    kept: int
+    thresholds: Thresholds
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("embedding_size", 1, MAX_EMBEDDING_SIZE),
+            ("speakers", 0, MAX_SPEAKERS),
+            ("kept", 0, KEPT),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be between {least} and {most}, found {getattr(self, name)}")
+
+
+def write_gallery(path: Path, state: State, checkpoint_sha256: str) -> None:
+    """Write `path`; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        GalleryError: it cannot be written (full disk, no permission), or is too large; an older one stays.
+    """
+    size = state.sums.shape[1]
+    header = Header(FORMAT, VERSION, checkpoint_sha256, size, len(state.names), len(state.kept), state.thresholds)
+    text = json.dumps(encode(header), sort_keys=True).encode()
+    if len(text) > _MAX_HEADER:
+        raise GalleryError(f"{path}: the model's checkpoint hash is too long ({len(checkpoint_sha256):,} characters)")
+    arrays: dict[str, Array] = {
+        "header": np.frombuffer(text, np.uint8),
+        "names": np.frombuffer("\n".join(state.names).encode(), np.uint8),
+        "counts": state.counts,
+        "sums": state.sums,
+        "kept": state.kept,
+        "owners": state.owners,
+    }
+    write_npz(path, {name: np.ascontiguousarray(arrays[name], descr) for name, descr in _MEMBERS.items()})
+
+
+def read_gallery(path: Path) -> tuple[Header, State]:
+    """Read what `write_gallery` wrote.
+
+    Raises:
+        GalleryError: the file is missing, no gallery, of another version, or damaged.
+    """
+    with open_npz(path, "voxport gallery", _MEMBERS) as reader:
+        header = _header(reader, path)
+        speakers, kept, size = header.speakers, header.kept, header.embedding_size
+        names = _names(reader, speakers)
+        counts = reader.array("counts", _MEMBERS["counts"], (speakers,))
+        sums = reader.array("sums", _MEMBERS["sums"], (speakers, size))
+        rows = reader.array("kept", _MEMBERS["kept"], (kept, size))
+        owners = reader.array("owners", _MEMBERS["owners"], (kept,))
+        if not _are_voices(counts, sums, rows, owners):
+            raise reader.error("its numbers are not those of enrolled voices")
+        try:
+            voices = voices_of(sums, counts, names)
+        except GalleryError as problem:
+            raise reader.error(str(problem)) from problem
+    return header, State(names, counts, sums, voices, rows, owners, header.thresholds)
+
+
+def _header(reader: NpzReader, path: Path) -> Header:
+    text = bytes(reader.array("header", _MEMBERS["header"], (-1,), _MAX_HEADER))
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise reader.error(f"its header is not JSON ({problem!s:.80})") from problem
+    given = values if isinstance(values, dict) else {}
+    if given.get("format") != FORMAT:
+        raise reader.error("it has no voxport header")
+    if given.get("version") != VERSION:
+        raise GalleryError(
+            f"{path}: gallery version {given.get('version')!r:.20}, this voxport reads version {VERSION}; "
+            "install the voxport that wrote it, or enroll the speakers again"
+        )
+    return decode(Header, values, str(path), GalleryError)
+
+
+def _names(reader: NpzReader, speakers: int) -> tuple[str, ...]:
+    """The names, one to a line. Lines are counted before any becomes an object."""
+    raw = reader.array("names", _MEMBERS["names"], (-1,))
+    if raw.size > speakers * (4 * MAX_NAME + 1) or int((raw == ord("\n")).sum()) != max(0, speakers - 1):
+        raise reader.error(f"its names are not {speakers}")
+    try:
+        names = tuple(bytes(raw).decode().split("\n")) if speakers else ()
+        sound = len(set(names)) == len(names) and all(check_name(name) == name for name in names)
+    except (UnicodeDecodeError, GalleryError) as problem:
+        raise reader.error(f"a name is none ({problem!s:.120})") from problem
+    if not sound:
+        raise reader.error("a name is there twice, or not in composed form")
+    return names
+
+
+def _are_voices(counts: Array, sums: Array, kept: Array, owners: Array) -> bool:
+    """Whether enrolling can have given these numbers; others would turn into answers that look right."""
+    lengths = np.linalg.norm(kept.astype(np.float64), axis=1)
+    return (
+        bool(((counts >= 1) & (counts < 1 << 53)).all())
+        and bool((np.abs(sums) <= counts[:, None] * 1.001).all())  # false for NaN as well
+        and bool((np.abs(lengths - 1) < 1e-3).all())
+        and bool(((owners >= 0) & (owners < len(counts))).all())
+    )

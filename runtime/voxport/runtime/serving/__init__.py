@@ -1,0 +1,1 @@
+"""Calls of many threads, answered in micro-batches."""

@@ -1,0 +1,202 @@
+"""Micro-batching for servers: concurrent requests of similar length run together."""
+
+import os
+import weakref
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from voxport.runtime.audio.preprocess import Prepared, Sound, prepare_sound
+from voxport.runtime.backends.base import Answer, Float32, need_output
+from voxport.runtime.contract import Contract
+from voxport.runtime.identifier import SpeakerIdentifier
+from voxport.runtime.results import Identification, rank
+from voxport.runtime.serving.queue import BatcherOptions, Finish
+from voxport.runtime.serving.worker import BatchWorker, fail
+
+
+class Batcher:
+    """Answers requests from any number of threads and event loops, grouped into batches.
+
+        with Batcher(identifier) as batcher:
+            future = batcher.submit("who.wav")              # from a thread
+            answer = future.result()
+
+        async with Batcher(identifier) as batcher:
+            answer = await batcher.identify("who.wav")      # from an event loop
+
+    `submit…` decodes and computes features in the calling thread; the coroutines do so in the event
+    loop's default executor. One thread of the batcher then runs the model: at most one batch at a time.
+    Answers are those of the identifier alone, within the rounding of a batched matrix product.
+
+    The error of one request (AudioError, LengthError and the like) is the error of its own future or
+    coroutine, and of no other. A cancelled future or coroutine leaves the queue at once; one that
+    already runs is finished, and its answer is thrown away.
+
+    Close it, or leave its `with` block, to end the thread. A Batcher that is forgotten ends its thread
+    after the last answer. It must be made in the process that uses it: after a fork, not before.
+    """
+
+    def __init__(self, identifier: SpeakerIdentifier, options: BatcherOptions | None = None) -> None:
+        """Start the batcher's thread; several batchers may share one identifier."""
+        self._contract = identifier.contract
+        self._worker = BatchWorker(identifier.backend, options or BatcherOptions())
+        weakref.finalize(self, self._worker.close).atexit = False  # at exit the worker sees to itself
+
+    @property
+    def contract(self) -> Contract:
+        """Everything that the model says about itself."""
+        return self._contract
+
+    @property
+    def waiting(self) -> int:
+        """Requests that hold a place in the queue now, at most `max_queue`."""
+        return self._worker.taken
+
+    # --- from threads -----------------------------------------------------------------------------
+
+    def submit(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> "Future[Identification]":
+        """Queue one sound, as `SpeakerIdentifier.identify` takes it, and return its future answer.
+
+        The sound's own errors are the future's. An array may be changed once this has returned.
+
+        Raises:
+            QueueFullError: `max_queue` requests wait already. Nothing was decoded.
+            BatcherClosedError: the batcher is closed, or was made before the process forked.
+        """
+        return self._submit(sound, sample_rate, self._ranked(top))
+
+    def submit_scores(self, sound: Sound, sample_rate: int | None = None) -> "Future[Float32]":
+        """Like `submit`, for the scores of `SpeakerIdentifier.scores`, float32 (speakers,)."""
+        return self._submit(sound, sample_rate, _scores)
+
+    def submit_embed(self, sound: Sound, sample_rate: int | None = None) -> "Future[Float32]":
+        """Like `submit`, for the unit vector of `SpeakerIdentifier.embed`, float32 (embedding_size,)."""
+        return self._submit(sound, sample_rate, _embedding)
+
+    def _submit(self, sound: Sound, sample_rate: int | None, finish: Finish) -> "Future[Any]":
+        need_output(self._contract, "embedding" if finish is _embedding else "scores")
+        self._worker.reserve()
+        future: Future[Any] = Future()
+        self._enqueue(sound, sample_rate, finish, future)
+        return future
+
+    def _enqueue(self, sound: Sound, sample_rate: int | None, finish: Finish, future: "Future[Any]") -> None:
+        """Prepare a sound in the place that it has, and let it wait; all that goes wrong is the future's."""
+        try:
+            prepared = _own(prepare_sound(self._contract, sound, sample_rate), sound)
+        except BaseException as problem:
+            self._worker.release()
+            if not isinstance(problem, Exception):  # Ctrl-C is not the sound's
+                future.cancel()
+                raise
+            fail(future, problem)
+            return
+        self._worker.add(prepared, finish, future)
+
+    # --- from event loops -------------------------------------------------------------------------
+
+    async def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
+        """The answer of `SpeakerIdentifier.identify`, with its errors. Waits while the queue is full.
+
+        Do not change an array before the answer is there.
+
+        Raises:
+            BatcherClosedError: the batcher is closed, or was before this request ran.
+        """
+        found: Identification = await self._answer(sound, sample_rate, self._ranked(top))
+        return found
+
+    async def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+        """Like `identify`, for the scores of `SpeakerIdentifier.scores`, float32 (speakers,)."""
+        found: Float32 = await self._answer(sound, sample_rate, _scores)
+        return found
+
+    async def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+        """Like `identify`, for the unit vector of `SpeakerIdentifier.embed`, float32 (embedding_size,)."""
+        found: Float32 = await self._answer(sound, sample_rate, _embedding)
+        return found
+
+    async def _answer(self, sound: Sound, sample_rate: int | None, finish: Finish) -> Any:
+        import asyncio  # who awaits has it already; who does not need not load it
+
+        need_output(self._contract, "embedding" if finish is _embedding else "scores")
+        if (waiter := self._worker.reserve_or_wait()) is not None:
+            try:
+                await asyncio.wrap_future(waiter)
+            except asyncio.CancelledError:
+                self._worker.abandon(waiter)
+                raise
+            self._worker.accept(waiter)
+        future: Future[Any] = Future()
+        try:
+            # Its end is not awaited: it ends in the future, even where this loop does not go on.
+            asyncio.get_running_loop().run_in_executor(None, self._enqueue, sound, sample_rate, finish, future)
+        except RuntimeError:  # the executor is shut down
+            self._worker.release()
+            raise
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def close(self, *, drain: bool = True) -> None:
+        """Take no more requests, answer those that wait, and return when the thread has ended.
+
+        With `drain=False` those that wait fail with BatcherClosedError; the batch that runs is finished.
+        Coroutines that wait for a place in the queue fail in either case. Closing twice is allowed; a
+        `with` block that ends in an exception closes with `drain=False`.
+        """
+        self._worker.close(drain=drain)
+        self._worker.join()
+
+    async def aclose(self, *, drain: bool = True) -> None:
+        """Like `close`, without holding up the event loop."""
+        import asyncio
+
+        self._worker.close(drain=drain)
+        await asyncio.to_thread(self._worker.join)
+
+    def __enter__(self) -> "Batcher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(drain=kind is None)
+
+    async def __aenter__(self) -> "Batcher":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose(drain=kind is None)
+
+    def _ranked(self, top: int) -> Finish:
+        return partial(_identification, self._contract, top)
+
+
+def _identification(contract: Contract, top: int, answer: Answer, seconds: float) -> Identification:
+    return rank(answer.scores[0], contract, top, seconds)
+
+
+def _scores(answer: Answer, _: float) -> Float32:
+    return np.array(answer.scores[0])
+
+
+def _embedding(answer: Answer, _: float) -> Float32:
+    return np.array(answer.embedding[0])
+
+
+def _own(prepared: Prepared, sound: Sound) -> Prepared:
+    """Samples that need no conversion are the caller's own array, who may fill it again meanwhile."""
+    if isinstance(sound, (str, os.PathLike)) or prepared.values.ndim > 1:
+        return prepared
+    return Prepared(prepared.values.copy(), prepared.seconds)

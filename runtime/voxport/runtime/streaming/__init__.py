@@ -1,0 +1,1 @@
+"""Long and live sound: windows, scores over time, segments and turns."""

@@ -1,0 +1,124 @@
+"""What `Stream` and `Timeline` ask about a window: how well each speaker fits.
+
+The model's own speakers answer by default (`ModelScorer`), and those of a gallery with `GalleryScorer`.
+Anything else that meets `Scorer` can take their place.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.backends.base import need_output
+from voxport.runtime.errors import GalleryError, VoxportError
+from voxport.runtime.identifier import SpeakerIdentifier
+
+if TYPE_CHECKING:
+    from voxport.runtime.gallery.gallery import Gallery
+
+Samples = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.floating[Any]]
+
+
+class Scorer(Protocol):
+    """Scores windows of sound against speakers."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The speakers' names, in the order of the scores."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """A score is `scale` times a cosine."""
+        ...
+
+    @property
+    def threshold(self) -> float | None:
+        """The cosine below which nobody is the speaker; None: somebody always is."""
+        ...
+
+    def __call__(self, windows: Sequence[Samples]) -> Scores:
+        """Scores (windows, speakers) of windows (samples,) at the model's rate."""
+        ...
+
+
+class ModelScorer:
+    """The speakers that the model was trained on, and the threshold that its contract carries."""
+
+    def __init__(self, identifier: SpeakerIdentifier) -> None:
+        """Score with `identifier`, which other threads may use as well.
+
+        Raises:
+            VoxportError: the model was exported without scores.
+        """
+        self._identifier = identifier
+        contract = identifier.contract
+        need_output(contract, "scores")
+        self.speakers = contract.labels
+        self.scale = contract.score_scale
+        self.threshold = None if contract.rejection is None else contract.rejection.threshold
+        self._rate = contract.frontend.sample_rate
+
+    def __call__(self, windows: Sequence[Samples]) -> Scores:
+        """Scores (windows, speakers); raises what `SpeakerIdentifier.scores_batch` raises."""
+        return self._identifier.scores_batch(windows, self._rate)
+
+
+class GalleryScorer:
+    """The speakers who are enrolled in a gallery, compared by the cosine of embeddings.
+
+        Stream(identifier, scorer=GalleryScorer(identifier, gallery))
+
+    A score is the contract's `score_scale` times that cosine. Its softmax share ranks the enrolled against each
+    other; it is no calibrated probability. The gallery is taken as it is now: enroll, remove or calibrate later,
+    and make a new scorer. Its thresholds were calibrated on utterances as long as those enrolled, and windows are
+    shorter: for them the false-accept rate is not promised.
+    """
+
+    def __init__(self, identifier: SpeakerIdentifier, gallery: "Gallery", *, threshold: float | None = None) -> None:
+        """Compare with everybody in `gallery`.
+
+        Args:
+            identifier: the model that the gallery was enrolled with; other threads may use it as well.
+            gallery: holds at least one speaker.
+            threshold: the cosine in [-1, 1] below which a voice is unknown; None takes the gallery's `identify`
+                threshold, and where it has none, nobody is unknown.
+
+        Raises:
+            GalleryError: nobody is enrolled, the gallery is of another model, or the threshold is no cosine.
+            VoxportError: the model was exported without embeddings.
+        """
+        contract = identifier.contract
+        need_output(contract, "embedding")
+        gallery.check_model(contract)
+        state = gallery.state
+        if not state.names:
+            raise GalleryError("the gallery is empty; enroll a speaker first")
+        if threshold is not None and not -1 <= threshold <= 1:
+            raise GalleryError(f"a threshold is a cosine between -1 and 1, found {threshold}")
+        self._identifier = identifier
+        self._voices = state.voices
+        self._rate = contract.frontend.sample_rate
+        self.speakers = state.names
+        self.scale = contract.score_scale
+        self.threshold = state.thresholds.identify if threshold is None else threshold
+
+    def __call__(self, windows: Sequence[Samples]) -> Scores:
+        """Scores (windows, speakers); raises what `SpeakerIdentifier.embed_batch` raises."""
+        embeddings = self._identifier.embed_batch(windows, self._rate)
+        return np.asarray(np.clip(embeddings @ self._voices.T, -1, 1), np.float64) * self.scale
+
+
+def score(scorer: Scorer, windows: Sequence[Samples]) -> npt.NDArray[np.float64]:
+    """The scorer's answer, checked: float64 (windows, speakers), finite.
+
+    Raises:
+        VoxportError: another shape, or a score that is no number.
+    """
+    scores = np.asarray(scorer(windows), np.float64)
+    expected = (len(windows), len(scorer.speakers))
+    if scores.shape != expected or not np.isfinite(scores).all():
+        raise VoxportError(f"the scorer must answer with finite scores of shape {expected}, found {scores.shape}")
+    return scores

@@ -1,0 +1,1 @@
+"""Several recipes trained on the same data and compared."""

@@ -1,0 +1,193 @@
+"""Features of sound files: computed once, in parallel, and cached by the file's content.
+
+This module runs in worker processes and must not import torch.
+"""
+
+import contextlib
+import functools
+import hashlib
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.audio.decode import read_audio, read_piece
+from voxport.runtime.errors import AudioError, LengthError
+from voxport.runtime.frontend.log_mel import compute_features, num_frames
+from voxport.runtime.frontend.spec import Frontend
+from voxport.train.data.errors import CorpusError, EntryError
+from voxport.train.data.feature_store import atomic_file
+from voxport.train.data.layouts.base import Entry
+
+FEATURES_VERSION = 1  # rises when the same frontend definition comes to give other numbers
+
+_POOL_PAYS = 24  # files; below, starting processes takes longer than the work
+_CHUNK = 4  # files that a worker takes at once
+
+
+@dataclass(frozen=True)
+class SoundResult:
+    """Where the cached features of a sound file are, or why there are none."""
+
+    cached: Path | None
+    unusable: EntryError | None = None
+
+
+def compute_all(entries: Sequence[Entry], frontend: Frontend, cache: Path, jobs: int | None) -> Iterator[SoundResult]:
+    """Yield a result for each of `entries`, in order, computing what is not in the cache yet.
+
+    Raises:
+        BackendError: soundfile or soxr is not installed.
+        CorpusError: the cache cannot be written, or a worker process died.
+    """
+    jobs = min(jobs or _cpus(), -(-len(entries) // _CHUNK))
+    work = partial(compute_one, frontend=frontend, cache=cache)
+    if jobs <= 1 or len(entries) < _POOL_PAYS:
+        yield from map(work, entries)
+        return
+    # spawn: forking a process in which torch or a progress bar has threads can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    try:
+        yield from pool.map(work, entries, chunksize=_CHUNK)
+    except BrokenProcessPool as problem:
+        raise CorpusError(
+            "a process that computes features died; if memory is short use fewer jobs, and a script that opens "
+            'a corpus needs `if __name__ == "__main__":` around its work, or jobs=1'
+        ) from problem
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def compute_one(entry: Entry, frontend: Frontend, cache: Path) -> SoundResult:
+    """Make sure that the features of one sound are in the cache, keyed by frontend, content and piece."""
+    try:
+        digest = _digest(entry)
+        cached = cache / "features" / f"v{FEATURES_VERSION}-{frontend.digest}" / digest[:2] / f"{digest}.npy"
+        if load_cached(cached, frontend.n_mels) is None:
+            features = _features(entry, frontend)
+            with atomic_file(cached) as file:
+                np.save(file, features)
+        return SoundResult(cached)
+    except EntryError as problem:
+        return SoundResult(None, problem)
+
+
+def load_cached(path: Path, n_mels: int) -> npt.NDArray[np.float32] | None:
+    """Cached features (frames, n_mels) float32, or None where there are none or they are damaged."""
+    try:
+        features: Any = np.load(path, allow_pickle=False)
+        if features.dtype == np.float32 and features.ndim == 2 and features.shape[1] == n_mels:
+            checked: npt.NDArray[np.float32] = features
+            return checked
+    except (OSError, ValueError, EOFError, AttributeError):
+        pass
+    return None
+
+
+def read_sound(entry: Entry, sample_rate: int) -> npt.NDArray[np.float32]:
+    """The samples of `entry`, shape (n,), at `sample_rate`: its file's, a piece of it, or those of a member.
+
+    Raises:
+        AudioError: what `read_audio` and `read_piece` refuse.
+        CorpusError: the archive or table that it lies in cannot be read.
+    """
+    span = entry.span
+    with sound_file(entry) as path:
+        if span is None:
+            return read_audio(path, sample_rate)
+        return read_piece(path, sample_rate, span.start, span.end, in_samples=span.unit == "samples")
+
+
+@contextlib.contextmanager
+def sound_file(entry: Entry) -> Iterator[Path]:
+    """The file that holds the sound of `entry`: its own, or a copy of the member that vanishes after the block.
+
+    Raises:
+        CorpusError: the archive or table that it lies in cannot be read.
+    """
+    if entry.member is None:
+        yield entry.path
+        return
+    # libsndfile and FFmpeg read files; the format is told by the content, and where it cannot be by the suffix.
+    with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
+        path = Path(folder, f"sound{entry.suffix}")
+        try:
+            path.write_bytes(entry.member.read(entry.path))
+        except (OSError, ValueError) as problem:
+            raise CorpusError(f"{entry.path}: {entry.key} in it cannot be read ({problem})") from problem
+        yield path
+
+
+def _features(entry: Entry, frontend: Frontend) -> npt.NDArray[np.float32]:
+    try:
+        samples = read_sound(entry, frontend.sample_rate)
+        if num_frames(frontend, len(samples)) < 1:
+            raise EntryError("short", f"{len(samples)} samples at {frontend.sample_rate} Hz")
+        features = compute_features(samples, frontend)
+    except LengthError as problem:
+        raise EntryError("short", str(problem)) from problem
+    except AudioError as problem:
+        reason = str(problem).removeprefix(f"{entry.path}: ")
+        if entry.member is not None:
+            reason = reason.partition(": ")[2]  # the file that the message names is gone
+        raise EntryError("not-finite" if "NaN" in reason else "unreadable", reason) from problem
+    if not np.isfinite(features).all():
+        raise EntryError("not-finite", "the features are not all finite")
+    return np.asarray(features, dtype=np.float32)
+
+
+def _digest(entry: Entry) -> str:
+    """A hash of the sound's content, and of which piece of it is meant."""
+    if entry.member is not None:
+        try:
+            return hashlib.sha256(entry.member.read(entry.path)).hexdigest()
+        except (OSError, ValueError) as problem:
+            raise EntryError("unreadable", str(problem)) from problem
+    if entry.span is None:
+        return _sha256(entry.path)
+    try:
+        status = os.stat(entry.path)
+    except OSError:
+        return _sha256(entry.path)  # it says why
+    whole = _known_sha256(entry.path, status.st_size, status.st_mtime_ns)
+    return hashlib.sha256(f"{whole}#{entry.span}".encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=16)  # a recording of an hour may have a thousand pieces
+def _known_sha256(path: Path, size: int, stamp: int) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except FileNotFoundError as problem:
+        raise EntryError("missing", "no such file") from problem
+    except OSError as problem:
+        raise EntryError("unreadable", str(problem)) from problem
+
+
+def _cpus() -> int:
+    """CPUs that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    """One thread per worker: the workers are as many as the CPUs already."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    threadpool_limits(limits=1)

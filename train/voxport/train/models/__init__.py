@@ -1,0 +1,1 @@
+"""The speaker network and its parts."""

@@ -1,0 +1,59 @@
+"""What a person is shown of long work and of an evaluation."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from voxport.runtime.errors import VoxportError
+from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.serialization import encode
+from voxport.train import plots
+from voxport.train.evaluation.evaluate import Evaluation, Evidence
+from voxport.train.evaluation.inference import Progress as Report
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, shown: bool) -> Iterator[Report]:
+    """A bar on stderr; the function that it yields takes (done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def write_evaluation(evaluation: Evaluation, evidence: Evidence, out: Path) -> None:
+    """Write evaluation.json, confusion.png, lengths.png, and with trials det.png and scores.png into `out`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(evaluation, out / "evaluation.json")
+        title = f"{evaluation.accuracy_whole:.1%} of {evaluation.utterances} whole utterances"
+        plots.plot_confusion(evidence.confusion, evidence.labels, title, out / "confusion.png")
+        plots.plot_lengths(evaluation, out / "lengths.png")
+        if evaluation.verification is not None:
+            plots.plot_det({evaluation.verification.source: evidence.det}, out / "det.png")
+            threshold = evaluation.verification.eer_threshold
+            plots.plot_scores(evidence.target, evidence.cosine, threshold, out / "scores.png")
+    except OSError as problem:
+        raise VoxportError(f"{out}: the report cannot be written ({problem})") from problem
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write `value` (dataclasses included) as JSON, whole or not at all."""
+    write_text(json.dumps(encode(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text`, whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        replace_file(part, path)
+    except OSError as problem:
+        raise VoxportError(f"{path}: cannot be written ({problem})") from problem
+    finally:
+        part.unlink(missing_ok=True)
