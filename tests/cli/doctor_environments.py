@@ -38,7 +38,7 @@ GOOD = {
     "onnx": "1.23.2",
     "onnxscript": "0.7.2",
     "espeakng-loader": "0.2.4",
-    "pyroomacoustics": "0.10.0",
+    "pyroomacoustics": "0.10.1",
     "scipy": "1.17.1",
 }
 STARTED = {

@@ -61,7 +61,8 @@ def test_a_probe_survives_its_library(script: Callable[[str], None], code: str, 
 
 def test_a_probe_that_hangs_is_ended(script: Callable[[str], None]) -> None:
     script("import time; time.sleep(600)")
-    assert run_probe("fake", 0.5) == Probe(False, problem="it did not answer within 0.5 seconds")
+    problem = "it did not answer within 0.5 seconds"
+    assert run_probe("fake", 0.5) == Probe(False, problem=problem, mend="voxport doctor --timeout 2")
 
 
 def test_a_probe_takes_the_last_line_and_no_module_of_the_working_folder(

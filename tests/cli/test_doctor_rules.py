@@ -180,6 +180,11 @@ def test_a_library_that_does_not_start(probe: str, between: tuple[str, ...], men
     assert {found.mend for found in lame} <= {"see the clashes", "use a machine with an NVIDIA GPU and its driver"}
 
 
+def test_a_library_that_did_not_answer_is_given_longer_before_it_is_installed_again() -> None:
+    slow = Probe(False, problem="it did not answer within 30 seconds", mend="voxport doctor --timeout 120")
+    assert the_clash(made(probes={"onnx": slow})).mend == "voxport doctor --timeout 120"
+
+
 def test_a_torchaudio_that_fails_with_torch_is_one_clash() -> None:
     lame = Probe(False, problem="no libtorch.so")
     assert the_clash(made(probes={"torch": lame, "torchaudio": lame})).between == ("torch",)

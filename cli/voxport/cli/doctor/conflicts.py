@@ -170,4 +170,5 @@ def _broken(environment: Environment) -> Iterator[Clash]:
         if probe.between:
             yield Clash(probe.between, f"{probe.between[0]} {probe.problem}", probe.mend)
         else:
-            yield Clash(packages, f"{' and '.join(packages)}: installed, but no start ({probe.problem})", mend)
+            problem = f"{' and '.join(packages)}: installed, but no start ({probe.problem})"
+            yield Clash(packages, problem, probe.mend or mend)

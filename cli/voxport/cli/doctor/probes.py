@@ -148,7 +148,9 @@ def run_probe(name: str, timeout: float) -> Probe:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        return Probe(False, problem=f"it did not answer within {timeout:g} seconds")
+        # A busy machine is likelier than a library that hangs, and to install it again takes longer than to wait.
+        longer = f"voxport doctor --timeout {4 * timeout:g}"
+        return Probe(False, problem=f"it did not answer within {timeout:g} seconds", mend=longer)
     except OSError as problem:
         return Probe(False, problem=f"Python could not be started ({problem})")
     if done.returncode in (0, _FAILED):
