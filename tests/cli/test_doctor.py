@@ -114,12 +114,17 @@ def test_the_present_environment() -> None:
     code = """
 import sys
 from voxport.cli.root import cli
-code = cli(["doctor", "--json"], prog_name="voxport", standalone_mode=False)
+code = cli(["doctor", "--json", "--timeout", "300"], prog_name="voxport", standalone_mode=False)
 heavy = {"torch", "torchaudio", "onnxruntime", "onnx", "tensorrt", "soundfile", "soxr", "pytorch_lightning"}
 sys.exit(f"imported {heavy & set(sys.modules)}" if heavy & set(sys.modules) else code)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode in (0, 1), done.stderr
     said = json.loads(done.stdout)
