@@ -13,8 +13,8 @@ from voxport.benchmarks.conditions_report import ConditionRow, ConditionsReport,
 from voxport.benchmarks.conditions_shares import Answered, equal_error, false_accepts, right, wrong_probability
 from voxport.runtime.backend import Backend
 from voxport.runtime.errors import AudioError, LengthError, VoxportError
+from voxport.runtime.hearing import hear, open_sound
 from voxport.runtime.load import BackendOptions, load_backend
-from voxport.runtime.prepare import prepare_sound
 from voxport.runtime.results import softmax
 from voxport.train.data.entries import AS_FOUND, Entry
 from voxport.train.data.recognition import list_corpus
@@ -144,10 +144,10 @@ def _answer(
         around.speaker = files.speakers[i]
         changed = condition.change(sound, around, draws.generator("bench", seed, condition.name, key))
         try:
-            prepared = prepare_sound(contract, changed, contract.frontend.sample_rate, f"{key}, {condition.name}")
+            source = open_sound(contract, changed, contract.frontend.sample_rate, f"{key}, {condition.name}")
+            answer = hear(backend, source).answer
         except (AudioError, LengthError):
             continue
-        answer = backend.run(prepared.values[None], np.array([len(prepared.values)], np.int64))
         if scores is not None:
             scores[i] = answer.scores[0]
         if embeddings is not None:

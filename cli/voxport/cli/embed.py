@@ -12,15 +12,15 @@ from voxport.cli.sounds import (
     check_place,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
     report_errors,
     show_errors,
     threads_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Contract
+    from voxport.runtime import Contract, Voice
 
 _WIDEST = 8  # files; the table of more would not fit a terminal
 
@@ -59,7 +59,7 @@ def embed(
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
-    answers, errors = each_file(files, "Embedding", lambda name: embed_file(identifier, name))
+    answers, errors = each_file(files, "Embedding", lambda name: voice_file(identifier, name))
     show_errors(errors)
     if output is not None and answers:
         _write(Path(output), answers, identifier.contract)
@@ -71,31 +71,34 @@ def embed(
     fail_if_any(errors, files)
 
 
-def _write(path: Path, answers: list[tuple[str, Any]], contract: "Contract") -> None:
+def _write(path: Path, answers: "list[tuple[str, Voice]]", contract: "Contract") -> None:
     import numpy as np
 
     from voxport.runtime.embeddings_file import write_embeddings
 
-    vectors = np.stack([vector for _, vector in answers])
+    vectors = np.stack([voice.embedding for _, voice in answers])
     write_embeddings(path, [name for name, _ in answers], vectors, contract.checkpoint_sha256)
 
 
-def _show(answers: list[tuple[str, Any]]) -> None:
+def _show(answers: "list[tuple[str, Voice]]") -> None:
     others = answers[:_WIDEST]
     rows = [
-        (number, name, *(f"{float(vector @ other):.4f}" for _, other in others))
-        for number, (name, vector) in enumerate(answers, 1)
+        (number, name, *(f"{float(voice.embedding @ other.embedding):.4f}" for _, other in others))
+        for number, (name, voice) in enumerate(answers, 1)
     ]
     show_table("Cosines", ("", "file", *(str(number) for number in range(1, len(others) + 1))), rows)
 
 
 def _report(
-    model: str, answers: list[tuple[str, Any]], errors: list[tuple[str, str]], contract: "Contract"
+    model: str, answers: "list[tuple[str, Voice]]", errors: list[tuple[str, str]], contract: "Contract"
 ) -> dict[str, Any]:
+
+    from voxport.runtime.schema import encode
+
     return {
         "model": model,
         "checkpoint_sha256": contract.checkpoint_sha256,
         "embedding_size": contract.embedding_size,
-        "results": [{"file": name, "embedding": vector} for name, vector in answers],
+        "results": [{"file": name} | encode(voice) for name, voice in answers],
         "errors": report_errors(errors),
     }

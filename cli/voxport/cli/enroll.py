@@ -12,9 +12,9 @@ from voxport.cli.sounds import (
     check_packages,
     device_option,
     each_file,
-    embed_file,
     show_errors,
     threads_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ def _listen(
     check_output(identifier, model, "embedding")
     if os.path.lexists(gallery):
         Gallery.load(gallery, identifier.contract)  # another model's gallery is refused before the work
-    answers, errors = each_file(files, "Listening", lambda file: embed_file(identifier, file))
+    answers, errors = each_file(files, "Listening", lambda file: voice_file(identifier, file))
     if errors:
         show_errors(errors)
         raise VoxportError(f"{len(errors)} of {len(files)} files could not be used; nothing was enrolled")
-    return identifier.contract, [vector for _, vector in answers]
+    return identifier.contract, [voice.embedding for _, voice in answers]
 
 
 def _strangers(gallery: "Gallery", path: str | None) -> Any:

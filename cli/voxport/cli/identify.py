@@ -11,7 +11,6 @@ from voxport.cli.sounds import (
     check_threshold,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
     gallery_option,
     holds_features,
@@ -19,6 +18,7 @@ from voxport.cli.sounds import (
     show_errors,
     threads_option,
     threshold_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _among_enrolled(
     gallery = Gallery.load(path, identifier.contract)
 
     def answer(name: str) -> "Matches":
-        return gallery.identify(embed_file(identifier, name), top=top, threshold=threshold)
+        return gallery.identify(voice_file(identifier, name).embedding, top=top, threshold=threshold)
 
     answers, errors = each_file(files, "Identifying", answer)
     show_errors(errors)

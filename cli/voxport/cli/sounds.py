@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from voxport.runtime import GalleryScorer, SpeakerIdentifier
+    from voxport.runtime import GalleryScorer, SpeakerIdentifier, Voice
     from voxport.runtime.contract import Output
 
 R = TypeVar("R")
@@ -162,13 +162,13 @@ def each_file(
     return answers, errors
 
 
-def embed_file(identifier: "SpeakerIdentifier", name: str) -> Any:
-    """The embedding, float32 (embedding_size,), of a sound file or of a `.npy` file of features."""
+def voice_file(identifier: "SpeakerIdentifier", name: str) -> "Voice":
+    """The voice in a sound file or in a `.npy` file of features."""
     if not holds_features(name):
-        return identifier.embed(name)
+        return identifier.voice(name)
     from voxport.runtime.prepare import read_features
 
-    return identifier.embed_features(read_features(name))
+    return identifier.voice_features(read_features(name))
 
 
 def show_errors(errors: Sequence[tuple[str, str]]) -> None:

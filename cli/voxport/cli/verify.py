@@ -11,11 +11,11 @@ from voxport.cli.sounds import (
     check_threshold,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
     report_errors,
     show_errors,
     threads_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def verify(
         raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport enroll {gallery} --list")
 
     def answer(file: str) -> "Verification":
-        return enrolled.verify(name, embed_file(identifier, file), threshold=threshold)
+        return enrolled.verify(name, voice_file(identifier, file).embedding, threshold=threshold)
 
     answers, errors = each_file(files, "Verifying", answer)
     show_errors(errors)

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from voxport.runtime.backend import Answer, Backend
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, Windowing
 from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import (
     AudioError,
@@ -32,7 +32,7 @@ from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.load import BackendOptions, load_backend
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import OnnxOptions
-from voxport.runtime.results import Candidate, Identification
+from voxport.runtime.results import Candidate, Identification, Voice
 
 if TYPE_CHECKING:
     from voxport.runtime.batch_queue import BatcherOptions
@@ -89,8 +89,10 @@ __all__ = [
     "TorchModel",
     "TorchOptions",
     "Verification",
+    "Voice",
     "VoxportError",
     "WindowOptions",
+    "Windowing",
     "load_backend",
     "read_contract",
 ]

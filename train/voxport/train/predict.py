@@ -8,6 +8,7 @@ from voxport.runtime.replacing import check_replaceable, replace_file
 from voxport.train.batches import WholeUtterances
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
+from voxport.train.long_utterances import corpus_windows
 from voxport.train.scoring import Progress, answer_whole
 
 
@@ -23,7 +24,9 @@ def predict(
     else:
         utterances, source = corpus.utterances, corpus.features
     frames = [utterance.frames for utterance in utterances]
-    scores = answer_whole(checkpoint, WholeUtterances(source, range(len(frames)), frames), device, progress).scores
+    windows = None if corpus.test else corpus_windows(corpus)
+    whole = WholeUtterances(source, range(len(frames)), frames)
+    scores = answer_whole(checkpoint, whole, device, progress, windows).scores
     speakers = [checkpoint.labels[i] for i in scores.argmax(axis=1)]
     return [(utterance.key, speaker) for utterance, speaker in zip(utterances, speakers, strict=True)]
 

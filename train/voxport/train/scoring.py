@@ -1,6 +1,7 @@
 """What a checkpoint's network answers to many utterances."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from voxport.train.batches import FixedCrops, WholeUtterances
+from voxport.train.batches import LONGEST, Features, FixedCrops, WholeUtterances
 from voxport.train.checkpoint import Checkpoint
+from voxport.train.head import AmSoftmaxHead
+from voxport.train.long_utterances import Windows, feature_windows
+from voxport.train.model import SpeakerNet
 
 Progress = Callable[[int, int], None]  # utterances done, utterances in all
 Float32 = npt.NDArray[np.float32]
@@ -24,23 +28,57 @@ class Answers(NamedTuple):
 
 @torch.inference_mode()
 def answer_whole(
-    checkpoint: Checkpoint, source: WholeUtterances, device: str = "cpu", progress: Progress | None = None
+    checkpoint: Checkpoint,
+    source: WholeUtterances,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    windows: Windows | None = None,
+    longest: int = LONGEST,
 ) -> Answers:
-    """Answers to whole utterances in the order of `source.indices`; padding does not change them."""
+    """Answers to whole utterances in the order of `source.indices`; padding does not change them.
+
+    Utterances of more than `longest` frames are answered in windows, as the runtime does: the mean of their unit
+    embeddings by the frames that they count for. `windows` gives those of an index; None cuts its features.
+    An MLP head's scores are no function of a unit embedding alone: their mean is taken.
+    """
     network = checkpoint.network().to(device)
     count = len(source.indices)
     scores = np.empty((count, len(checkpoint.labels)), dtype=np.float32)
     embeddings = np.empty((count, network.embedding_size), dtype=np.float32)
+    short = [place for place in range(count) if source.frames[place] <= longest]
+    rest = [place for place in range(count) if source.frames[place] > longest]
+    indices, frames = [source.indices[place] for place in short], [source.frames[place] for place in short]
     done = 0
-    for batch in source:
+    for batch in dataclasses.replace(source, indices=indices, frames=frames):
         embedded = network.embed(batch.features.to(device), batch.lengths.to(device))
-        positions = batch.positions.numpy()
+        positions = np.array(short)[batch.positions.numpy()]
         scores[positions] = network.scores(embedded).cpu().numpy()
         embeddings[positions] = F.normalize(embedded, dim=-1).cpu().numpy()
         done += len(positions)
         if progress:
             progress(done, count)
+    windows = windows or feature_windows(source.source, longest)
+    for place in rest:
+        scores[place], embeddings[place] = _answer_long(network, windows(source.indices[place]), device)
+        done += 1
+        if progress:
+            progress(done, count)
     return Answers(scores, embeddings)
+
+
+def _answer_long(network: SpeakerNet, windows: Iterator[tuple[Features, int]], device: str) -> tuple[Float32, Float32]:
+    """Scores (speakers,) and unit embedding (width,)."""
+    total, weights = torch.zeros(network.embedding_size, dtype=torch.float64), 0
+    scores = torch.zeros(network.speakers, dtype=torch.float64)
+    for features, weight in windows:
+        embedded = network.embed(torch.from_numpy(features)[None].to(device))
+        total += weight * F.normalize(embedded, dim=-1)[0].double().cpu()
+        scores += weight * network.scores(embedded)[0].double().cpu()
+        weights += weight
+    unit = F.normalize(total, dim=0).float()
+    if isinstance(network.head, AmSoftmaxHead):
+        return network.scores(unit[None].to(device))[0].cpu().numpy(), unit.numpy()
+    return (scores / weights).float().numpy(), unit.numpy()
 
 
 @torch.inference_mode()
