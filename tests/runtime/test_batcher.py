@@ -31,6 +31,7 @@ from voxport.runtime import (
     SpeakerIdentifier,
     VoxportError,
 )
+from voxport.runtime.hearing import open_sound
 
 LONG = 60.0  # seconds that nothing here ever takes: a test that waits so long has failed
 NOW = BatcherOptions(max_batch=4, max_wait_ms=0, max_queue=8)
@@ -388,7 +389,7 @@ def test_a_request_cancelled_while_it_is_decoded_never_runs(model: GatedModel, m
 
     import voxport.runtime.batcher as module
 
-    original = module.open_sound
+    original = open_sound
     monkeypatch.setattr(module, "open_sound", slow)
     model.open_gate()
 

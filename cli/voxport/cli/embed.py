@@ -46,8 +46,9 @@ def embed(
     """Turn each FILE into a unit vector, and show how alike the voices are.
 
     The cosine of two voices is the dot product of their vectors: 1 is the same, 0 is nothing in common.
-    The .npz holds embeddings (files, embedding_size), files, and the checkpoint_sha256 of the model:
-    only vectors of one checkpoint can be compared.
+    The .npz holds embeddings (files, embedding_size), files, seconds, the checkpoint_sha256 of the model (only
+    vectors of one checkpoint can be compared), and what calibrating a gallery needs besides: pieces of 0.75 and
+    1.5 s, and which files lie in a folder with the name of a speaker of the model's training.
 
     A file that cannot be used is named on stderr and left out; the exit code is then 1.
     """
@@ -59,7 +60,9 @@ def embed(
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
-    answers, errors = each_file(files, "Embedding", lambda name: voice_file(identifier, name))
+    answers, errors = each_file(
+        files, "Embedding", lambda name: voice_file(identifier, name, pieces=output is not None)
+    )
     show_errors(errors)
     if output is not None and answers:
         _write(Path(output), answers, identifier.contract)
@@ -72,12 +75,10 @@ def embed(
 
 
 def _write(path: Path, answers: "list[tuple[str, Voice]]", contract: "Contract") -> None:
-    import numpy as np
-
     from voxport.runtime.embeddings_file import write_embeddings
 
-    vectors = np.stack([voice.embedding for _, voice in answers])
-    write_embeddings(path, [name for name, _ in answers], vectors, contract.checkpoint_sha256)
+    names, voices = [name for name, _ in answers], [voice for _, voice in answers]
+    write_embeddings(path, names, voices, contract.checkpoint_sha256, contract.labels)
 
 
 def _show(answers: "list[tuple[str, Voice]]") -> None:
@@ -93,12 +94,13 @@ def _report(
     model: str, answers: "list[tuple[str, Voice]]", errors: list[tuple[str, str]], contract: "Contract"
 ) -> dict[str, Any]:
 
-    from voxport.runtime.schema import encode
-
     return {
         "model": model,
         "checkpoint_sha256": contract.checkpoint_sha256,
         "embedding_size": contract.embedding_size,
-        "results": [{"file": name} | encode(voice) for name, voice in answers],
+        "results": [
+            {"file": name, "embedding": voice.embedding, "duration_s": voice.duration_s, "windows": voice.windows}
+            for name, voice in answers
+        ],
         "errors": report_errors(errors),
     }

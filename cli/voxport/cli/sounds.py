@@ -162,13 +162,20 @@ def each_file(
     return answers, errors
 
 
-def voice_file(identifier: "SpeakerIdentifier", name: str) -> "Voice":
-    """The voice in a sound file or in a `.npy` file of features."""
+def voice_file(identifier: "SpeakerIdentifier", name: str, *, pieces: bool = False) -> "Voice":
+    """The voice in a sound file or in a `.npy` file of features; `pieces` adds what a gallery calibrates with."""
     if not holds_features(name):
-        return identifier.voice(name)
+        from voxport.runtime.pieces import PIECE_SECONDS
+
+        return identifier.voice(name, pieces=PIECE_SECONDS if pieces else ())
     from voxport.runtime.prepare import read_features
 
     return identifier.voice_features(read_features(name))
+
+
+def heard_as(voice: "Voice") -> dict[str, float]:
+    """How a sound was heard, for a report in JSON."""
+    return {"duration_s": voice.duration_s, "windows": voice.windows}
 
 
 def show_errors(errors: Sequence[tuple[str, str]]) -> None:

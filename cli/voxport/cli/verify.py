@@ -12,6 +12,7 @@ from voxport.cli.sounds import (
     device_option,
     each_file,
     fail_if_any,
+    heard_as,
     report_errors,
     show_errors,
     threads_option,
@@ -19,7 +20,7 @@ from voxport.cli.sounds import (
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Verification
+    from voxport.runtime import Verification, Voice
 
 REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 
@@ -53,7 +54,9 @@ def verify(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say whether NAME, enrolled in GALLERY, is speaking in each FILE.
+    """Say whether NAME, enrolled in GALLERY, is speaking in each FILE, of any length.
+
+    A short sound is held to the threshold that was calibrated for its length.
 
     The exit code is 0 where every FILE is accepted, 3 where one is rejected, and 1 on an error: a file
     that cannot be used, a speaker who is not enrolled, or no threshold to decide with.
@@ -68,13 +71,15 @@ def verify(
     if name not in enrolled:
         raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport enroll {gallery} --list")
 
-    def answer(file: str) -> "Verification":
-        return enrolled.verify(name, voice_file(identifier, file).embedding, threshold=threshold)
+    def answer(file: str) -> "tuple[Voice, Verification]":
+        voice = voice_file(identifier, file)
+        return voice, enrolled.verify(name, voice, threshold=threshold)
 
-    answers, errors = each_file(files, "Verifying", answer)
+    heard, errors = each_file(files, "Verifying", answer)
+    answers = [(file, found) for file, (_, found) in heard]
     show_errors(errors)
     if as_json:
-        emit_json(_report(gallery, model, answers, errors))
+        emit_json(_report(gallery, model, heard, errors))
     elif answers:
         _show(answers)
     fail_if_any(errors, files)
@@ -103,13 +108,13 @@ def _show(answers: "list[tuple[str, Verification]]") -> None:
 
 
 def _report(
-    gallery: str, model: str, answers: "list[tuple[str, Verification]]", errors: list[tuple[str, str]]
+    gallery: str, model: str, heard: "list[tuple[str, tuple[Voice, Verification]]]", errors: list[tuple[str, str]]
 ) -> dict[str, Any]:
     from voxport.runtime.schema import encode
 
     return {
         "gallery": gallery,
         "model": model,
-        "results": [{"file": file} | encode(found) for file, found in answers],
+        "results": [{"file": file} | encode(found) | heard_as(voice) for file, (voice, found) in heard],
         "errors": report_errors(errors),
     }

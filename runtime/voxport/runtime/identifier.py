@@ -138,10 +138,21 @@ class SpeakerIdentifier:
         """The voice of one sound as a unit vector, float32 (embedding_size,). Compare two by dot product."""
         return self.voice(sound, sample_rate).embedding
 
-    def voice(self, sound: Sound, sample_rate: int | None = None) -> Voice:
-        """Like `embed`, with the length of the sound and the number of windows."""
+    def voice(self, sound: Sound, sample_rate: int | None = None, *, pieces: Sequence[float] = ()) -> Voice:
+        """Like `embed`, with the length of the sound and the number of windows.
+
+        `pieces` are lengths in seconds: the loudest piece of each is embedded too, for `Gallery.enroll`, so that the
+        gallery can be calibrated for short sounds. `voxport.runtime.pieces.PIECE_SECONDS` are those of the commands.
+        """
         need_output(self.contract, "embedding")
-        return _voice(hear(self._backend, open_sound(self.contract, sound, sample_rate)))
+        whole = _voice(hear(self._backend, open_sound(self.contract, sound, sample_rate)))
+        if not pieces:
+            return whole
+        from voxport.runtime.pieces import loud_pieces  # only who enrolls needs it
+
+        found = loud_pieces(self.contract, sound, sample_rate, pieces)
+        rate = self.contract.frontend.sample_rate
+        return dataclasses.replace(whole, pieces=tuple(self.voice(piece, rate) for piece in found))
 
     def voice_features(self, features: npt.ArrayLike) -> Voice:
         """Like `voice`, of features (frames, n_mels); raises as `identify_features` does."""

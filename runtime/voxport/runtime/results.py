@@ -25,11 +25,13 @@ class Voice:
     """The voice of one sound: a unit vector, float32 (embedding_size,).
 
     `duration_s` is the length of the sound in seconds, `windows` how many windows the vector was averaged over.
+    `pieces` are voices of short pieces of the same sound, where they were asked for: a gallery calibrates with them.
     """
 
     embedding: npt.NDArray[np.float32]
     duration_s: float
     windows: int = 1
+    pieces: tuple["Voice", ...] = ()
 
 
 @dataclass(frozen=True)
