@@ -216,7 +216,7 @@ def test_another_models_gallery_is_refused_by_every_command(
     [
         ([], "give NAME and FILEs to enroll"),
         (["Eve"], "no sound of 'Eve' was given"),
-        (["Eve", "eve.wav"], "--model MODEL"),
+        (["Eve", "eve.wav"], "voxport enroll MODEL GALLERY NAME FILE..."),
         (["--calibrate", "0"], "--calibrate"),
         (["--calibrate", "1"], "--calibrate"),
     ],
@@ -296,7 +296,7 @@ def test_verify_of_a_bad_file_is_an_error_whatever_the_others_are(
 
 def test_verify_of_a_stranger_names_the_way_out(tiny: TinyModel, people: Path, low: Path) -> None:
     result = run("verify", people, "--model", tiny.path, "Eve", low, "--threshold", 0.5, code=1)
-    assert f"{people}: 'Eve' is not enrolled; see who is: voxport enroll" in result.stderr
+    assert f"{people}: 'Eve' is not enrolled; see who is: voxport gallery list" in result.stderr
 
 
 # --- identify -----------------------------------------------------------------------------------------

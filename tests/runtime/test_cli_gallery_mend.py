@@ -129,3 +129,63 @@ def test_calibrating_names_strangers_by_their_files(
     with np.load(tmp_path / "s.npz") as arrays:
         assert arrays["seconds"].tolist() == pytest.approx([0.4, 0.4])
         assert arrays["trained"].tolist() == [0, 0]
+
+
+# --- the order of MODEL and GALLERY -------------------------------------------------------------------
+
+
+def test_model_comes_first_and_other_orders_are_told_by_content(
+    tiny: TinyModel, sounds: dict[str, Path], tmp_path: Path
+) -> None:
+    low, near = sounds["low"], sounds["near"]
+    asked = {}
+    for number, order in enumerate(("{m} {g}", "{g} --model {m}", "{g} {m}")):
+        path = tmp_path / f"{number}.gallery"
+        run("enroll", tiny.path, path, "Ada", low)
+        places = [part.format(m=tiny.path, g=path) for part in order.split()]
+        run("enroll", *places, "Ada", near)
+        found = report("verify", *places, "Ada", low, near, "--threshold", 0.1)
+        assert (found["gallery"], found["model"]) == (str(path), str(tiny.path))
+        asked[order] = [entry["cosine"] for entry in found["results"]]
+        assert Gallery.load(path, None).speakers[0].utterances == 2
+    assert len({tuple(each) for each in asked.values()}) == 1
+
+
+def test_places_that_are_missing_or_double_are_told(
+    tiny: TinyModel, people: Path, sounds: dict[str, Path], tmp_path: Path
+) -> None:
+    low = sounds["low"]
+    for arguments, message in (
+        ((tiny.path, people, "--model", tiny.path, "Ada", low), "MODEL is given twice"),
+        ((people, "Ada", low), "expected MODEL GALLERY NAME FILE..."),
+        ((tiny.path, people, "Ada"), "expected MODEL GALLERY NAME FILE..."),
+        ((tiny.path,), "expected MODEL GALLERY NAME FILE..."),
+    ):
+        assert message in run("verify", *arguments, code=2).stderr
+    assert "MODEL is given twice" in run("enroll", tiny.path, people, "--model", tiny.path, "A", low, code=2).stderr
+    for command in ("identify", "timeline", "stream", "embed"):
+        result = run(command, people, low, code=2)
+        assert f"{people} is a gallery; MODEL comes first, and the gallery with --gallery {people}" in result.stderr
+
+
+def test_a_damaged_model_is_named_and_no_gallery_is_made(sounds: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("not a model")
+    result = run("enroll", tmp_path / "model.onnx", tmp_path / "new", "Ada", sounds["low"], code=1)
+    assert f"{tmp_path / 'model.onnx'}: " in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_model_is_named(people: Path, sounds: dict[str, Path], tmp_path: Path) -> None:
+    for command in ("enroll", "verify"):
+        result = run(command, tmp_path / "absent.onnx", people, "Ada", sounds["low"], code=1)
+        assert result.stderr.startswith(f"error: {tmp_path / 'absent.onnx'}: ")
+
+
+def test_gallery_calibrate_is_what_enroll_calibrate_is(people: Path, tiny: TinyModel, tmp_path: Path) -> None:
+    with Gallery.edit(people, None) as gallery:
+        gallery.enroll("Eve", np.eye(SIZE)[5:6] + 0.1)
+    one = report("enroll", people, "--calibrate", 0.2)["thresholds"]
+    assert report("gallery", "calibrate", people, 0.2)["thresholds"] == one
+    assert "calibrated for a false-accept rate of 0.2" in run("gallery", "calibrate", people, 0.2).stdout
+    assert "needs at least 1,000 comparisons" in run("gallery", "calibrate", people, 0.001, code=1).stderr
+    assert run("gallery", "calibrate", people, 0, code=2).stderr

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.places import refuse_gallery
 from voxport.cli.sounds import (
     check_output,
     check_packages,
@@ -57,6 +58,7 @@ def embed(
     if output is not None and Path(output).suffix != ".npz":
         raise click.BadParameter(f"{output} does not end in .npz", param_hint="--output")
     check_place(None if output is None else Path(output))
+    refuse_gallery(model)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.gallery_show import show_speakers, threshold_lines
+from voxport.cli.gallery_show import read_voices, show_speakers, threshold_lines
+from voxport.cli.places import find_places
 from voxport.cli.sounds import (
     check_output,
     check_packages,
@@ -27,18 +27,15 @@ if TYPE_CHECKING:
 @click.command(
     epilog=example(
         """
-        voxport enroll people.gallery --model model.onnx Ada ada1.wav ada2.wav ada3.wav
-        voxport enroll people.gallery --list
+        voxport enroll model.onnx people.gallery Ada ada1.wav ada2.wav ada3.wav
         voxport enroll people.gallery --calibrate 0.05
         voxport enroll people.gallery --calibrate 0.01 --strangers voices.npz
         voxport enroll people.gallery --remove Ada
         """
     )
 )
-@click.argument("gallery", type=click.Path())
-@click.argument("name", required=False)
-@click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")
-@click.option("--model", type=click.Path(), help="The model to listen with; needed to enroll.")
+@click.argument("arguments", nargs=-1, required=True, type=click.Path(), metavar="[MODEL] GALLERY [NAME FILE...]")
+@click.option("--model", type=click.Path(), help="The model to listen with, where it is not the first argument.")
 @click.option("--remove", multiple=True, metavar="NAME", help="Forget a speaker; may be given several times.")
 @click.option(
     "--calibrate",
@@ -61,9 +58,7 @@ if TYPE_CHECKING:
 @json_option
 @needs("cpu", "audio")
 def enroll(
-    gallery: str,
-    name: str | None,
-    files: tuple[str, ...],
+    arguments: tuple[str, ...],
     model: str | None,
     remove: tuple[str, ...],
     calibrate: float | None,
@@ -74,7 +69,7 @@ def enroll(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Enroll NAME in GALLERY from sound FILEs, without any training.
+    """Enroll NAME in GALLERY from sound FILEs, heard by MODEL, without any training.
 
     GALLERY is made where there is none. Enrolling a NAME again adds to what is known of the voice. Some
     seconds of speech in three or more FILEs are a good start. Where one FILE cannot be used, nothing is
@@ -85,6 +80,8 @@ def enroll(
     voice is enrolled already; see voxport gallery check. --calibrate refuses names that are one voice, and strangers
     who are enrolled. Voices of strangers come from: voxport embed MODEL FILE... -o EMB.npz
     """
+    model, gallery, rest = find_places(arguments, model)
+    name, files = (rest[0] if rest else None), rest[1:]
     _check_usage(name, files, model, strangers, bool(remove or calibrate or listed), calibrate)
     from voxport.runtime import Gallery
 
@@ -104,7 +101,7 @@ def enroll(
                 _judge(files, likenesses, accept_anyway)
                 enrolled = people.enroll(name, voices)
             if calibrate is not None:
-                people.calibrate(calibrate, _strangers(people, strangers), accept_anyway=accept_anyway)
+                people.calibrate(calibrate, read_voices(people, strangers), accept_anyway=accept_anyway)
     likeness = list(zip(files, voices, likenesses, strict=True)) if likenesses else []
     if as_json:
         emit_json(_report(gallery, people, enrolled, remove, likeness))
@@ -128,9 +125,9 @@ def _check_usage(
     if name is not None and os.path.isfile(name):
         raise click.UsageError(f"NAME comes before the FILEs, and {name!r} is a file")
     if name is not None and not files:
-        raise click.UsageError(f"no sound of {name!r} was given: voxport enroll GALLERY --model MODEL NAME FILE...")
+        raise click.UsageError(f"no sound of {name!r} was given: voxport enroll MODEL GALLERY NAME FILE...")
     if name is not None and model is None:
-        raise click.UsageError("to enroll, name the model to listen with: --model MODEL")
+        raise click.UsageError("to enroll, name the model that listens: voxport enroll MODEL GALLERY NAME FILE...")
     if strangers is not None and calibrate is None:
         raise click.UsageError("--strangers are for --calibrate RATE")
 
@@ -184,14 +181,6 @@ def _listen(
         show_errors(errors)
         raise VoxportError(f"{len(errors)} of {len(files)} files could not be used; nothing was enrolled")
     return identifier.contract, [voice for _, voice in answers]
-
-
-def _strangers(gallery: "Gallery", path: str | None) -> Any:
-    if path is None:
-        return None
-    from voxport.runtime.embeddings_file import read_strangers
-
-    return read_strangers(Path(path), gallery.checkpoint_sha256, gallery.embedding_size)
 
 
 def _show(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.gallery_show import show_speakers, threshold_lines
+from voxport.cli.gallery_show import read_voices, show_speakers, threshold_lines
 
 if TYPE_CHECKING:
     from voxport.runtime import Gallery, GalleryCheck
@@ -132,6 +132,35 @@ def merge(gallery: str, name: str, others: tuple[str, ...], accept_anyway: bool,
                 )
         merged = people.merge(name, others)
     _done(gallery, people, f"merged into {merged.speaker}, utterances: {merged.utterances}", as_json)
+
+
+@gallery.command(epilog=example("voxport gallery calibrate people.gallery 0.01 --strangers voices.npz"))
+@gallery_argument
+@click.argument("rate", type=click.FloatRange(0, 1, min_open=True, max_open=True))
+@click.option(
+    "--strangers",
+    type=click.Path(),
+    metavar="EMB.npz",
+    help="Voices of people who are not enrolled; default: the enrolled against each other.",
+)
+@click.option("--accept-anyway", is_flag=True, help="Count voices that are alike as different people's.")
+@json_option
+@needs("cpu")
+def calibrate(gallery: str, rate: float, strangers: str | None, accept_anyway: bool, as_json: bool) -> None:
+    """Set the thresholds of GALLERY at which at most the share RATE of impostors is accepted.
+
+    Names that are one voice, and strangers who are enrolled, are refused and named. Voices of strangers come from:
+    voxport embed MODEL FILE... -o EMB.npz
+    """
+    from voxport.runtime import Gallery
+
+    with Gallery.edit(gallery, None) as people:
+        people.calibrate(rate, read_voices(people, strangers), accept_anyway=accept_anyway)
+    if as_json:
+        emit_json(_report(gallery, people))
+        return
+    for line in threshold_lines(people):
+        click.echo(line)
 
 
 @gallery.command(epilog=example("voxport gallery check people.gallery || echo look at it"))

@@ -1,11 +1,12 @@
-"""What commands about galleries show of one: its speakers and its thresholds."""
+"""What commands about galleries share: its speakers and its thresholds as text, voices of strangers."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxport.cli.common import show_table
 
 if TYPE_CHECKING:
-    from voxport.runtime import Gallery
+    from voxport.runtime import Gallery, Strangers
 
 
 def show_speakers(path: str, gallery: "Gallery") -> None:
@@ -18,7 +19,7 @@ def threshold_lines(gallery: "Gallery") -> list[str]:
     """What a gallery accepts from which cosine on, and what speaks against it."""
     thresholds = gallery.thresholds
     if thresholds.verify is None and thresholds.identify is None:
-        return ["thresholds: none; set them with --calibrate"]
+        return ["thresholds: none; set them with: voxport gallery calibrate"]
     rate = thresholds.false_accept_rate
     lines = [
         f"{task}: " + ("no threshold" if value is None else f"accepted from a cosine of {value:.4f} on")
@@ -39,3 +40,12 @@ def threshold_lines(gallery: "Gallery") -> list[str]:
         lines.append(f"now there are {len(gallery)}: calibrate again")
     lines += [f"note: {note}" for note in thresholds.notes]
     return lines
+
+
+def read_voices(gallery: "Gallery", path: str | None) -> "Strangers | None":
+    """Voices of strangers from a file that `voxport embed -o` wrote; None for no file."""
+    if path is None:
+        return None
+    from voxport.runtime.embeddings_file import read_strangers
+
+    return read_strangers(Path(path), gallery.checkpoint_sha256, gallery.embedding_size)

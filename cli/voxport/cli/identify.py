@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.places import refuse_gallery
 from voxport.cli.sounds import (
     check_output,
     check_packages,
@@ -70,6 +71,7 @@ def identify(
     """
     from voxport.runtime import SpeakerIdentifier
 
+    refuse_gallery(model)
     check_threshold(gallery, threshold)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)

@@ -53,7 +53,7 @@ def gallery_scorer(
     if scorer.threshold is None:
         click.echo(
             f"note: {gallery} has no threshold, so a stranger is given the name of whoever is most alike; "
-            f"set one with --threshold, or calibrate it: voxport enroll {gallery} --calibrate 0.01",
+            f"set one with --threshold, or calibrate it: voxport gallery calibrate {gallery} 0.01",
             err=True,
         )
     return scorer

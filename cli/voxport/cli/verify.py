@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.places import find_places
 from voxport.cli.sounds import (
     check_output,
     check_packages,
@@ -28,15 +29,13 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 @click.command(
     epilog=example(
         """
-        voxport verify people.gallery --model model.onnx Ada door.wav
-        voxport verify people.gallery --model model.onnx Ada door.wav --threshold 0.6 && open-the-door
+        voxport verify model.onnx people.gallery Ada door.wav
+        voxport verify model.onnx people.gallery Ada door.wav --threshold 0.6 && open-the-door
         """
     )
 )
-@click.argument("gallery", type=click.Path())
-@click.argument("name")
-@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
-@click.option("--model", required=True, type=click.Path(), help="The model with which the gallery was enrolled.")
+@click.argument("arguments", nargs=-1, required=True, type=click.Path(), metavar="MODEL GALLERY NAME FILE...")
+@click.option("--model", type=click.Path(), help="The model, where it is not the first argument.")
 @click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="Cosine from which on to accept; default: the gallery's."
 )
@@ -45,16 +44,14 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 @json_option
 @needs("cpu", "audio")
 def verify(
-    gallery: str,
-    name: str,
-    files: tuple[str, ...],
-    model: str,
+    arguments: tuple[str, ...],
+    model: str | None,
     threshold: float | None,
     device: Any,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say whether NAME, enrolled in GALLERY, is speaking in each FILE, of any length.
+    """Say whether NAME, enrolled in GALLERY with MODEL, is speaking in each FILE, of any length.
 
     A short sound is held to the threshold that was calibrated for its length.
 
@@ -63,13 +60,17 @@ def verify(
     """
     from voxport.runtime import Gallery, GalleryError, SpeakerIdentifier
 
+    model, gallery, rest = find_places(arguments, model)
+    if model is None or len(rest) < 2:
+        raise click.UsageError("expected MODEL GALLERY NAME FILE...")
+    name, *files = rest
     check_threshold(gallery, threshold)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
     enrolled = Gallery.load(gallery, identifier.contract)
     if name not in enrolled:
-        raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport enroll {gallery} --list")
+        raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport gallery list {gallery}")
 
     def answer(file: str) -> "tuple[Voice, Verification]":
         voice = voice_file(identifier, file)
@@ -86,7 +87,7 @@ def verify(
     if any(verification.accepted is None for _, verification in answers):
         raise GalleryError(
             f"{gallery}: no threshold to decide with; give --threshold, "
-            f"or set one with: voxport enroll {gallery} --calibrate 0.05"
+            f"or set one with: voxport gallery calibrate {gallery} 0.05"
         )
     if not all(verification.accepted for _, verification in answers):
         raise SystemExit(REJECTED)
