@@ -8,7 +8,7 @@ import sys
 
 from voxport.runtime import Gallery, SpeakerIdentifier, VoxportError
 
-THRESHOLD = 0.5  # a guess, used until the gallery has one: voxport enroll people.gallery --calibrate 0.05
+THRESHOLD = 0.5  # a guess, used until the gallery has one: voxport gallery calibrate people.gallery 0.05
 
 
 def main(model: str, path: str, task: str, *rest: str) -> None:

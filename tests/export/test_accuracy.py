@@ -170,7 +170,7 @@ def test_lengths_are_the_models(labelled: Labelled, contract: Contract) -> None:
     narrow = contract.replace(min_frames=int(np.sort(frames)[3]), max_frames=int(np.sort(frames)[10]))
     report = gate(labelled, narrow, Changed(labelled.checkpoint))
     assert report.short == (frames < narrow.min_frames).sum()
-    assert report.cut == (frames > narrow.max_frames).sum()
+    assert report.in_windows == (frames > narrow.max_frames).sum()
     assert report.utterances == 24 - report.short
 
 

@@ -53,7 +53,7 @@ def test_closed_streams_change_no_exit_code_and_leave_no_traceback(
 def test_nothing_that_is_printed_gets_into_a_file_that_took_the_number_of_a_closed_stream(
     tiny: TinyModel, people: Path, sound: Path
 ) -> None:
-    assert run("<&- >&- 2>&-", "enroll", people, "--model", tiny.path, "Cy", sound).returncode == 0
+    assert run("<&- >&- 2>&-", "enroll", people, "--model", tiny.path, "Cy", sound, "--accept-anyway").returncode == 0
     assert [each.speaker for each in Gallery.load(people, tiny.contract).speakers] == ["Ada", "Bo", "Cy"]
     rttm = sound.with_name("who.rttm")
     assert run(">&- 2>&-", "timeline", tiny.path, sound, "--rttm", rttm, "--min-segment", 0.1).returncode == 0

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from tests.runtime.tiny_models import SIZE, TinyModel, tone
 from voxport.runtime import Enrolled, Gallery, GalleryError, SpeakerIdentifier, Thresholds
@@ -59,11 +58,11 @@ def test_a_voice_is_the_unit_mean_of_unit_embeddings(gallery: Gallery) -> None:
         assert gallery.verify(name, probe).cosine == pytest.approx(cosine, abs=1e-6)
 
 
-@given(
-    rows=hnp.arrays(np.float64, st.tuples(st.integers(2, 9), st.just(SIZE)), elements=st.floats(0.1, 10)),
-    data=st.data(),
-)
-def test_enrolling_in_parts_equals_enrolling_at_once(tiny: TinyModel, rows: Floats, data: st.DataObject) -> None:
+@given(count=st.integers(2, 9), seed=st.integers(0, 10**6), data=st.data())
+def test_enrolling_in_parts_equals_enrolling_at_once(
+    tiny: TinyModel, count: int, seed: int, data: st.DataObject
+) -> None:
+    rows = np.random.default_rng(seed).uniform(0.1, 10, size=(count, SIZE))
     cut = data.draw(st.integers(1, len(rows) - 1))
     whole, parts = Gallery(tiny.contract), Gallery(tiny.contract)
     assert whole.enroll("Ada", rows) == Enrolled("Ada", len(rows))
@@ -186,7 +185,7 @@ def test_calibration_among_the_enrolled_accepts_the_share_that_was_asked_for(gal
 def test_calibration_with_strangers_compares_them_with_everybody(gallery: Gallery) -> None:
     fill(gallery, people(5, 2))
     strangers = people(100, 1, seed=8)[:, 0]
-    thresholds = gallery.calibrate(0.05, strangers)
+    thresholds = gallery.calibrate(0.05, strangers, accept_anyway=True)  # in 8 dimensions some are much alike
     identified = [gallery.identify(stranger).known for stranger in strangers]
     assert sum(bool(known) for known in identified) == 5
     verified = [gallery.verify(f"speaker {i}", stranger).accepted for i in range(5) for stranger in strangers]
@@ -217,7 +216,7 @@ def test_a_person_enrolled_twice_makes_calibration_fail_rather_than_reject_every
     for name in "abcd":
         gallery.enroll(name, np.ones(SIZE))
     with pytest.raises(GalleryError, match="enrolled twice"):
-        gallery.calibrate(0.5)
+        gallery.calibrate(0.5, accept_anyway=True)
     assert gallery.thresholds == Thresholds()
 
 
@@ -326,7 +325,7 @@ def test_a_name_that_does_not_print_is_refused(gallery: Gallery, name: str, mess
 @pytest.mark.parametrize("name", ["에리", "Ådne", "ด.ช. สมชาย", "👩‍👩‍👧", "عمر", 'O\'Neil "Sam" \\', "x" * MAX_NAME])
 def test_a_name_may_be_of_any_script_and_is_one_however_it_was_typed(gallery: Gallery, name: str) -> None:
     gallery.enroll(unicodedata.normalize("NFD", name)[:MAX_NAME], np.ones(SIZE))
-    gallery.enroll(unicodedata.normalize("NFC", name), np.ones(SIZE))
+    gallery.enroll(unicodedata.normalize("NFC", name), np.arange(1.0, SIZE + 1))
     assert gallery.speakers == (Enrolled(unicodedata.normalize("NFC", name), 2),)
     assert unicodedata.normalize("NFD", name) in gallery
 
@@ -407,8 +406,9 @@ def test_readers_see_a_gallery_before_a_change_or_after_it(gallery: Gallery) -> 
 def test_no_change_of_several_writers_is_lost(gallery: Gallery) -> None:
     def write(which: int) -> None:
         for turn in range(30):
-            gallery.enroll(f"{which}-{turn}", np.ones(SIZE))
-            gallery.enroll("everybody", np.ones(SIZE))
+            voice = 1 + np.random.default_rng((which, turn)).uniform(size=SIZE)
+            gallery.enroll(f"{which}-{turn}", voice)
+            gallery.enroll("everybody", voice)
 
     writers = [threading.Thread(target=write, args=(which,)) for which in range(4)]
     for thread in writers:

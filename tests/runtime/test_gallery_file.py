@@ -25,10 +25,12 @@ from tests.runtime.tiny_models import SIZE, TinyModel
 from voxport.runtime import Gallery, GalleryError
 from voxport.runtime.contract import Contract
 from voxport.runtime.gallery.embeddings import read_embeddings, write_embeddings
-from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, MAX_SPEAKERS, check_name
+from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, check_name
+from voxport.runtime.gallery.thresholds import MAX_SPEAKERS
 from voxport.runtime.storage import lock as gallery_lock
 
 MEMBERS = ("header", "names", "counts", "sums", "kept", "owners")
+MORE = ("seconds", "trained", "pieces", "piece_owners", "piece_seconds")
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -102,7 +104,7 @@ def test_calibrated_thresholds_come_back(saved: Gallery, contract: Contract, pat
 
 def test_numpy_reads_the_file_without_pickle(saved: Gallery, path: Path) -> None:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        assert sorted(arrays) == sorted(MEMBERS)
+        assert sorted(arrays) == sorted((*MEMBERS, *MORE))
         assert bytes(arrays["names"]).decode().split("\n") == ["Ada", "Борис", "지수"]
         assert json.loads(bytes(arrays["header"]))["checkpoint_sha256"] == saved.checkpoint_sha256
         assert arrays["counts"].tolist() == [3, 3, 3]
@@ -238,7 +240,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "huge number": (lambda _: text("9" * 60_000), "header"),
     "long header": (lambda _: text("{" + " " * 70_000 + "}"), "the array header"),
     "other format": (lambda path: header(path, format="zip"), "no voxport header"),
-    "version": (lambda path: header(path, version=2), "version 2, this voxport reads version 1"),
+    "version": (lambda path: header(path, version=3), "version 3, this voxport reads versions 1 and 2"),
     "unknown key": (lambda path: header(path, extra=1), "unknown key extra"),
     "more speakers": (lambda path: header(path, speakers=4), "its names are not 4"),
     "no speakers": (lambda path: header(path, speakers=0), "its names are not 0"),
@@ -257,6 +259,11 @@ FORGERIES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "longer": (lambda _: npy(np.ones((3, SIZE))) + b"\x00" * 8, "the array sums has shape"),
     "kept": (lambda _: npy(np.full((9, SIZE), 7, np.float32)), "not those of enrolled voices"),
     "owners": (lambda _: npy(np.arange(9)), "not those of enrolled voices"),
+    "seconds": (lambda _: npy(np.full(9, -1, np.float32)), "not those of enrolled voices"),
+    "endless": (lambda _: npy(np.full(9, np.inf, np.float32)), "not those of enrolled voices"),
+    "trained": (lambda _: npy(np.zeros(4, np.uint8)), "the array trained has shape"),
+    "pieces": (lambda _: npy(np.full((2, SIZE), 7, np.float32)), "the array piece_owners has shape"),
+    "no pieces": (lambda _: npy(np.zeros((0, SIZE + 1), np.float32)), "the array pieces has shape"),
     "one name twice": (lambda _: text("Ada\nAda\nBob"), "a name is there twice"),
     "decomposed": (lambda _: text("Ada\nBob\ne\u0301"), "composed form"),
     "control": (lambda _: text("Ada\nBob\n\x1b[2J"), "a name is none"),
@@ -267,6 +274,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], bytes], str]] = {
 TARGETS = {
     "counts": "counts", "int32": "counts", "objects": "counts", "kept": "kept", "owners": "owners",
     "NaN": "sums", "infinite": "sums", "zeros": "sums", "fortran": "sums", "longer": "sums",
+    "seconds": "seconds", "endless": "seconds", "trained": "trained", "pieces": "pieces", "no pieces": "pieces",
     "one name twice": "names", "decomposed": "names", "control": "names", "blank": "names",
     "surrogate": "names", "long name": "names",
 }  # fmt: skip
@@ -497,7 +505,8 @@ contract = read_contract(sys.argv[1])
 for turn in range(8):
     with Gallery.edit(sys.argv[2], contract, timeout_s=120) as gallery:
         gallery.enroll(f"{sys.argv[3]}-{turn}", np.ones(contract.embedding_size))
-        gallery.enroll("everybody", np.ones(contract.embedding_size))
+        voice = 1 + np.random.default_rng((ord(sys.argv[3]), turn)).uniform(size=contract.embedding_size)
+        gallery.enroll("everybody", voice)
 """
     commands = [[sys.executable, "-W", "error", "-c", code, str(tiny.path), str(path), which] for which in "abc"]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]

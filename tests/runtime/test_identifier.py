@@ -257,11 +257,9 @@ def test_groups_hold_every_index_once_within_bounds(seconds: list[float]) -> Non
 # --- what is refused ----------------------------------------------------------------------------------
 
 
-def test_too_short_and_too_long_are_said_in_frames_and_seconds(identifier: SpeakerIdentifier) -> None:
+def test_too_short_is_said_in_frames_and_seconds(identifier: SpeakerIdentifier) -> None:
     with pytest.raises(LengthError, match=r"the sound: 4 frames \(0\.03 s\) is too short .* 5 frames \(0\.04 s\)"):
         identifier.identify(noise(0.03), 16000)
-    with pytest.raises(LengthError, match=r"201 frames \(2\.00 s\) is too long .* to 60 frames .*; cut it"):
-        identifier.identify(noise(2.0), 16000)
 
 
 def test_a_file_of_a_wrong_length_is_named(identifier: SpeakerIdentifier, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.tiny_models import TinyModel, tone
 from voxport.runtime.audio.vad import EnergyGate
-from voxport.runtime.streaming.windows import Window, WindowOptions, WindowPlan, Windows
+from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows
 
 RATE, FRAME = 16000, 320
 

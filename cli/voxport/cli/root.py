@@ -31,6 +31,7 @@ COMMANDS = {
     "stream": Entry("voxport.cli.runtime.stream:stream", "Say who is speaking while the sound comes."),
     "embed": Entry("voxport.cli.runtime.embed:embed", "Turn voices into vectors, and compare them."),
     "enroll": Entry("voxport.cli.runtime.enroll:enroll", "Add people to a gallery, without training."),
+    "gallery": Entry("voxport.cli.runtime.gallery:gallery", "Look at a gallery, and mend it."),
     "verify": Entry("voxport.cli.runtime.verify:verify", "Say whether it is the speaker who it should be."),
     "demo": Entry("voxport.cli.demo.command:demo", "Do the whole way once, on speech made on the spot."),
     "doctor": Entry("voxport.cli.doctor.command:doctor", "Say what is installed, what clashes, and what mends it."),

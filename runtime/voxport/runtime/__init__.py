@@ -18,7 +18,7 @@ from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.load import BackendOptions, load_backend
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.backends.onnxrt.session import OnnxOptions
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, Windowing
 from voxport.runtime.errors import (
     AudioError,
     BackendError,
@@ -31,22 +31,33 @@ from voxport.runtime.errors import (
 )
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
-from voxport.runtime.results import Candidate, Identification
+from voxport.runtime.results import Candidate, Identification, Voice
 
 if TYPE_CHECKING:
     from voxport.runtime.backends.pytorch.model import TorchModel
     from voxport.runtime.backends.pytorch.session import TorchOptions
     from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
+    from voxport.runtime.gallery.calibration import Strangers
     from voxport.runtime.gallery.gallery import Gallery
-    from voxport.runtime.gallery.results import Enrolled, Match, Matches, Verification
-    from voxport.runtime.gallery.state import Thresholds
+    from voxport.runtime.gallery.results import (
+        Description,
+        Enrolled,
+        GalleryCheck,
+        Likeness,
+        Match,
+        Matches,
+        Misfit,
+        Pair,
+        Verification,
+    )
+    from voxport.runtime.gallery.thresholds import ShortThresholds, Thresholds
     from voxport.runtime.serving.batcher import Batcher
     from voxport.runtime.serving.queue import BatcherOptions
     from voxport.runtime.streaming.scorers import GalleryScorer, ModelScorer, Scorer
     from voxport.runtime.streaming.segments import Segment
     from voxport.runtime.streaming.stream import Decision, Stream, StreamOptions
     from voxport.runtime.streaming.timeline import Timeline, TimelineOptions
-    from voxport.runtime.streaming.windows import WindowOptions
+    from voxport.runtime.windowing.windows import WindowOptions
 
 __all__ = [
     "Answer",
@@ -61,25 +72,32 @@ __all__ = [
     "Contract",
     "ContractError",
     "Decision",
+    "Description",
     "Enrolled",
     "Explanation",
     "Frontend",
     "Gallery",
+    "GalleryCheck",
     "GalleryError",
     "GalleryScorer",
     "Identification",
     "LengthError",
+    "Likeness",
     "Match",
     "Matches",
+    "Misfit",
     "ModelScorer",
     "OnnxModel",
     "OnnxOptions",
+    "Pair",
     "PlanModel",
     "PlanOptions",
     "QueueFullError",
     "Scorer",
     "Segment",
+    "ShortThresholds",
     "SpeakerIdentifier",
+    "Strangers",
     "Stream",
     "StreamOptions",
     "Thresholds",
@@ -88,8 +106,10 @@ __all__ = [
     "TorchModel",
     "TorchOptions",
     "Verification",
+    "Voice",
     "VoxportError",
     "WindowOptions",
+    "Windowing",
     "load_backend",
     "read_contract",
 ]
@@ -98,25 +118,32 @@ _LATER = {  # imported when first asked for: who only identifies does not pay fo
     "Batcher": "serving.batcher",
     "BatcherOptions": "serving.queue",
     "Decision": "streaming.stream",
+    "Description": "gallery.results",
     "Enrolled": "gallery.results",
     "Gallery": "gallery.gallery",
+    "GalleryCheck": "gallery.results",
     "GalleryScorer": "streaming.scorers",
+    "Likeness": "gallery.results",
     "Match": "gallery.results",
     "Matches": "gallery.results",
+    "Misfit": "gallery.results",
     "ModelScorer": "streaming.scorers",
+    "Pair": "gallery.results",
     "PlanModel": "backends.trt.model",
     "PlanOptions": "backends.trt.model",
     "Scorer": "streaming.scorers",
     "Segment": "streaming.segments",
+    "ShortThresholds": "gallery.thresholds",
+    "Strangers": "gallery.calibration",
     "Stream": "streaming.stream",
     "StreamOptions": "streaming.stream",
-    "Thresholds": "gallery.state",
+    "Thresholds": "gallery.thresholds",
     "Timeline": "streaming.timeline",
     "TimelineOptions": "streaming.timeline",
     "TorchModel": "backends.pytorch.model",
     "TorchOptions": "backends.pytorch.session",
     "Verification": "gallery.results",
-    "WindowOptions": "streaming.windows",
+    "WindowOptions": "windowing.windows",
 }
 
 

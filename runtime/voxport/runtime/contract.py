@@ -92,6 +92,25 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Windowing:
+    """How an input is answered that is longer than `max_frames`: see `voxport.runtime.windowing.long_input`.
+
+    Windows of the longest length follow each other by the share `hop` of it. Frames of 20 ms count as speech
+    where they are no quieter than `floor_db` (dB relative to full scale) and no more than `range_db` below the
+    recording's running level (see `voxport.runtime.audio.vad`).
+    """
+
+    hop: float = 0.5
+    floor_db: float = -60.0
+    range_db: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("hop", 0.05, 1.0), ("floor_db", -120.0, 0.0), ("range_db", 1.0, 120.0)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"windowing {name} must be from {low:g} to {high:g}, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Contract:
     """What a voxport model is, as its own file tells it. `outputs` are those that its graph has."""
 
@@ -109,6 +128,7 @@ class Contract:
     parity: Parity | None = None
     rejection: Rejection | None = None
     outputs: tuple[Output, ...] = OUTPUTS
+    windowing: Windowing = Windowing()
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -133,6 +153,8 @@ class Contract:
         data = encode(self)
         if self.outputs == OUTPUTS:
             del data["outputs"]
+        if self.windowing == Windowing():
+            del data["windowing"]
         if self.golden.embedding is None:
             del data["golden"]["embedding"]
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)

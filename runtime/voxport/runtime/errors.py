@@ -17,6 +17,10 @@ class LengthError(VoxportError):
     """An input is shorter or longer than the contract allows."""
 
 
+class TooLongError(LengthError):
+    """An input is longer than the contract allows, and not shorter."""
+
+
 class BackendError(VoxportError):
     """A device, a provider or a package that was asked for is not there."""
 

@@ -8,15 +8,16 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.audio.preprocess import Prepared, Sound, prepare_features, prepare_sound
+from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Backend, Explanation, Float32, need_output
 from voxport.runtime.backends.batching import group_by_length, pad
 from voxport.runtime.backends.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.results import Identification, rank
+from voxport.runtime.results import Identification, Voice, rank
+from voxport.runtime.windowing.hearing import Heard, hear, open_features, open_sound
 
-_WINDOW = 64  # sounds that a batch call holds in memory at once
+_TOGETHER = 64  # sounds that a batch call holds in memory at once
 
 
 class SpeakerIdentifier:
@@ -24,10 +25,12 @@ class SpeakerIdentifier:
 
     A sound is a path to a sound file, or an array of samples (samples,) or (samples, channels) with its
     `sample_rate` in Hz; a file states its own rate, so `sample_rate` is not used for paths. Nothing is
-    kept between calls: any number of threads may share one identifier.
+    kept between calls: any number of threads may share one identifier. A sound of up to the model's longest
+    length is heard whole; a longer one, up to a day, in windows of that length, by the rule in the contract
+    (see `voxport.runtime.windowing.long_input`), in memory that does not grow with it.
 
     Every method that takes sound raises AudioError where it cannot be used, LengthError where it is
-    shorter or longer than the model allows, and BackendError where onnxruntime or TensorRT fails. A model
+    shorter than the model allows, and BackendError where onnxruntime or TensorRT fails. A model
     that was exported without scores cannot identify, and one without embeddings cannot embed: VoxportError.
     """
 
@@ -90,77 +93,99 @@ class SpeakerIdentifier:
     def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
         """The `top` most probable speakers of one sound, best first."""
         need_output(self.contract, "scores")
-        prepared = prepare_sound(self.contract, sound, sample_rate)
-        return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
+        return self._ranked(hear(self._backend, open_sound(self.contract, sound, sample_rate)), top)
 
     def identify_features(self, features: npt.ArrayLike, *, top: int = 5) -> Identification:
         """Like `identify`, of features (frames, n_mels) computed with the contract's frontend.
 
         Raises:
             VoxportError: the model takes sound, or the features have a wrong type, shape or value.
-            LengthError: too few or too many frames.
+            LengthError: too few frames.
         """
         need_output(self.contract, "scores")
-        prepared = prepare_features(self.contract, features)
-        return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
+        return self._ranked(hear(self._backend, open_features(self.contract, features)), top)
 
     def identify_batch(
         self, sounds: Iterable[Sound], sample_rate: int | None = None, *, top: int = 5
     ) -> list[Identification]:
         """Identify many sounds of any lengths, with the results of `identify` in the order of `sounds`.
 
-        Sounds of similar length run together, padded; the padding is masked out. Memory stays bounded
-        for any number of sounds. The first bad sound raises, and its message names it.
+        Sounds of similar length run together, padded; the padding is masked out. Those that are longer than the
+        model takes run window by window. Memory stays bounded for any number of sounds. The first bad sound
+        raises, and its message names it.
         """
-        results: list[Identification] = []
         need_output(self.contract, "scores")
-        for window, answer in self._windows(sounds, sample_rate):
-            results += [
-                rank(row, self.contract, top, prepared.seconds)
-                for row, prepared in zip(answer.scores, window, strict=True)
-            ]
-        return results
+        return [self._ranked(heard, top) for heard in self._each(sounds, sample_rate)]
 
     def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
         """Scores of one sound, float32 (speakers,): score_scale × cosine, in the order of the labels."""
         need_output(self.contract, "scores")
-        return self._run([prepare_sound(self.contract, sound, sample_rate)]).scores.reshape(-1)
+        return hear(self._backend, open_sound(self.contract, sound, sample_rate)).answer.scores.reshape(-1)
 
     def scores_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
         """Scores of many sounds of any lengths, float32 (sounds, speakers); see `identify_batch`."""
         need_output(self.contract, "scores")
-        rows = [answer.scores for _, answer in self._windows(sounds, sample_rate)]
+        rows = [heard.answer.scores for heard in self._each(sounds, sample_rate)]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.contract.labels)), np.float32)
 
     def scores_features(self, features: npt.ArrayLike) -> Float32:
         """Scores (speakers,) of features (frames, n_mels); raises as `identify_features` does."""
         need_output(self.contract, "scores")
-        return self._run([prepare_features(self.contract, features)]).scores.reshape(-1)
+        return hear(self._backend, open_features(self.contract, features)).answer.scores.reshape(-1)
 
     def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
         """The voice of one sound as a unit vector, float32 (embedding_size,). Compare two by dot product."""
+        return self.voice(sound, sample_rate).embedding
+
+    def voice(self, sound: Sound, sample_rate: int | None = None, *, pieces: Sequence[float] = ()) -> Voice:
+        """Like `embed`, with the length of the sound and the number of windows.
+
+        `pieces` are lengths in seconds: the loudest piece of each is embedded too, for `Gallery.enroll`, so that the
+        gallery can be calibrated for short sounds. `voxport.runtime.audio.pieces.PIECE_SECONDS` are the commands'.
+        """
         need_output(self.contract, "embedding")
-        return self._run([prepare_sound(self.contract, sound, sample_rate)]).embedding.reshape(-1)
+        whole = _voice(hear(self._backend, open_sound(self.contract, sound, sample_rate)))
+        if not pieces:
+            return whole
+        from voxport.runtime.audio.pieces import loud_pieces  # only who enrolls needs it
+
+        found = loud_pieces(self.contract, sound, sample_rate, pieces)
+        rate = self.contract.frontend.sample_rate
+        return dataclasses.replace(whole, pieces=tuple(self.voice(piece, rate) for piece in found))
+
+    def voice_features(self, features: npt.ArrayLike) -> Voice:
+        """Like `voice`, of features (frames, n_mels); raises as `identify_features` does."""
+        need_output(self.contract, "embedding")
+        return _voice(hear(self._backend, open_features(self.contract, features)))
 
     def embed_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
         """Unit vectors of many sounds of any lengths, float32 (sounds, embedding_size); see `identify_batch`."""
         need_output(self.contract, "embedding")
-        rows = [answer.embedding for _, answer in self._windows(sounds, sample_rate)]
+        rows = [heard.answer.embedding for heard in self._each(sounds, sample_rate)]
         return np.concatenate(rows) if rows else np.zeros((0, self.contract.embedding_size), np.float32)
 
     def embed_features(self, features: npt.ArrayLike) -> Float32:
         """Like `embed`, of features (frames, n_mels); raises as `identify_features` does."""
-        need_output(self.contract, "embedding")
-        return self._run([prepare_features(self.contract, features)]).embedding.reshape(-1)
+        return self.voice_features(features).embedding
 
-    def _windows(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[tuple[list[Prepared], Answer]]:
-        """Prepare and answer `_WINDOW` sounds at a time."""
+    def _ranked(self, heard: Heard, top: int) -> Identification:
+        return rank(heard.answer.scores[0], self.contract, top, heard.seconds, heard.windows)
+
+    def _each(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[Heard]:
+        """Open `_TOGETHER` sounds at a time, and answer each, in order."""
         if isinstance(sounds, (str, os.PathLike)):  # its letters would be taken for paths
             raise VoxportError(f"{os.fspath(sounds)}: expected several sounds; give a list of paths or arrays")
         items = enumerate(sounds)
-        while chunk := list(islice(items, _WINDOW)):
-            window = [prepare_sound(self.contract, sound, sample_rate, f"sound {i}") for i, sound in chunk]
-            yield window, self._run(window)
+        while chunk := list(islice(items, _TOGETHER)):
+            opened = [open_sound(self.contract, sound, sample_rate, f"sound {i}") for i, sound in chunk]
+            short = [item for item in opened if isinstance(item, Prepared)]
+            rows = iter(range(len(short)))
+            answers = self._run(short) if short else None
+            for item in opened:
+                if isinstance(item, Prepared) and answers is not None:
+                    yield Heard(answers.take(next(rows)), item.seconds)
+                else:
+                    yield hear(self._backend, item)
 
     def _run(self, prepared: Sequence[Prepared]) -> Answer:
         """Answer in the order given, however the rows are grouped into batches."""
@@ -170,3 +195,7 @@ class SpeakerIdentifier:
             parts.append(self._backend.run(*pad([prepared[i].values for i in group])))
             order += group
         return Answer.joined(parts).take(np.argsort(order))
+
+
+def _voice(heard: Heard) -> Voice:
+    return Voice(heard.answer.embedding.reshape(-1), heard.seconds, heard.windows)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.contract import Contract
-from voxport.runtime.errors import LengthError
+from voxport.runtime.errors import LengthError, TooLongError
 from voxport.runtime.frontend.log_mel import min_samples, num_frames
 from voxport.runtime.frontend.spec import Frontend
 
@@ -52,7 +52,7 @@ class LengthRange:
         length = int(lengths.flat[first])
         name = names[first] if names else f"item {first} of the batch" if lengths.size > 1 else "the input"
         short = length < self.shortest
-        raise LengthError(
+        raise (LengthError if short else TooLongError)(
             f"{name}: {self.describe(length)} is too {'short' if short else 'long'} for this model, which takes "
             f"{self.describe(self.shortest)} to {self.describe(self.longest)}; "
             + ("give a longer piece of sound" if short else "cut it into shorter pieces")

@@ -20,18 +20,34 @@ class Candidate:
     probability: float
 
 
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """The voice of one sound: a unit vector, float32 (embedding_size,).
+
+    `duration_s` is the length of the sound in seconds, `windows` how many windows the vector was averaged over.
+    `pieces` are voices of short pieces of the same sound, where they were asked for: a gallery calibrates with them.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    duration_s: float
+    windows: int = 1
+    pieces: tuple["Voice", ...] = ()
+
+
 @dataclass(frozen=True)
 class Identification:
     """Who is speaking.
 
     `ranked` holds the best candidates, best first. `duration_s` is the length of the sound in seconds
     (of features: of the shortest sound that gives so many frames). `known` says whether the best
-    cosine reaches the contract's rejection threshold; None where the model has no threshold.
+    cosine reaches the contract's rejection threshold; None where the model has no threshold. `windows` is how
+    many windows the answer was averaged over: 1 where the model heard the sound whole.
     """
 
     ranked: tuple[Candidate, ...]
     duration_s: float
     known: bool | None
+    windows: int = 1
 
     @property
     def best(self) -> Candidate:
@@ -39,14 +55,16 @@ class Identification:
         return self.ranked[0]
 
 
-def rank(scores: npt.NDArray[np.float32], contract: Contract, top: int, duration_s: float) -> Identification:
+def rank(
+    scores: npt.NDArray[np.float32], contract: Contract, top: int, duration_s: float, windows: int = 1
+) -> Identification:
     """Rank one row of scores (speakers,). Equal scores keep the order of the contract's labels.
 
     Raises:
         VoxportError: `top` below 1, or a score that is no number.
     """
     ranked = candidates(scores, contract.labels, top)
-    return Identification(ranked, duration_s, _is_known(ranked[0].score, contract))
+    return Identification(ranked, duration_s, _is_known(ranked[0].score, contract), windows)
 
 
 def candidates(scores: npt.NDArray[np.floating[Any]], speakers: Sequence[str], top: int) -> tuple[Candidate, ...]:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from voxport.benchmarks.conditions.report import ConditionRow, ConditionsReport, ConditionsSettings, KindRow
 from voxport.benchmarks.conditions.runner import CONDITIONS, KINDS, Condition, RoomBank, Samples
 from voxport.benchmarks.conditions.shares import Answered, equal_error, false_accepts, right, wrong_probability
-from voxport.runtime.audio.preprocess import prepare_sound
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.load import BackendOptions, load_backend
 from voxport.runtime.errors import AudioError, LengthError, VoxportError
 from voxport.runtime.results import softmax
+from voxport.runtime.windowing.hearing import hear, open_sound
 from voxport.train.data.features import read_sound
 from voxport.train.data.layouts.base import AS_FOUND, Entry
 from voxport.train.data.layouts.recognition import list_corpus
@@ -144,10 +144,10 @@ def _answer(
         around.speaker = files.speakers[i]
         changed = condition.change(sound, around, draws.generator("bench", seed, condition.name, key))
         try:
-            prepared = prepare_sound(contract, changed, contract.frontend.sample_rate, f"{key}, {condition.name}")
+            source = open_sound(contract, changed, contract.frontend.sample_rate, f"{key}, {condition.name}")
+            answer = hear(backend, source).answer
         except (AudioError, LengthError):
             continue
-        answer = backend.run(prepared.values[None], np.array([len(prepared.values)], np.int64))
         if scores is not None:
             scores[i] = answer.scores[0]
         if embeddings is not None:

@@ -133,7 +133,7 @@ class Colded:
 
 @dataclass(frozen=True)
 class Judge:
-    """Ask for the accuracy on labelled utterances, each alone, the longer ones cut to `max_frames`.
+    """Ask for the accuracy on labelled utterances, each alone, the longer ones in windows of `max_frames`.
 
     `checkpoint` knows the labels, and which utterances its training has not seen.
     """

@@ -12,8 +12,9 @@ from voxport.benchmarks.scaling.points import Work, make_series, measure_points
 from voxport.benchmarks.scaling.report import ScaleSettings
 from voxport.runtime.errors import LengthError
 from voxport.runtime.identifier import SpeakerIdentifier
+from voxport.runtime.length_range import LengthRange
 from voxport.runtime.storage.serialization import decode
-from voxport.runtime.streaming.windows import WindowOptions, WindowPlan, Windows
+from voxport.runtime.windowing.windows import WindowOptions, WindowPlan, Windows
 
 WHOLE = "whole sound in one call"
 OVERLAPPING, SEPARATE = "windows of 2 s every 0.5 s", "windows of 2 s side by side"
@@ -30,6 +31,9 @@ def chunks_curve(request: dict[str, Any]) -> dict[str, Any]:
         for name in (WHOLE, *HOPS):
             call = answer(identifier, name, seconds, settings)
             try:
+                if name == WHOLE:  # which would be windows too above the longest length
+                    allowed = LengthRange.of_sound(identifier.contract)
+                    allowed.check(np.array([seconds * allowed.frontend.sample_rate]))
                 call()
             except LengthError as problem:
                 notes.append(f"{name} ends before {seconds} s: {problem}")

@@ -1,5 +1,10 @@
-"""How many labelled utterances a back end gets right, each alone and whole. Apart from all timing."""
+"""How many labelled utterances a back end gets right, each alone. Apart from all timing.
 
+Utterances that the models do not take whole are heard in windows. The mean of the windows' scores ranks speakers as
+the scores of the averaged embedding do, since one is a multiple of the other.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +15,9 @@ from voxport.benchmarks.core.protocol import Judge, Judged
 from voxport.benchmarks.core.records import Accuracy
 from voxport.benchmarks.tasks.cold_start import Tools
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.frontend.log_mel import min_samples
 from voxport.train.checkpoint import Checkpoint, load_checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus
+from voxport.train.evaluation.long_utterances import corpus_windows
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,10 @@ def judge(request: Judge, tools: Tools) -> Judged:
     labelled = choose(request, load_checkpoint(request.checkpoint))
     wrong = []
     for number, (position, label) in enumerate(zip(labelled.chosen, labelled.labels, strict=True)):
-        values = _values(labelled.corpus, position, request)
-        scores = backend.run(values[np.newaxis], np.array([len(values)], dtype=np.int64))
-        if int(scores[0].argmax()) != label:
+        summed: Array = np.zeros(backend.speakers, np.float32)
+        for values, weight in _windows(labelled.corpus, position, request):
+            summed = summed + weight * backend.run(values[np.newaxis], np.array([len(values)], dtype=np.int64))[0]
+        if int(summed.argmax()) != label:
             wrong.append(number)
     total = len(labelled.chosen)
     correct = total - len(wrong)
@@ -68,15 +74,20 @@ def choose(request: Judge, checkpoint: Checkpoint) -> Labelled:
     part = "all that training has not seen" if seen else "all utterances of known speakers"
     if alike := checkpoint.split.alike_in(corpus).intersection(corpus.utterances[i].key for i in usable):
         part += f" ({len(alike)} have names of training utterances; if they are the same ones, this says little)"
-    cut = sum(corpus.utterances[i].frames > request.max_frames for i in usable)
-    note = f"{len(usable)} utterances of {Path(request.data).name}, {part}, {cut} cut to {request.max_frames} frames"
+    long = sum(corpus.utterances[i].frames > request.max_frames for i in usable)
+    heard = f"{long} heard in windows of {request.max_frames} frames"
+    note = f"{len(usable)} utterances of {Path(request.data).name}, {part}, {heard}"
     return Labelled(corpus, tuple(usable), labels, note)
 
 
-def _values(corpus: Corpus, position: int, request: Judge) -> Array:
-    if request.backend.input_kind == "features":
-        return np.ascontiguousarray(corpus.features(position)[: request.max_frames])
-    if not corpus.has_sound(position):
+def _windows(corpus: Corpus, position: int, request: Judge) -> Iterator[tuple[Array, int]]:
+    """What is run of an utterance, and what each part counts for."""
+    kind = request.backend.input_kind
+    if kind == "waveform" and not corpus.has_sound(position):
         raise VoxportError(f"{corpus.path} holds features, and {request.backend.name} takes sound")
-    sound = corpus.samples(position, corpus.frontend.sample_rate)
-    return np.ascontiguousarray(sound[: min_samples(corpus.frontend, request.max_frames)])
+    if corpus.utterances[position].frames > request.max_frames:
+        yield from corpus_windows(corpus, request.max_frames, kind)(position)
+    elif kind == "features":
+        yield np.ascontiguousarray(corpus.features(position)), 1
+    else:
+        yield corpus.samples(position, corpus.frontend.sample_rate), 1

@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
     check_output,
     check_packages,
     check_place,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
     report_errors,
     show_errors,
     threads_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Contract
+    from voxport.runtime import Contract, Voice
 
 _WIDEST = 8  # files; the table of more would not fit a terminal
 
@@ -46,8 +47,9 @@ def embed(
     """Turn each FILE into a unit vector, and show how alike the voices are.
 
     The cosine of two voices is the dot product of their vectors: 1 is the same, 0 is nothing in common.
-    The .npz holds embeddings (files, embedding_size), files, and the checkpoint_sha256 of the model:
-    only vectors of one checkpoint can be compared.
+    The .npz holds embeddings (files, embedding_size), files, seconds, the checkpoint_sha256 of the model (only
+    vectors of one checkpoint can be compared), and what calibrating a gallery needs besides: pieces of 0.75 and
+    1.5 s, and which files lie in a folder with the name of a speaker of the model's training.
 
     A file that cannot be used is named on stderr and left out; the exit code is then 1.
     """
@@ -56,10 +58,13 @@ def embed(
     if output is not None and Path(output).suffix != ".npz":
         raise click.BadParameter(f"{output} does not end in .npz", param_hint="--output")
     check_place(None if output is None else Path(output))
+    refuse_gallery(model)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
-    answers, errors = each_file(files, "Embedding", lambda name: embed_file(identifier, name))
+    answers, errors = each_file(
+        files, "Embedding", lambda name: voice_file(identifier, name, pieces=output is not None)
+    )
     show_errors(errors)
     if output is not None and answers:
         _write(Path(output), answers, identifier.contract)
@@ -71,31 +76,33 @@ def embed(
     fail_if_any(errors, files)
 
 
-def _write(path: Path, answers: list[tuple[str, Any]], contract: "Contract") -> None:
-    import numpy as np
-
+def _write(path: Path, answers: "list[tuple[str, Voice]]", contract: "Contract") -> None:
     from voxport.runtime.gallery.embeddings import write_embeddings
 
-    vectors = np.stack([vector for _, vector in answers])
-    write_embeddings(path, [name for name, _ in answers], vectors, contract.checkpoint_sha256)
+    names, voices = [name for name, _ in answers], [voice for _, voice in answers]
+    write_embeddings(path, names, voices, contract.checkpoint_sha256, contract.labels)
 
 
-def _show(answers: list[tuple[str, Any]]) -> None:
+def _show(answers: "list[tuple[str, Voice]]") -> None:
     others = answers[:_WIDEST]
     rows = [
-        (number, name, *(f"{float(vector @ other):.4f}" for _, other in others))
-        for number, (name, vector) in enumerate(answers, 1)
+        (number, name, *(f"{float(voice.embedding @ other.embedding):.4f}" for _, other in others))
+        for number, (name, voice) in enumerate(answers, 1)
     ]
     show_table("Cosines", ("", "file", *(str(number) for number in range(1, len(others) + 1))), rows)
 
 
 def _report(
-    model: str, answers: list[tuple[str, Any]], errors: list[tuple[str, str]], contract: "Contract"
+    model: str, answers: "list[tuple[str, Voice]]", errors: list[tuple[str, str]], contract: "Contract"
 ) -> dict[str, Any]:
+
     return {
         "model": model,
         "checkpoint_sha256": contract.checkpoint_sha256,
         "embedding_size": contract.embedding_size,
-        "results": [{"file": name, "embedding": vector} for name, vector in answers],
+        "results": [
+            {"file": name, "embedding": voice.embedding, "duration_s": voice.duration_s, "windows": voice.windows}
+            for name, voice in answers
+        ],
         "errors": report_errors(errors),
     }

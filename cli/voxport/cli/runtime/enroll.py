@@ -1,41 +1,41 @@
 """`voxport enroll`: who is in a gallery, and from which cosine on somebody is accepted."""
 
 import os
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.arguments import find_places
+from voxport.cli.runtime.gallery_tables import read_voices, show_speakers, threshold_lines
 from voxport.cli.runtime.shared import (
     check_output,
     check_packages,
     device_option,
     each_file,
-    embed_file,
+    heard_as,
     show_errors,
     threads_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Contract, Enrolled, Gallery
+    from voxport.runtime import Contract, Enrolled, Gallery, Likeness, Voice
 
 
 @click.command(
     epilog=example(
         """
-        voxport enroll people.gallery --model model.onnx Ada ada1.wav ada2.wav ada3.wav
-        voxport enroll people.gallery --list
+        voxport enroll model.onnx people.gallery Ada ada1.wav ada2.wav ada3.wav
         voxport enroll people.gallery --calibrate 0.05
         voxport enroll people.gallery --calibrate 0.01 --strangers voices.npz
         voxport enroll people.gallery --remove Ada
         """
     )
 )
-@click.argument("gallery", type=click.Path())
-@click.argument("name", required=False)
-@click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")
-@click.option("--model", type=click.Path(), help="The model to listen with; needed to enroll.")
+@click.argument("arguments", nargs=-1, required=True, type=click.Path(), metavar="[MODEL] GALLERY [NAME FILE...]")
+@click.option("--model", type=click.Path(), help="The model to listen with, where it is not the first argument.")
 @click.option("--remove", multiple=True, metavar="NAME", help="Forget a speaker; may be given several times.")
 @click.option(
     "--calibrate",
@@ -49,91 +49,138 @@ if TYPE_CHECKING:
     metavar="EMB.npz",
     help="Calibrate with these voices of people who are not enrolled; default: the enrolled against each other.",
 )
+@click.option(
+    "--accept-anyway", is_flag=True, help="Enroll, or calibrate, in spite of what is said against it; it is still said."
+)
 @click.option("--list", "listed", is_flag=True, help="Show who is enrolled, and the thresholds.")
 @device_option
 @threads_option
 @json_option
 @needs("cpu", "audio")
 def enroll(
-    gallery: str,
-    name: str | None,
-    files: tuple[str, ...],
+    arguments: tuple[str, ...],
     model: str | None,
     remove: tuple[str, ...],
     calibrate: float | None,
     strangers: str | None,
+    accept_anyway: bool,
     listed: bool,
     device: Any,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Enroll NAME in GALLERY from sound FILEs, without any training.
+    """Enroll NAME in GALLERY from sound FILEs, heard by MODEL, without any training.
 
     GALLERY is made where there is none. Enrolling a NAME again adds to what is known of the voice. Some
     seconds of speech in three or more FILEs are a good start. Where one FILE cannot be used, nothing is
-    enrolled. What several processes change at once is all kept. Voices of strangers for --calibrate come
-    from: voxport embed MODEL FILE... -o EMB.npz
+    enrolled. What several processes change at once is all kept. A recording that is there already counts once.
+
+    Nothing is enrolled either where a FILE is more like another's voice than like NAME's, is as unlike NAME's
+    other sounds as another person's are (a cosine below 0.3, or what the gallery itself tells), or where a new NAME's
+    voice is enrolled already; see voxport gallery check. --calibrate refuses names that are one voice, and strangers
+    who are enrolled. Voices of strangers come from: voxport embed MODEL FILE... -o EMB.npz
     """
-    if name is None and not (remove or calibrate or listed):
-        raise click.UsageError("give NAME and FILEs to enroll, or --list, --remove or --calibrate")
-    if name is not None and os.path.isfile(name):
-        raise click.UsageError(f"NAME comes before the FILEs, and {name!r} is a file")
-    if name is not None and not files:
-        raise click.UsageError(f"no sound of {name!r} was given: voxport enroll GALLERY --model MODEL NAME FILE...")
-    if name is not None and model is None:
-        raise click.UsageError("to enroll, name the model to listen with: --model MODEL")
-    if strangers is not None and calibrate is None:
-        raise click.UsageError("--strangers are for --calibrate RATE")
+    model, gallery, rest = find_places(arguments, model)
+    name, files = (rest[0] if rest else None), rest[1:]
+    _check_usage(name, files, model, strangers, bool(remove or calibrate or listed), calibrate)
     from voxport.runtime import Gallery
 
-    contract, vectors = _listen(gallery, name, files, model, device, threads)
+    contract, voices = _listen(gallery, name, files, model, device, threads)
     enrolled = None
+    likenesses: tuple[Likeness, ...] = ()
     if name is None and not (remove or calibrate):
         people = Gallery.load(gallery, contract)
     else:
-        with Gallery.edit(gallery, contract if name is not None else None) as people:
+        with Gallery.edit(gallery, contract if contract is not None and name is not None else None) as people:
             if contract is not None:
                 people.check_model(contract, gallery)
             for leaving in remove:
                 people.remove(leaving)
             if name is not None:
-                enrolled = people.enroll(name, vectors)
+                likenesses = people.examine(name, voices)
+                _judge(files, likenesses, accept_anyway)
+                enrolled = people.enroll(name, voices)
             if calibrate is not None:
-                people.calibrate(calibrate, _strangers(people, strangers))
+                people.calibrate(calibrate, read_voices(people, strangers), accept_anyway=accept_anyway)
+    likeness = list(zip(files, voices, likenesses, strict=True)) if likenesses else []
     if as_json:
-        emit_json(_report(gallery, people, enrolled, remove))
+        emit_json(_report(gallery, people, enrolled, remove, likeness))
     else:
         _show(gallery, people, enrolled, remove, listed, calibrate is not None)
+        if likeness:
+            _show_likeness(likeness)
+
+
+def _check_usage(
+    name: str | None,
+    files: tuple[str, ...],
+    model: str | None,
+    strangers: str | None,
+    something: bool,
+    calibrate: float | None,
+) -> None:
+    """Refuse what cannot be meant; `something` says that one of the other things was asked for."""
+    if name is None and not something:
+        raise click.UsageError("give NAME and FILEs to enroll, or --list, --remove or --calibrate")
+    if name is not None and os.path.isfile(name):
+        raise click.UsageError(f"NAME comes before the FILEs, and {name!r} is a file")
+    if name is not None and not files:
+        raise click.UsageError(f"no sound of {name!r} was given: voxport enroll MODEL GALLERY NAME FILE...")
+    if name is not None and model is None:
+        raise click.UsageError("to enroll, name the model that listens: voxport enroll MODEL GALLERY NAME FILE...")
+    if strangers is not None and calibrate is None:
+        raise click.UsageError("--strangers are for --calibrate RATE")
+
+
+def _judge(files: "Sequence[str]", likenesses: "Sequence[Likeness]", accept_anyway: bool) -> None:
+    """Say what speaks against enrolling each file; refuse, unless it is accepted anyway."""
+    from voxport.runtime import GalleryError
+
+    doubts = [(file, each.doubt) for file, each in zip(files, likenesses, strict=True) if each.doubt]
+    for file, each in zip(files, likenesses, strict=True):
+        if each.doubt or each.warning:
+            click.echo(f"warning: {file}: {each.doubt or each.warning}", err=True)
+    if doubts and not accept_anyway:
+        raise GalleryError(
+            f"{len(doubts)} of {len(files)} files do not fit, so nothing was enrolled; leave them out, or enroll them "
+            "all the same with --accept-anyway"
+        )
+
+
+def _show_likeness(likeness: "Sequence[tuple[str, Voice, Likeness]]") -> None:
+    rows = [
+        (
+            file,
+            f"{voice.duration_s:.2f} s",
+            "" if each.own is None else f"{each.own:.4f}",
+            each.nearest or "",
+            "" if each.nearest_cosine is None else f"{each.nearest_cosine:.4f}",
+        )
+        for file, voice, each in likeness
+    ]
+    show_table("", ("file", "length", "own voice", "nearest other", "cosine"), rows)
 
 
 def _listen(
     gallery: str, name: str | None, files: tuple[str, ...], model: str | None, device: Any, threads: int | None
-) -> "tuple[Contract | None, Any]":
-    """The model's contract and the embeddings of `files`; before the gallery is locked, as it takes time."""
+) -> "tuple[Contract | None, list[Voice]]":
+    """The model's contract and the voices of `files`; before the gallery is locked, as it takes time."""
     from voxport.runtime import Gallery, SpeakerIdentifier, VoxportError, read_contract
     from voxport.runtime.gallery.state import check_name
 
     if model is None or name is None:
-        return (None if model is None else read_contract(model)), None
+        return (None if model is None else read_contract(model)), []
     check_name(name)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
     if os.path.lexists(gallery):
         Gallery.load(gallery, identifier.contract)  # another model's gallery is refused before the work
-    answers, errors = each_file(files, "Listening", lambda file: embed_file(identifier, file))
+    answers, errors = each_file(files, "Listening", lambda file: voice_file(identifier, file, pieces=True))
     if errors:
         show_errors(errors)
         raise VoxportError(f"{len(errors)} of {len(files)} files could not be used; nothing was enrolled")
-    return identifier.contract, [vector for _, vector in answers]
-
-
-def _strangers(gallery: "Gallery", path: str | None) -> Any:
-    if path is None:
-        return None
-    from voxport.runtime.gallery.embeddings import read_embeddings
-
-    return read_embeddings(Path(path), gallery.checkpoint_sha256, gallery.embedding_size)
+    return identifier.contract, [voice for _, voice in answers]
 
 
 def _show(
@@ -144,40 +191,27 @@ def _show(
     if enrolled is not None:
         click.echo(f"{path}: enrolled {enrolled.speaker}, utterances: {enrolled.utterances}")
     if listed:
-        rows = [(entry.speaker, entry.utterances) for entry in gallery.speakers]
-        show_table(f"{path}: speakers", ("speaker", "utterances"), rows)
+        show_speakers(path, gallery)
     if listed or calibrated:
-        for line in _threshold_lines(gallery):
+        for line in threshold_lines(gallery):
             click.echo(line)
 
 
-def _threshold_lines(gallery: "Gallery") -> list[str]:
-    thresholds = gallery.thresholds
-    if thresholds.verify is None and thresholds.identify is None:
-        return ["thresholds: none; set them with --calibrate"]
-    rate = thresholds.false_accept_rate
-    lines = [
-        f"{task}: " + ("no threshold" if value is None else f"accepted from a cosine of {value:.4f} on")
-        for task, value in (("verify", thresholds.verify), ("identify", thresholds.identify))
-    ]
-    if rate is None:
-        return lines
-    lines.append(f"calibrated for a false-accept rate of {rate:g} among {thresholds.speakers} speakers")
-    if thresholds.identify is None:
-        lines.append(
-            f"a threshold for identify needs {1 / rate:,.0f} utterances to compare; enroll more, or give --strangers"
-        )
-    if thresholds.speakers != len(gallery):
-        lines.append(f"now there are {len(gallery)}: calibrate again")
-    return lines
+def _report(
+    path: str,
+    gallery: "Gallery",
+    enrolled: "Enrolled | None",
+    removed: tuple[str, ...],
+    likeness: "Sequence[tuple[str, Voice, Likeness]]",
+) -> dict[str, Any]:
+    from voxport.runtime.storage.serialization import encode
 
-
-def _report(path: str, gallery: "Gallery", enrolled: "Enrolled | None", removed: tuple[str, ...]) -> dict[str, Any]:
     return {
         "gallery": path,
         "checkpoint_sha256": gallery.checkpoint_sha256,
         "embedding_size": gallery.embedding_size,
         "enrolled": enrolled,
+        "files": [{"file": file} | heard_as(voice) | encode(each) for file, voice, each in likeness],
         "removed": removed,
         "speakers": gallery.speakers,
         "thresholds": gallery.thresholds,

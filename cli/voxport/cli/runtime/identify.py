@@ -5,24 +5,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
     check_output,
     check_packages,
     check_threshold,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
     gallery_option,
+    heard_as,
     holds_features,
     report_errors,
     show_errors,
     threads_option,
     threshold_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Identification, Matches, SpeakerIdentifier
+    from voxport.runtime import Identification, Matches, SpeakerIdentifier, Voice
 
 
 @click.command(
@@ -62,10 +64,14 @@ def identify(
     A FILE is a sound file of any rate and channel count. Where the model takes features, a FILE that
     ends in .npy is taken as features of shape (frames, bands), computed with the model's frontend.
 
+    A FILE may be of any length: what the model does not take whole is heard in windows, averaged by speech.
+    With --gallery a short sound is held to the threshold that was calibrated for its length.
+
     A file that cannot be used is named on stderr and the others are answered; the exit code is then 1.
     """
     from voxport.runtime import SpeakerIdentifier
 
+    refuse_gallery(model)
     check_threshold(gallery, threshold)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
@@ -78,7 +84,9 @@ def identify(
     answers, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top))
     show_errors(errors)
     if as_json:
-        emit_json(_report({"model": model}, identifier, answers, errors))
+        from voxport.runtime.storage.serialization import encode
+
+        emit_json(_report({"model": model}, identifier, [(name, encode(each)) for name, each in answers], errors))
     elif answers:
         _show(answers)
     fail_if_any(errors, files)
@@ -120,15 +128,19 @@ def _among_enrolled(
 
     gallery = Gallery.load(path, identifier.contract)
 
-    def answer(name: str) -> "Matches":
-        return gallery.identify(embed_file(identifier, name), top=top, threshold=threshold)
+    def answer(name: str) -> "tuple[Voice, Matches]":
+        voice = voice_file(identifier, name)
+        return voice, gallery.identify(voice, top=top, threshold=threshold)
 
-    answers, errors = each_file(files, "Identifying", answer)
+    heard, errors = each_file(files, "Identifying", answer)
     show_errors(errors)
     if as_json:
-        emit_json(_report({"model": model, "gallery": path}, identifier, answers, errors))
-    elif answers:
-        _show_matches(answers)
+        from voxport.runtime.storage.serialization import encode
+
+        found = [(name, encode(matches) | heard_as(voice)) for name, (voice, matches) in heard]
+        emit_json(_report({"model": model, "gallery": path}, identifier, found, errors))
+    elif heard:
+        _show_matches([(name, matches) for name, (_, matches) in heard])
     fail_if_any(errors, files)
 
 
@@ -145,11 +157,11 @@ def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
 def _report(
     source: dict[str, str],
     identifier: "SpeakerIdentifier",
-    answers: "list[tuple[str, Identification]] | list[tuple[str, Matches]]",
+    answers: list[tuple[str, Any]],
     errors: list[tuple[str, str]],
 ) -> dict[str, Any]:
     from voxport.runtime.storage.serialization import encode
 
-    results = [{"file": name} | encode(answer) for name, answer in answers]
+    results = [{"file": name} | answer for name, answer in answers]
     runs_on = encode(identifier.explain())
     return {**source, "runs_on": runs_on, "results": results, "errors": report_errors(errors)}

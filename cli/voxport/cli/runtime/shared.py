@@ -5,14 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from voxport.runtime import GalleryScorer, SpeakerIdentifier
+    from voxport.runtime import GalleryScorer, SpeakerIdentifier, Voice
     from voxport.runtime.contract import Output
 
 R = TypeVar("R")
@@ -53,7 +53,7 @@ def gallery_scorer(
     if scorer.threshold is None:
         click.echo(
             f"note: {gallery} has no threshold, so a stranger is given the name of whoever is most alike; "
-            f"set one with --threshold, or calibrate it: voxport enroll {gallery} --calibrate 0.01",
+            f"set one with --threshold, or calibrate it: voxport gallery calibrate {gallery} 0.01",
             err=True,
         )
     return scorer
@@ -162,13 +162,20 @@ def each_file(
     return answers, errors
 
 
-def embed_file(identifier: "SpeakerIdentifier", name: str) -> Any:
-    """The embedding, float32 (embedding_size,), of a sound file or of a `.npy` file of features."""
+def voice_file(identifier: "SpeakerIdentifier", name: str, *, pieces: bool = False) -> "Voice":
+    """The voice in a sound file or in a `.npy` file of features; `pieces` adds what a gallery calibrates with."""
     if not holds_features(name):
-        return identifier.embed(name)
+        from voxport.runtime.audio.pieces import PIECE_SECONDS
+
+        return identifier.voice(name, pieces=PIECE_SECONDS if pieces else ())
     from voxport.runtime.audio.preprocess import read_features
 
-    return identifier.embed_features(read_features(name))
+    return identifier.voice_features(read_features(name))
+
+
+def heard_as(voice: "Voice") -> dict[str, float]:
+    """How a sound was heard, for a report in JSON."""
+    return {"duration_s": voice.duration_s, "windows": voice.windows}
 
 
 def show_errors(errors: Sequence[tuple[str, str]]) -> None:

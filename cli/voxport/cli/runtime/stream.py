@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from voxport.cli.common import example, json_option, needs
+from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
     check_output,
     check_threshold,
@@ -77,6 +78,7 @@ def stream(
     """
     from voxport.runtime import SpeakerIdentifier, Stream, StreamOptions
 
+    refuse_gallery(model)
     check_threshold(gallery, threshold)
     _check_raw_options(file)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
     at_terminal,
     check_output,
@@ -67,6 +68,7 @@ def timeline(
     """
     from voxport.runtime import SpeakerIdentifier, Timeline, TimelineOptions
 
+    refuse_gallery(model)
     check_threshold(gallery, threshold)
     for place in (rttm, plot):
         check_place(place)

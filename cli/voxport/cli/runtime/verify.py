@@ -5,21 +5,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.arguments import find_places
 from voxport.cli.runtime.shared import (
     check_output,
     check_packages,
     check_threshold,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
+    heard_as,
     report_errors,
     show_errors,
     threads_option,
+    voice_file,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Verification
+    from voxport.runtime import Verification, Voice
 
 REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 
@@ -27,15 +29,13 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 @click.command(
     epilog=example(
         """
-        voxport verify people.gallery --model model.onnx Ada door.wav
-        voxport verify people.gallery --model model.onnx Ada door.wav --threshold 0.6 && open-the-door
+        voxport verify model.onnx people.gallery Ada door.wav
+        voxport verify model.onnx people.gallery Ada door.wav --threshold 0.6 && open-the-door
         """
     )
 )
-@click.argument("gallery", type=click.Path())
-@click.argument("name")
-@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
-@click.option("--model", required=True, type=click.Path(), help="The model with which the gallery was enrolled.")
+@click.argument("arguments", nargs=-1, required=True, type=click.Path(), metavar="MODEL GALLERY NAME FILE...")
+@click.option("--model", type=click.Path(), help="The model, where it is not the first argument.")
 @click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="Cosine from which on to accept; default: the gallery's."
 )
@@ -44,44 +44,50 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 @json_option
 @needs("cpu", "audio")
 def verify(
-    gallery: str,
-    name: str,
-    files: tuple[str, ...],
-    model: str,
+    arguments: tuple[str, ...],
+    model: str | None,
     threshold: float | None,
     device: Any,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say whether NAME, enrolled in GALLERY, is speaking in each FILE.
+    """Say whether NAME, enrolled in GALLERY with MODEL, is speaking in each FILE, of any length.
+
+    A short sound is held to the threshold that was calibrated for its length.
 
     The exit code is 0 where every FILE is accepted, 3 where one is rejected, and 1 on an error: a file
     that cannot be used, a speaker who is not enrolled, or no threshold to decide with.
     """
     from voxport.runtime import Gallery, GalleryError, SpeakerIdentifier
 
+    model, gallery, rest = find_places(arguments, model)
+    if model is None or len(rest) < 2:
+        raise click.UsageError("expected MODEL GALLERY NAME FILE...")
+    name, *files = rest
     check_threshold(gallery, threshold)
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
     enrolled = Gallery.load(gallery, identifier.contract)
     if name not in enrolled:
-        raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport enroll {gallery} --list")
+        raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport gallery list {gallery}")
 
-    def answer(file: str) -> "Verification":
-        return enrolled.verify(name, embed_file(identifier, file), threshold=threshold)
+    def answer(file: str) -> "tuple[Voice, Verification]":
+        voice = voice_file(identifier, file)
+        return voice, enrolled.verify(name, voice, threshold=threshold)
 
-    answers, errors = each_file(files, "Verifying", answer)
+    heard, errors = each_file(files, "Verifying", answer)
+    answers = [(file, found) for file, (_, found) in heard]
     show_errors(errors)
     if as_json:
-        emit_json(_report(gallery, model, answers, errors))
+        emit_json(_report(gallery, model, heard, errors))
     elif answers:
         _show(answers)
     fail_if_any(errors, files)
     if any(verification.accepted is None for _, verification in answers):
         raise GalleryError(
             f"{gallery}: no threshold to decide with; give --threshold, "
-            f"or set one with: voxport enroll {gallery} --calibrate 0.05"
+            f"or set one with: voxport gallery calibrate {gallery} 0.05"
         )
     if not all(verification.accepted for _, verification in answers):
         raise SystemExit(REJECTED)
@@ -103,13 +109,13 @@ def _show(answers: "list[tuple[str, Verification]]") -> None:
 
 
 def _report(
-    gallery: str, model: str, answers: "list[tuple[str, Verification]]", errors: list[tuple[str, str]]
+    gallery: str, model: str, heard: "list[tuple[str, tuple[Voice, Verification]]]", errors: list[tuple[str, str]]
 ) -> dict[str, Any]:
     from voxport.runtime.storage.serialization import encode
 
     return {
         "gallery": gallery,
         "model": model,
-        "results": [{"file": file} | encode(found) for file, found in answers],
+        "results": [{"file": file} | encode(found) | heard_as(voice) for file, (voice, found) in heard],
         "errors": report_errors(errors),
     }

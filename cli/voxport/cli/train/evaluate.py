@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 @data_option
 @click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid", show_default=True)
 @click.option("--crop-frames", type=click.IntRange(1), help="Length of the crops; default: the recipe's.")
+@click.option(
+    "--max-frames",
+    type=click.IntRange(1),
+    default=3000,
+    show_default=True,
+    help="Longer utterances are heard in windows of this length, as by an export with this --max-frames.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON) and plots.")
 @click.option(
     "--trials", type=click.Path(path_type=Path), help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs."
@@ -76,6 +83,7 @@ def evaluate(checkpoint: Path, out: Path | None, save: bool, as_json: bool, **ch
         choices["trials"],
         rate,
         crop_frames=choices["crop_frames"],
+        max_frames=choices["max_frames"],
     )
     with bar("Scoring", is_shown(choices["progress"])) as progress:
         evaluation, evidence = run_evaluate(loaded, corpus, options, progress)
@@ -100,6 +108,7 @@ def _show(evaluation: "Evaluation") -> None:
         ("utterances", f"{evaluation.utterances:,} ({evaluation.part})"),
         ("whole utterances", f"{evaluation.accuracy_whole:.2%}"),
         *top5,
+        *([("heard in windows", f"{evaluation.in_windows:,}")] if evaluation.in_windows else []),
         (f"crops of {evaluation.crop_frames} frames", f"{evaluation.accuracy_crop:.2%}"),
         ("calibration error", f"{evaluation.calibration_error:.2%}"),
     ]

@@ -1,7 +1,8 @@
 """The accuracy gate: does an artefact recognise as many of a labelled set as the eager network does?
 
 Parity bounds how far answers move; with fewer bits they move, and what counts then is whether they stay
-right. Both see each utterance alone and whole, so no batch decides an answer.
+right. Both see each utterance alone, so no batch decides an answer; what the artefact does not take whole both
+see in windows.
 
 A drop over the allowed one fails unless chance explains it (see voxport.train.evaluation.paired). Where the set is
 too small to tell, the verdict says so and is no failure.
@@ -23,7 +24,9 @@ from voxport.runtime.backends.base import Backend
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus
 from voxport.train.evaluation.intervals import wilson
+from voxport.train.evaluation.long_utterances import corpus_windows
 from voxport.train.evaluation.paired import Verdict, chance_of_loss, verdict_on
+from voxport.train.models.speaker_net import SpeakerNet
 from voxport.train.progress import track
 
 MAX_DROP = 0.2
@@ -75,7 +78,7 @@ class AccuracyReport:
     `eager_interval` is Wilson's, 95 %. `lost` and `gained` count utterances that one of the two has right, and
     `chance` is the probability of so many lost among them where either is as likely.
     `unknown` names labels of the set that the model does not know, with their utterances left out; `short`
-    counts utterances below the model's shortest length, `cut` those above its longest, of which it saw the
+    counts utterances below the model's shortest length, `in_windows` those above its longest, of which it saw the
     start; `trained_on` those left out because the network has seen them in training; `namesakes` those that
     count and have the name of a training utterance, in a corpus that is not the whole one of the training.
     """
@@ -95,7 +98,7 @@ class AccuracyReport:
     worst: tuple[SpeakerLoss, ...]
     unknown: dict[str, int]
     short: int
-    cut: int
+    in_windows: int
     trained_on: int
     namesakes: int = 0
 
@@ -155,8 +158,8 @@ class AccuracyReport:
             )
         if self.short:
             found.append(f"{self.short} utterances left out: shorter than the model takes")
-        if self.cut:
-            found.append(f"{self.cut} utterances cut to the longest that the model takes")
+        if self.in_windows:
+            found.append(f"{self.in_windows} utterances heard in windows of the longest length that the model takes")
         return tuple(found)
 
     @property
@@ -194,11 +197,27 @@ def accuracy_gate(backend: Backend, checkpoint: Checkpoint, options: AccuracyOpt
     network, answers = checkpoint.network(), []
     with few_threads():
         for i in track(chosen.indices, "Accuracy", len(chosen.indices), options.progress):
-            values = corpus_utterance(corpus, i, contract.input_kind, limits).input
-            eager = eager_answer(network, checkpoint.frontend, values)[0].numpy()
-            answers.append((eager.argmax(), backend.run(values[None], [len(values)]).scores[0].argmax()))
+            answers.append(_answers(backend, network, corpus, i))
     right = np.array(answers) == truth[:, None]
     return _report(str(options.data), chosen, truth, right, checkpoint.labels, options.max_drop)
+
+
+def _answers(backend: Backend, network: SpeakerNet, corpus: Corpus, i: int) -> tuple[int, int]:
+    """Whom the eager network and the artefact name; in windows where the utterance is too long for one run.
+
+    The mean of the windows' scores ranks speakers as those of the averaged embedding: one is a multiple of the other.
+    """
+    contract = backend.contract
+    limits = LengthLimits(contract.min_frames, contract.max_frames)
+    windows = iter([(corpus_utterance(corpus, i, contract.input_kind, limits).input, 1)])
+    if corpus.utterances[i].frames > limits.max_frames:
+        windows = corpus_windows(corpus, limits.max_frames, contract.input_kind)(i)
+    scores = np.zeros((2, len(contract.labels)))
+    for values, weight in windows:
+        eager = eager_answer(network, corpus.frontend, values)[0].numpy()
+        scores += weight * np.stack([eager, backend.run(values[None], [len(values)]).scores[0]])
+    first, second = scores.argmax(axis=1).tolist()
+    return first, second
 
 
 @dataclass(frozen=True)
@@ -206,7 +225,7 @@ class _Chosen:
     indices: list[int]
     unknown: dict[str, int]
     short: int
-    cut: int
+    in_windows: int
     trained_on: int
     namesakes: int
 
@@ -234,10 +253,10 @@ def _choose(corpus: Corpus, checkpoint: Checkpoint, limits: LengthLimits, option
     if options.limit is not None and options.limit < len(indices):
         spread = np.linspace(0, len(indices) - 1, options.limit)
         indices = [indices[round(float(position))] for position in spread]
-    cut = sum(corpus.utterances[i].frames > limits.max_frames for i in indices)
+    in_windows = sum(corpus.utterances[i].frames > limits.max_frames for i in indices)
     alike = checkpoint.split.alike_in(corpus)
     namesakes = sum(corpus.utterances[i].key in alike for i in indices)
-    return _Chosen(indices, dict(sorted(unknown.items())), short, cut, seen, namesakes)
+    return _Chosen(indices, dict(sorted(unknown.items())), short, in_windows, seen, namesakes)
 
 
 def _report(
@@ -275,7 +294,7 @@ def _report(
         worst=tuple(losses[:_SHOWN]),
         unknown=chosen.unknown,
         short=chosen.short,
-        cut=chosen.cut,
+        in_windows=chosen.in_windows,
         trained_on=chosen.trained_on,
         namesakes=chosen.namesakes,
     )

@@ -149,6 +149,15 @@ def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> Samples:
     return result
 
 
+def sample_blocks(
+    samples: npt.NDArray[Any], from_rate: int, to_rate: int, name: str = "samples"
+) -> Generator[Samples, None, None]:
+    """What `resample` gives of an array, block by block: as little is copied, however long it is. Raises alike."""
+    layout = check_layout(samples, name)
+    pieces = (check_samples(layout[start : start + _BLOCK], name) for start in range(0, len(layout), _BLOCK))
+    yield from (block for block in _resampled(pieces, from_rate, to_rate) if len(block))
+
+
 def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
     """`samples` as mono float32 of shape (n,); `name` is what messages call them.
 

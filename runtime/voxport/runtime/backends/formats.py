@@ -45,6 +45,19 @@ def is_torch_file(path: str | os.PathLike[str]) -> bool:
     return start == _ZIP or (_suffix(path) in TORCH_SUFFIXES and start[:1] != _ONNX)
 
 
+def is_gallery(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is a gallery of enrolled speakers, by its table of contents. A missing file is none."""
+    if first_bytes(path) != _ZIP:
+        return False
+    import zipfile  # slow to import, and seldom needed
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"header.npy", "names.npy", "sums.npy"} <= set(archive.namelist())
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError):
+        return False
+
+
 def first_bytes(path: str | os.PathLike[str]) -> bytes:
     """The first four bytes of the file `path`; none where it is missing, or is a pipe that would wait for ever."""
     try:

@@ -2,36 +2,70 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.errors import GalleryError
-from voxport.runtime.gallery.state import Float32, Int64, State, Thresholds
+from voxport.runtime.gallery.check import MOST_COMPARED, bounds_of, listed, pairs_of
+from voxport.runtime.gallery.results import Pair
+from voxport.runtime.gallery.search import MatrixSearch
+from voxport.runtime.gallery.state import SAME, State
+from voxport.runtime.gallery.thresholds import ShortThresholds, Thresholds
+from voxport.runtime.gallery.utterances import Float32, Int64, Kept
 
 _STEPS = 1 << 19  # of the histogram for each unit of cosine; a power of two, so that its edges are exact
-_SAME = 1 - 1e-5  # cosine of a recording with itself, and room for rounding
 _BLOCK = 1 << 21  # comparisons at a time: tens of megabytes
 
 
-def calibrate(state: State, false_accept_rate: float, impostors: Float32 | None) -> Thresholds:
+SHORT_S = (1.0, 2.0)  # sounds below each of these have thresholds of their own
+
+
+@dataclass(frozen=True, eq=False)
+class Strangers:
+    """Voices of people who are not enrolled: unit vectors (utterances, embedding_size), seconds (0: not known).
+
+    `names` say whose each is, for messages. `pieces` are of short pieces of the same sounds. `trained` counts the
+    sounds that lie in a folder with the name of a speaker of the model's training.
+    """
+
+    vectors: Float32
+    seconds: Float32
+    names: tuple[str, ...]
+    pieces: Float32
+    piece_seconds: Float32
+    trained: int = 0
+
+
+def calibrate(
+    state: State, false_accept_rate: float, strangers: Strangers | None, *, accept_anyway: bool = False
+) -> Thresholds:
     """Thresholds at which at most `false_accept_rate` of the impostors seen are accepted.
 
-    `impostors` are unit vectors (utterances, embedding_size) of people who are not enrolled. None takes
-    the utterances kept of each enrolled speaker, against all the other speakers.
+    `strangers` None takes the utterances kept of each enrolled speaker, against all the other speakers. Where
+    names, or a stranger and a name, are as alike as one voice (see `gallery_check`), nothing is set: one person
+    under two names would move the threshold to where nobody is known. With `accept_anyway` they are counted as
+    different people. Sounds below each of SHORT_S have thresholds of their own where enough short sounds and
+    pieces were seen; they are never lower than those of all sounds.
 
     An observed rate cannot be finer than one in the number of observations. Where there are fewer than
     1 / `false_accept_rate` of them, the threshold stays None.
 
     Raises:
-        GalleryError: nobody to compare with, too few comparisons even for `verify`, or impostors that
-            are the enrolled voices themselves.
+        GalleryError: nobody to compare with, too few comparisons even for `verify`, one voice under two names or
+            among the strangers, or impostors that are the enrolled voices themselves.
     """
     if not 0 < false_accept_rate < 1:
         raise GalleryError(f"the false-accept rate must lie between 0 and 1, found {false_accept_rate}; 0.01 is usual")
     if not state.names:
         raise GalleryError("nobody is enrolled, there is nothing to calibrate; enroll speakers first")
-    pairs, best = _histograms(state, impostors)
+    if not accept_anyway:
+        _refuse_one_voice(state, strangers)
+    whole = state.whole if strangers is None else _kept(strangers.vectors, strangers.seconds)
+    pieces = state.pieces if strangers is None else _kept(strangers.pieces, strangers.piece_seconds)
+    among = strangers is None
+    pairs, best = _histograms(state, whole, among)
     verify, identify = (_threshold(histogram, false_accept_rate) for histogram in (pairs, best))
     if verify is None:
         raise GalleryError(
@@ -39,13 +73,80 @@ def calibrate(state: State, false_accept_rate: float, impostors: Float32 | None)
             f"comparisons of different people, there are {int(pairs.sum()):,}; "
             "enroll more speakers, give recordings of strangers, or ask for a higher rate"
         )
-    return Thresholds(verify, identify, false_accept_rate, len(state.names))
+    found = Thresholds(verify, identify, false_accept_rate, len(state.names))
+    by_length = tuple(_by_length(state, (whole, pieces), among, found))
+    return replace(found, by_length=by_length, notes=tuple(_notes(state, strangers, by_length)))
 
 
-def _histograms(state: State, impostors: Float32 | None) -> tuple[Int64, Int64]:
+def _refuse_one_voice(state: State, strangers: Strangers | None) -> None:
+    alike = bounds_of(state).alike
+    pairs = pairs_of(state, alike)
+    if pairs:
+        raise GalleryError(
+            f"names that are one voice (cosine from {alike:.3f} on) would spoil the thresholds: {listed(pairs)}; join "
+            "them with: voxport gallery merge; or, where they are different people, count them so with --accept-anyway"
+        )
+    if strangers is None:
+        return
+    rows, cosines = MatrixSearch(state.voices)(strangers.vectors, 1)
+    known = sorted(np.flatnonzero(cosines[:, 0] >= alike).tolist(), key=lambda i: -cosines[i, 0])
+    if known:
+        found = tuple(Pair(strangers.names[i], state.names[int(rows[i, 0])], float(cosines[i, 0])) for i in known)
+        raise GalleryError(
+            f"strangers who are enrolled (cosine from {alike:.3f} on) would spoil the thresholds: {listed(found)}; "
+            "leave them out; or, where they are other people whom the model cannot tell apart, count them so with "
+            "--accept-anyway"
+        )
+
+
+def _kept(vectors: Float32, seconds: Float32) -> Kept:
+    return Kept(vectors, np.full(len(vectors), -1, np.int64), seconds)
+
+
+def _by_length(state: State, sources: tuple[Kept, Kept], among: bool, found: Thresholds) -> Iterator[ShortThresholds]:
+    rate, low = found.false_accept_rate or 0.0, 0.0
+    for high in SHORT_S:
+        rows = [np.flatnonzero((one.seconds > low) & (one.seconds < high)) for one in sources]
+        low = np.nextafter(np.float32(high), np.float32(0))
+        short = Kept(
+            np.concatenate([one.vectors[at] for one, at in zip(sources, rows, strict=True)]),
+            np.concatenate([one.owners[at] for one, at in zip(sources, rows, strict=True)]),
+            np.concatenate([one.seconds[at] for one, at in zip(sources, rows, strict=True)]),
+        )
+        pairs, best = _histograms(state, short, among)
+        verify, identify = (_threshold(histogram, rate) for histogram in (pairs, best))
+        if verify is not None:
+            yield ShortThresholds(high, _higher(verify, found.verify), _higher(identify, found.identify))
+
+
+def _higher(one: float | None, two: float | None) -> float | None:
+    given = [value for value in (one, two) if value is not None]
+    return max(given, default=None)
+
+
+def _notes(state: State, strangers: Strangers | None, by_length: tuple[ShortThresholds, ...]) -> Iterator[str]:
+    taught = int(state.trained.sum())
+    why = "the model tells those apart better than people it never heard, so strangers are accepted more often"
+    if strangers is None and taught:
+        yield (
+            f"the rate is untrue: {taught} of {len(state.names)} enrolled have names of the model's training speakers; "
+            f"{why}. Calibrate with strangers whom it was not trained on"
+        )
+    if strangers is not None and strangers.trained:
+        yield (
+            f"the rate is untrue: {strangers.trained} of {len(strangers.vectors)} strangers lie in folders with names "
+            f"of the model's training speakers; {why}. Take others"
+        )
+    if len(state.names) > MOST_COMPARED:
+        yield f"nobody looked for one voice under two names: more than {MOST_COMPARED:,} voices"
+    if not any(each.below_s == SHORT_S[0] for each in by_length):
+        yield f"sounds below {SHORT_S[0]:g} s have no threshold of their own: too few were seen, the rate is not theirs"
+
+
+def _histograms(state: State, source: Kept, among: bool) -> tuple[Int64, Int64]:
     """Of every comparison, and of every impostor's best one: how often each cosine was seen."""
     pairs, best = (np.zeros(2 * _STEPS + 1, np.int64) for _ in range(2))
-    for cosines in _comparisons(state, impostors):
+    for cosines in _comparisons(state, source, among):
         bins = np.floor((cosines + 1.0) * _STEPS).astype(np.int64)
         compared = bins[bins >= 0]  # the rest are voices against themselves
         pairs += np.bincount(compared, minlength=len(pairs))
@@ -53,17 +154,16 @@ def _histograms(state: State, impostors: Float32 | None) -> tuple[Int64, Int64]:
     return pairs, best
 
 
-def _comparisons(state: State, impostors: Float32 | None) -> Iterator[npt.NDArray[np.float64]]:
+def _comparisons(state: State, source: Kept, among: bool) -> Iterator[npt.NDArray[np.float64]]:
     """Cosines (utterances, speakers), some rows at a time; -2 where voice and speaker are one person."""
-    if impostors is None and len(state.names) < 2:
+    if among and len(state.names) < 2:
         return
-    source = state.kept if impostors is None else impostors
     rows = max(1, _BLOCK // len(state.names))
-    for start in range(0, len(source), rows):
-        chunk = source[start : start + rows]
+    for start in range(0, len(source.vectors), rows):
+        chunk = source.vectors[start : start + rows]
         cosines = np.clip(chunk @ state.voices.T, -1, 1).astype(np.float64)
-        if impostors is None:
-            cosines[np.arange(len(chunk)), state.owners[start : start + rows]] = -2
+        if among:
+            cosines[np.arange(len(chunk)), source.owners[start : start + rows]] = -2
         yield cosines
 
 
@@ -75,7 +175,7 @@ def _threshold(histogram: Int64, rate: float) -> float | None:
     reached = np.cumsum(histogram[::-1])[::-1]  # how many lie at or above each edge
     (edges,) = np.nonzero(reached <= allowed)
     threshold = float(edges[0] / _STEPS - 1.0) if edges.size else 1.0
-    if threshold > _SAME:  # nobody would be accepted again but the recording itself
+    if threshold > SAME:  # nobody would be accepted again but the recording itself
         raise GalleryError(
             "more impostors than allowed are as alike as one and the same recording; "
             "look for people who are enrolled twice, or who are among the strangers"

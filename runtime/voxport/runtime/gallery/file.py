@@ -9,22 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.errors import GalleryError
-from voxport.runtime.gallery.state import (
-    KEPT,
-    MAX_EMBEDDING_SIZE,
-    MAX_NAME,
-    MAX_SPEAKERS,
-    State,
-    Thresholds,
-    check_name,
-    voices_of,
-)
+from voxport.runtime.gallery.state import KEPT, MAX_EMBEDDING_SIZE, MAX_NAME, PIECES, State, check_name, voices_of
+from voxport.runtime.gallery.thresholds import MAX_SPEAKERS, Thresholds
+from voxport.runtime.gallery.utterances import Kept
 from voxport.runtime.storage.npz import NpzReader, open_npz, write_npz
 from voxport.runtime.storage.serialization import decode, encode
 
-FORMAT, VERSION = "voxport gallery", 1
+FORMAT, VERSION = "voxport gallery", 2
 _MAX_HEADER = 1 << 16
 _MEMBERS = {"header": "|u1", "names": "|u1", "counts": "<i8", "sums": "<f8", "kept": "<f4", "owners": "<i8"}
+# Since version 2: seconds of what is kept, short pieces of it, and whose name is one of the model's labels.
+_MORE = {"seconds": "<f4", "trained": "|u1", "pieces": "<f4", "piece_owners": "<i8", "piece_seconds": "<f4"}
 
 Array = npt.NDArray[Any]
 
@@ -69,8 +64,13 @@ def write_gallery(path: Path, state: State, checkpoint_sha256: str) -> None:
         "sums": state.sums,
         "kept": state.kept,
         "owners": state.owners,
+        "seconds": state.whole.seconds,
+        "trained": state.trained,
+        "pieces": state.pieces.vectors,
+        "piece_owners": state.pieces.owners,
+        "piece_seconds": state.pieces.seconds,
     }
-    write_npz(path, {name: np.ascontiguousarray(arrays[name], descr) for name, descr in _MEMBERS.items()})
+    write_npz(path, {name: np.ascontiguousarray(arrays[name], descr) for name, descr in (_MEMBERS | _MORE).items()})
 
 
 def read_gallery(path: Path) -> tuple[Header, State]:
@@ -79,7 +79,7 @@ def read_gallery(path: Path) -> tuple[Header, State]:
     Raises:
         GalleryError: the file is missing, no gallery, of another version, or damaged.
     """
-    with open_npz(path, "voxport gallery", _MEMBERS) as reader:
+    with open_npz(path, "voxport gallery", _MEMBERS, _MORE) as reader:
         header = _header(reader, path)
         speakers, kept, size = header.speakers, header.kept, header.embedding_size
         names = _names(reader, speakers)
@@ -87,13 +87,34 @@ def read_gallery(path: Path) -> tuple[Header, State]:
         sums = reader.array("sums", _MEMBERS["sums"], (speakers, size))
         rows = reader.array("kept", _MEMBERS["kept"], (kept, size))
         owners = reader.array("owners", _MEMBERS["owners"], (kept,))
-        if not _are_voices(counts, sums, rows, owners):
+        seconds, pieces, trained = _more(reader, header)
+        if not _are_voices(counts, sums) or not _are_kept(rows, owners, seconds, speakers):
             raise reader.error("its numbers are not those of enrolled voices")
+        if not _are_kept(pieces.vectors, pieces.owners, pieces.seconds, speakers) or len(pieces.vectors) > PIECES:
+            raise reader.error("its short pieces are not those of enrolled voices")
         try:
             voices = voices_of(sums, counts, names)
         except GalleryError as problem:
             raise reader.error(str(problem)) from problem
-    return header, State(names, counts, sums, voices, rows, owners, header.thresholds)
+    return header, State(names, counts, sums, voices, Kept(rows, owners, seconds), pieces, trained, header.thresholds)
+
+
+def _more(reader: NpzReader, header: Header) -> tuple[Array, Kept, Array]:
+    """What version 1 did not have: seconds of what is kept, pieces, and whose name is a label of the model's."""
+    speakers, kept, size = header.speakers, header.kept, header.embedding_size
+    if header.version == 1:
+        return np.zeros(kept, np.float32), Kept.none(size), np.zeros(speakers, np.bool_)
+    if not all(name in reader for name in _MORE):
+        raise reader.error(f"it does not hold the arrays {', '.join(_MORE)}")
+    seconds = reader.array("seconds", _MORE["seconds"], (kept,))
+    trained = reader.array("trained", _MORE["trained"], (speakers,))
+    pieces = reader.array("pieces", _MORE["pieces"], (-1, size))
+    owners = reader.array("piece_owners", _MORE["piece_owners"], (len(pieces),))
+    return (
+        seconds,
+        Kept(pieces, owners, reader.array("piece_seconds", _MORE["piece_seconds"], (len(pieces),))),
+        trained > 0,
+    )
 
 
 def _header(reader: NpzReader, path: Path) -> Header:
@@ -105,9 +126,9 @@ def _header(reader: NpzReader, path: Path) -> Header:
     given = values if isinstance(values, dict) else {}
     if given.get("format") != FORMAT:
         raise reader.error("it has no voxport header")
-    if given.get("version") != VERSION:
+    if given.get("version") not in (1, VERSION):
         raise GalleryError(
-            f"{path}: gallery version {given.get('version')!r:.20}, this voxport reads version {VERSION}; "
+            f"{path}: gallery version {given.get('version')!r:.20}, this voxport reads versions 1 and {VERSION}; "
             "install the voxport that wrote it, or enroll the speakers again"
         )
     return decode(Header, values, str(path), GalleryError)
@@ -128,12 +149,19 @@ def _names(reader: NpzReader, speakers: int) -> tuple[str, ...]:
     return names
 
 
-def _are_voices(counts: Array, sums: Array, kept: Array, owners: Array) -> bool:
+def _are_voices(counts: Array, sums: Array) -> bool:
     """Whether enrolling can have given these numbers; others would turn into answers that look right."""
-    lengths = np.linalg.norm(kept.astype(np.float64), axis=1)
     return (
         bool(((counts >= 1) & (counts < 1 << 53)).all())
         and bool((np.abs(sums) <= counts[:, None] * 1.001).all())  # false for NaN as well
-        and bool((np.abs(lengths - 1) < 1e-3).all())
-        and bool(((owners >= 0) & (owners < len(counts))).all())
+    )
+
+
+def _are_kept(vectors: Array, owners: Array, seconds: Array, speakers: int) -> bool:
+    """Whether single utterances can be these: of unit length, of somebody, and not shorter than nothing."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return (
+        bool((np.abs(lengths - 1) < 1e-3).all())
+        and bool(((owners >= 0) & (owners < speakers)).all())
+        and bool(((seconds >= 0) & (seconds < 1e9)).all())
     )

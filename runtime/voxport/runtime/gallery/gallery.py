@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,15 @@ import numpy.typing as npt
 
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import GalleryError
-from voxport.runtime.gallery.calibration import calibrate
+from voxport.runtime.gallery.calibration import Strangers, calibrate
+from voxport.runtime.gallery.check import check, describe, examine
 from voxport.runtime.gallery.file import read_gallery, write_gallery
-from voxport.runtime.gallery.results import Enrolled, Match, Matches, Verification
+from voxport.runtime.gallery.results import Description, Enrolled, GalleryCheck, Likeness, Match, Matches, Verification
 from voxport.runtime.gallery.search import Float32, Int64, MatrixSearch
-from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, State, Thresholds, check_name, unit_rows
+from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, State, check_name, unit_rows
+from voxport.runtime.gallery.thresholds import Thresholds
+from voxport.runtime.gallery.voices import Embeddings, utterances_of
+from voxport.runtime.results import Voice
 from voxport.runtime.storage.lock import locked
 
 PathLike = str | os.PathLike[str]
@@ -42,17 +46,19 @@ class Gallery:
 
     Every method that takes embeddings, float (embedding_size,) or (utterances, embedding_size), raises
     GalleryError where they have another shape or type, are not finite, or are zero. They need not be
-    of unit length. Names are any text that prints, of at most 200 characters, compared in NFC.
+    of unit length. A `Voice`, or several, is taken as well, and says how long its sound was. Names are any text
+    that prints, of at most 200 characters, compared in NFC.
     """
 
     def __init__(self, contract: Contract) -> None:
         """An empty gallery for the model with this contract."""
         if contract.embedding_size > MAX_EMBEDDING_SIZE:
             raise GalleryError(f"embeddings of {contract.embedding_size} numbers; at most {MAX_EMBEDDING_SIZE} fit")
-        self._start(State.empty(contract.embedding_size), contract.checkpoint_sha256)
+        self._start(State.empty(contract.embedding_size), contract.checkpoint_sha256, contract)
 
-    def _start(self, state: State, checkpoint_sha256: str) -> None:
+    def _start(self, state: State, checkpoint_sha256: str, contract: Contract | None) -> None:
         self._checkpoint = checkpoint_sha256
+        self._labels = frozenset(() if contract is None else contract.labels)
         self._state = state  # read once in each method: the next look may see another
         self._writing = threading.Lock()
 
@@ -67,7 +73,7 @@ class Gallery:
         """
         header, state = read_gallery(Path(path))
         gallery = cls.__new__(cls)
-        gallery._start(state, header.checkpoint_sha256)
+        gallery._start(state, header.checkpoint_sha256, contract)
         if contract is not None:
             gallery.check_model(contract, os.fspath(path))
         return gallery
@@ -146,8 +152,11 @@ class Gallery:
 
     # --- changes ----------------------------------------------------------------------------------
 
-    def enroll(self, name: str, embeddings: npt.ArrayLike) -> Enrolled:
+    def enroll(self, name: str, embeddings: Embeddings) -> Enrolled:
         """Add utterances to a speaker, who is new or enrolled before; the result is their common mean.
+
+        Utterances that are there already, among those that are kept, count once. Whether they are of the voice
+        that is there is not judged here: ask `examine` before.
 
         Raises:
             GalleryError: the name or an embedding cannot be used, the utterances cancel each other out,
@@ -156,41 +165,124 @@ class Gallery:
         (enrolled,) = self.enroll_many({name: embeddings})
         return enrolled
 
-    def enroll_many(self, speakers: Mapping[str, npt.ArrayLike]) -> tuple[Enrolled, ...]:
+    def enroll_many(self, speakers: Mapping[str, Embeddings]) -> tuple[Enrolled, ...]:
         """Enroll everybody at once: all or, on an error, nobody. Much faster than one by one."""
         additions = {}
         for name, embeddings in speakers.items():
             checked = check_name(name)
             if checked in additions:
                 raise GalleryError(f"the name {checked!r} is given twice, composed in two ways")
-            additions[checked] = unit_rows(embeddings, self.embedding_size, repr(checked))
-        state = self._change(lambda state: state.enroll(additions))
-        return tuple(Enrolled(name, int(state.counts[state.index[name]])) for name in additions)
+            additions[checked] = utterances_of(embeddings, self.embedding_size, repr(checked))
+        before: dict[str, int] = {}
+
+        def change(state: State) -> State:
+            before.update({name: int(state.counts[state.index[name]]) for name in additions if name in state.index})
+            return state.enroll(additions, self._labels)
+
+        state = self._change(change)
+        found = []
+        for name, given in additions.items():
+            count = int(state.counts[state.index[name]])
+            found.append(Enrolled(name, count, before.get(name, 0) + len(given.vectors) - count))
+        return tuple(found)
+
+    def examine(self, name: str, embeddings: Embeddings) -> tuple[Likeness, ...]:
+        """What each of these utterances is like, before it is enrolled under `name`; nothing is changed.
+
+        Raises GalleryError as `enroll` does.
+        """
+        checked = check_name(name)
+        given = utterances_of(embeddings, self.embedding_size, repr(checked))
+        return examine(self._state, checked, given.vectors)
+
+    def check(self) -> GalleryCheck:
+        """What is wrong: names that are one voice, utterances that are not their speaker's, untrue thresholds."""
+        return check(self._state)
+
+    def describe(self, name: str) -> Description:
+        """What is kept of a speaker, and who is most alike. Raises GalleryError where nobody has that name."""
+        state = self._state
+        return describe(state, _row(state, name))
+
+    def alike(self, name: str, other: str) -> float:
+        """The cosine of two speakers' voices. Raises GalleryError where one is not enrolled."""
+        state = self._state
+        return float(np.clip(state.voices[_row(state, name)] @ state.voices[_row(state, other)], -1, 1))
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a speaker another name. Raises GalleryError where nobody has `name`, or somebody has `new` already."""
+        checked = check_name(new)
+
+        def change(state: State) -> State:
+            row = _row(state, name)
+            if checked in state.index and state.index[checked] != row:
+                raise GalleryError(f"{checked!r} is enrolled already; to make one of two names: voxport gallery merge")
+            return state.rename(row, checked)
+
+        self._change(change)
+
+    def merge(self, name: str, others: Sequence[str]) -> Enrolled:
+        """Make one speaker, `name`, of several who are one person; the others' names are gone.
+
+        Raises:
+            GalleryError: one of them is not enrolled, or given twice, or the voices cancel each other out.
+        """
+
+        def change(state: State) -> State:
+            if len({_row(state, each) for each in (name, *others)}) != 1 + len(others):
+                raise GalleryError(f"{name!r} and {', '.join(map(repr, others))}: a name is given twice")
+            for other in others:
+                state = state.merge(_row(state, name), _row(state, other))
+            return state
+
+        state = self._change(change)
+        row = _row(state, name)
+        return Enrolled(state.names[row], int(state.counts[row]))
 
     def remove(self, name: str) -> None:
         """Forget a speaker and everything that was kept of them. Raises GalleryError where nobody has that name."""
         self._change(lambda state: state.remove(_row(state, name)))
 
-    def calibrate(self, false_accept_rate: float, impostors: npt.ArrayLike | None = None) -> Thresholds:
+    def calibrate(
+        self,
+        false_accept_rate: float,
+        impostors: Embeddings | Strangers | None = None,
+        *,
+        accept_anyway: bool = False,
+    ) -> Thresholds:
         """Set and return the thresholds at which at most this share of impostors is accepted.
 
         Args:
             false_accept_rate: between 0 and 1. `verify` holds it for one comparison of a voice with
                 another speaker, `identify` for one stranger's best match among all who are enrolled.
-            impostors: embeddings (utterances, embedding_size) of people who are not enrolled, and whom
-                the model was not trained on. None takes the enrolled against each other, from up to five
-                utterances of each that the gallery keeps.
+            impostors: voices of people who are not enrolled, and whom the model was not trained on: embeddings
+                (utterances, embedding_size), `Voice`s, or what `read_strangers` gives. None takes the enrolled
+                against each other, from up to five utterances of each that the gallery keeps.
+            accept_anyway: names that are one voice, and strangers who are enrolled, are counted as different
+                people; without it they are an error, and nothing is set.
 
         `identify` is None where there are fewer than 1 / `false_accept_rate` utterances. It depends on
-        how many are enrolled: calibrate again after the gallery has grown.
+        how many are enrolled: calibrate again after the gallery has grown. `by_length` holds thresholds for
+        sounds below one and below two seconds, where enough of them were seen; `notes` says why the rate may
+        be untrue.
 
         Raises:
-            GalleryError: too few comparisons even for `verify`; the old thresholds stay.
+            GalleryError: too few comparisons even for `verify`, or one voice that is two people; the old
+                thresholds stay.
         """
-        rows = None
-        if impostors is not None:
-            rows = unit_rows(impostors, self.embedding_size, "the impostors").astype(np.float32)
-        return self._change(lambda state: state.with_thresholds(calibrate(state, false_accept_rate, rows))).thresholds
+        strangers = impostors if isinstance(impostors, Strangers) or impostors is None else self._strangers(impostors)
+
+        def change(state: State) -> State:
+            found = calibrate(state, false_accept_rate, strangers, accept_anyway=accept_anyway)
+            return state.with_thresholds(found)
+
+        return self._change(change).thresholds
+
+    def _strangers(self, impostors: Embeddings) -> Strangers:
+        given = utterances_of(impostors, self.embedding_size, "the impostors")
+        names = tuple(f"impostor {i}" for i in range(len(given.vectors)))
+        vectors, pieces = given.vectors.astype(np.float32), given.pieces.astype(np.float32)
+        return Strangers(vectors, given.seconds, names, pieces, given.piece_seconds)
 
     def set_thresholds(self, verify: float | None = None, identify: float | None = None) -> None:
         """Use these cosines from now on. Raises GalleryError where one is not in [-1, 1]."""
@@ -207,15 +299,25 @@ class Gallery:
 
     # --- questions --------------------------------------------------------------------------------
 
-    def identify(self, embedding: npt.ArrayLike, *, top: int = 5, threshold: float | None = None) -> Matches:
+    def identify(
+        self,
+        embedding: npt.ArrayLike | Voice,
+        *,
+        top: int = 5,
+        threshold: float | None = None,
+        seconds: float | None = None,
+    ) -> Matches:
         """The `top` enrolled speakers most alike the voice `embedding` (embedding_size,), best first.
 
-        Equal cosines keep the order of enrolment. Without `threshold`, the gallery's own is used.
+        Equal cosines keep the order of enrolment. Without `threshold`, the gallery's own is used: that for sounds
+        of `seconds`, which a `Voice` says itself.
 
         Raises:
             GalleryError: the embedding cannot be used, nobody is enrolled, or `top` is below 1.
         """
-        return self.identify_many(self._one(embedding), top=top, threshold=threshold)[0]
+        if isinstance(embedding, Voice):
+            seconds, embedding = embedding.duration_s, embedding.embedding
+        return self._identified(self._one(embedding), top, threshold, seconds)[0]
 
     def identify_many(
         self, embeddings: npt.ArrayLike, *, top: int = 5, threshold: float | None = None
@@ -227,28 +329,42 @@ class Gallery:
         Raises:
             GalleryError: an embedding cannot be used, nobody is enrolled, or `top` is below 1.
         """
+        return self._identified(embeddings, top, threshold, None)
+
+    def _identified(
+        self, embeddings: npt.ArrayLike, top: int, threshold: float | None, seconds: float | None
+    ) -> tuple[Matches, ...]:
         state = self._state
         if top < 1:
             raise GalleryError(f"top must be at least 1, found {top}")
         if not state.names:
             raise GalleryError("the gallery is empty; enroll a speaker first")
         questions = unit_rows(embeddings, self.embedding_size, "the voices").astype(np.float32)
-        used = _threshold(threshold, state.thresholds.identify)
+        used = _threshold(threshold, state.thresholds.for_length(seconds).identify)
         found = zip(*MatrixSearch(state.voices)(questions, top), strict=True)
         return tuple(_matches(state, rows, cosines, used) for rows, cosines in found)
 
-    def verify(self, name: str, embedding: npt.ArrayLike, *, threshold: float | None = None) -> Verification:
+    def verify(
+        self,
+        name: str,
+        embedding: npt.ArrayLike | Voice,
+        *,
+        threshold: float | None = None,
+        seconds: float | None = None,
+    ) -> Verification:
         """Compare the voice `embedding` (embedding_size,) with one speaker.
 
-        Without `threshold`, the gallery's own is used.
+        Without `threshold`, the gallery's own is used: that for sounds of `seconds`, which a `Voice` says itself.
 
         Raises:
             GalleryError: the embedding cannot be used, or the speaker is not enrolled.
         """
+        if isinstance(embedding, Voice):
+            seconds, embedding = embedding.duration_s, embedding.embedding
         state = self._state
         row = _row(state, name)
         cosine = float(np.clip(state.voices[row] @ self._one(embedding), -1, 1))
-        used = _threshold(threshold, state.thresholds.verify)
+        used = _threshold(threshold, state.thresholds.for_length(seconds).verify)
         return Verification(state.names[row], cosine, used, None if used is None else cosine >= used)
 
     def _one(self, embedding: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """What a gallery holds at one moment. A change makes a new state, so a reader's state never changes."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,43 +10,18 @@ import numpy.typing as npt
 
 from voxport.runtime.contract import UNPRINTABLE
 from voxport.runtime.errors import GalleryError
+from voxport.runtime.gallery.thresholds import MAX_SPEAKERS, Thresholds
+from voxport.runtime.gallery.utterances import Float32, Float64, Int64, Kept, Utterances
 
 MAX_NAME = 200  # characters
-MAX_SPEAKERS = 1_000_000
 MAX_EMBEDDING_SIZE = 1 << 13
 _MAX_NUMBERS = 1 << 28  # of embeddings that are given at once: 2 GB in float64, a million of 256 numbers
 KEPT_PER_SPEAKER, KEPT = 5, 4096  # utterances that are kept to calibrate with; means need none
 
+SAME = 1 - 1e-5  # cosine of a recording with itself, and room for rounding
+PIECES_PER_SPEAKER, PIECES = 10, 8192  # short pieces that are kept to calibrate with
+_COMPARED = 2000  # utterances of one enrolment that are compared with each other
 _NO_DIRECTION = 1e-3  # length of a mean of unit vectors, below which it points nowhere
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """From which cosine on a voice is accepted; None where there is no such threshold.
-
-    `verify` holds for one comparison: this voice, that speaker. `identify` holds for the best of all
-    enrolled speakers, and is therefore higher. `false_accept_rate` is what both were calibrated for,
-    None where they were given; `speakers` is how many were enrolled then, which `identify` depends on.
-    """
-
-    verify: float | None = None
-    identify: float | None = None
-    false_accept_rate: float | None = None
-    speakers: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("verify", "identify"):
-            value = getattr(self, name)
-            if value is not None and not -1 <= value <= 1:
-                raise ValueError(f"the {name} threshold is a cosine between -1 and 1, found {value}")
-        if self.false_accept_rate is not None and not 0 < self.false_accept_rate < 1:
-            raise ValueError(f"false_accept_rate must lie between 0 and 1, found {self.false_accept_rate}")
-        if not 0 <= self.speakers <= MAX_SPEAKERS:
-            raise ValueError(f"speakers must be between 0 and {MAX_SPEAKERS}, found {self.speakers}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,31 +30,46 @@ class State:
 
     `sums` (speakers, embedding_size) and `counts` (speakers,): the sum and number of the unit vectors
     enrolled, so that a later enrolment gives what enrolling all at once gives. `voices` are the sums as
-    unit rows, in float32 for the search. `kept` (utterances, embedding_size) are unit vectors of single
-    utterances for calibration, `owners` (utterances,) the index of the speaker of each.
+    unit rows, in float32 for the search. `whole` are single utterances for calibration, `pieces` short pieces of
+    utterances. `trained` (speakers,) says whose name is one of the model's labels.
     """
 
     names: tuple[str, ...]
     counts: Int64
     sums: Float64
     voices: Float32
-    kept: Float32
-    owners: Int64
+    whole: Kept
+    pieces: Kept
+    trained: npt.NDArray[np.bool_]
     thresholds: Thresholds
+
+    @property
+    def kept(self) -> Float32:
+        """Vectors of `whole`."""
+        return self.whole.vectors
+
+    @property
+    def owners(self) -> Int64:
+        """Owners of `whole`."""
+        return self.whole.owners
 
     @classmethod
     def empty(cls, embedding_size: int) -> "State":
-        rows = np.zeros((0, embedding_size))
-        none = np.zeros(0, np.int64)
-        return cls((), none, rows, rows.astype(np.float32), rows.astype(np.float32), none, Thresholds())
+        rows, none = np.zeros((0, embedding_size)), Kept.none(embedding_size)
+        return cls(
+            (), np.zeros(0, np.int64), rows, rows.astype(np.float32), none, none, np.zeros(0, np.bool_), Thresholds()
+        )
 
     @cached_property
     def index(self) -> dict[str, int]:
         """The row of each speaker."""
         return {name: row for row, name in enumerate(self.names)}
 
-    def enroll(self, additions: Mapping[str, Float64]) -> "State":
-        """The state with unit vectors (utterances, embedding_size) added to each name, new ones last."""
+    def enroll(self, additions: Mapping[str, Utterances], labels: Collection[str] = ()) -> "State":
+        """The state with utterances added to each name, new ones last; those that are there already count once.
+
+        `labels` are names of the model's training speakers.
+        """
         new = tuple(name for name in additions if name not in self.index)
         names = self.names + new
         if len(names) > MAX_SPEAKERS:
@@ -89,40 +79,81 @@ class State:
         sums = np.concatenate([self.sums, np.zeros((len(new), size))])
         places = {name: row for row, name in enumerate(new, len(self.names))}
         rows = [places[name] if name in places else self.index[name] for name in additions]
-        for row, vectors in zip(rows, additions.values(), strict=True):
-            counts[row] += len(vectors)
-            sums[row] += vectors.sum(axis=0)
+        fresh: dict[int, tuple[Float64, Float32]] = {}
+        for row, given in zip(rows, additions.values(), strict=True):
+            is_new = ~self.repeated(row, given.vectors)
+            fresh[row] = (given.vectors[is_new], given.seconds[is_new])
+            counts[row] += int(is_new.sum())
+            sums[row] += fresh[row][0].sum(axis=0)
         voices = np.concatenate([self.voices, np.zeros((len(new), size), np.float32)])
         voices[rows] = voices_of(sums[rows], counts[rows], [names[row] for row in rows])
-        kept, owners = self._keep(dict(zip(rows, additions.values(), strict=True)), len(names))
-        return State(names, counts, sums, voices, kept, owners, self.thresholds)
+        whole = self.whole.add(fresh, KEPT_PER_SPEAKER, KEPT)
+        short = {row: (given.pieces, given.piece_seconds) for row, given in zip(rows, additions.values(), strict=True)}
+        pieces = self.pieces.add(self._new_pieces(short), PIECES_PER_SPEAKER, PIECES)
+        trained = np.concatenate([self.trained, np.array([name in labels for name in new], np.bool_)])
+        return State(names, counts, sums, voices, whole, pieces, trained, self.thresholds)
 
-    def _keep(self, additions: Mapping[int, Float64], speakers: int) -> tuple[Float32, Int64]:
-        """Keep the first few utterances of each speaker, as long as there is room."""
-        held = np.bincount(self.owners, minlength=speakers)
-        room = KEPT - len(self.kept)
-        kept, owners = [self.kept], [self.owners]
-        for row, vectors in additions.items():
-            number = max(0, min(len(vectors), KEPT_PER_SPEAKER - int(held[row]), room))
-            if number:
-                kept.append(vectors[:number].astype(np.float32))
-                owners.append(np.full(number, row, np.int64))
-                room -= number
-        return np.concatenate(kept), np.concatenate(owners)
+    def repeated(self, row: int | None, vectors: Float64) -> npt.NDArray[np.bool_]:
+        """Which of `vectors` (utterances, embedding_size) equal one before them, or one kept of speaker `row`."""
+        known = self.kept[self.owners == row].astype(np.float64) if row is not None else vectors[:0]
+        found = np.zeros(len(vectors), np.bool_)
+        if len(known):
+            found = (vectors @ known.T).max(axis=1) >= SAME
+        if len(vectors) <= _COMPARED:
+            return found | (np.tril(vectors @ vectors.T, -1) >= SAME).any(axis=1)
+        _, first = np.unique(vectors, axis=0, return_index=True)  # of very many only what is equal to the last bit
+        return found | ~np.isin(np.arange(len(vectors)), first)
+
+    def _new_pieces(self, short: Mapping[int, tuple[Float64, Float32]]) -> dict[int, tuple[Float64, Float32]]:
+        new = {}
+        for row, (vectors, seconds) in short.items():
+            known = self.pieces.vectors[self.pieces.owners == row].astype(np.float64)
+            is_new = np.ones(len(vectors), np.bool_)
+            if len(known) and len(vectors):
+                is_new = (vectors @ known.T).max(axis=1) < SAME
+            new[row] = (vectors[is_new], seconds[is_new])
+        return new
 
     def remove(self, row: int) -> "State":
         """The state without the speaker of `row` and all that is theirs."""
-        others = self.owners != row
-        owners = self.owners[others]
+        rows = np.arange(len(self.names))
+        rows = np.where(rows == row, -1, rows - (rows > row))
         return State(
             self.names[:row] + self.names[row + 1 :],
             np.delete(self.counts, row),
             np.delete(self.sums, row, axis=0),
             np.delete(self.voices, row, axis=0),
-            self.kept[others],
-            owners - (owners > row),
+            self.whole.moved(rows),
+            self.pieces.moved(rows),
+            np.delete(self.trained, row),
             self.thresholds,
         )
+
+    def rename(self, row: int, name: str) -> "State":
+        """The state with another name, which nobody has, for the speaker of `row`, whom training knows as before."""
+        return replace(self, names=(*self.names[:row], name, *self.names[row + 1 :]))
+
+    def merge(self, row: int, other: int) -> "State":
+        """The state with all of the speaker of row `other` given to that of `row`, and the other name gone."""
+        counts, sums, voices = self.counts.copy(), self.sums.copy(), self.voices.copy()
+        counts[row] += counts[other]
+        sums[row] += sums[other]
+        voices[[row]] = voices_of(sums[[row]], counts[[row]], [self.names[row]])
+        rows = np.arange(len(self.names))
+        rows[other] = row
+        whole, pieces = self.whole.moved(rows), self.pieces.moved(rows)
+        trained = self.trained.copy()
+        trained[row] |= trained[other]
+        joined = replace(
+            self,
+            trained=trained,
+            counts=counts,
+            sums=sums,
+            voices=voices,
+            whole=whole.at_most(KEPT_PER_SPEAKER),
+            pieces=pieces.at_most(PIECES_PER_SPEAKER),
+        )
+        return joined.remove(other)
 
     def with_thresholds(self, thresholds: Thresholds) -> "State":
         return replace(self, thresholds=thresholds)

@@ -1,6 +1,7 @@
 """Micro-batching for servers: concurrent requests of similar length run together."""
 
 import os
+import threading
 import weakref
 from concurrent.futures import Future
 from functools import partial
@@ -9,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from voxport.runtime.audio.preprocess import Prepared, Sound, prepare_sound
+from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Float32, need_output
 from voxport.runtime.contract import Contract
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Identification, rank
+from voxport.runtime.serving.long_request import answer_long
 from voxport.runtime.serving.queue import BatcherOptions, Finish
 from voxport.runtime.serving.worker import BatchWorker, fail
+from voxport.runtime.windowing.hearing import open_sound
+from voxport.runtime.windowing.long_input import LongSound
 
 
 class Batcher:
@@ -30,7 +34,8 @@ class Batcher:
 
     `submit…` decodes and computes features in the calling thread; the coroutines do so in the event
     loop's default executor. One thread of the batcher then runs the model: at most one batch at a time.
-    Answers are those of the identifier alone, within the rounding of a batched matrix product.
+    Answers are those of the identifier alone, within the rounding of a batched matrix product. A sound that
+    is longer than the model takes holds one place while its windows run one after another, among the others'.
 
     The error of one request (AudioError, LengthError and the like) is the error of its own future or
     coroutine, and of no other. A cancelled future or coroutine leaves the queue at once; one that
@@ -43,7 +48,8 @@ class Batcher:
     def __init__(self, identifier: SpeakerIdentifier, options: BatcherOptions | None = None) -> None:
         """Start the batcher's thread; several batchers may share one identifier."""
         self._contract = identifier.contract
-        self._worker = BatchWorker(identifier.backend, options or BatcherOptions())
+        self._options = options or BatcherOptions()
+        self._worker = BatchWorker(identifier.backend, self._options)
         weakref.finalize(self, self._worker.close).atexit = False  # at exit the worker sees to itself
 
     @property
@@ -87,7 +93,9 @@ class Batcher:
     def _enqueue(self, sound: Sound, sample_rate: int | None, finish: Finish, future: "Future[Any]") -> None:
         """Prepare a sound in the place that it has, and let it wait; all that goes wrong is the future's."""
         try:
-            prepared = _own(prepare_sound(self._contract, sound, sample_rate), sound)
+            source = open_sound(self._contract, sound, sample_rate, max_seconds=self._options.max_seconds)
+            if isinstance(source, LongSound):
+                source.own()
         except BaseException as problem:
             self._worker.release()
             if not isinstance(problem, Exception):  # Ctrl-C is not the sound's
@@ -95,7 +103,11 @@ class Batcher:
                 raise
             fail(future, problem)
             return
-        self._worker.add(prepared, finish, future)
+        if isinstance(source, Prepared):
+            self._worker.add(_own(source, sound), finish, future)
+        else:  # a thread of its own, which mostly waits: whoever submits must not wait for the model
+            arguments = (self._worker, self._contract, source, finish, future)
+            threading.Thread(target=answer_long, args=arguments, name="voxport-long-sound", daemon=True).start()
 
     # --- from event loops -------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from voxport.runtime.audio.preprocess import Prepared
 from voxport.runtime.backends.base import Answer
 from voxport.runtime.backends.batching import MAX_SECONDS
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.windowing.long_input import MAX_SECONDS as LONGEST
 
 Finish = Callable[[Answer, float], Any]  # the answer's one row, seconds → the result
 
@@ -26,13 +27,15 @@ class BatcherOptions:
     milliseconds that a request waits for company while the model is idle; 0 runs what is there.
     `max_queue` is the most requests that wait, those still being decoded included. `buckets` are rising
     lengths in seconds: only sounds between the same two limits share a batch, so that little padding is
-    computed. Raises VoxportError for impossible values.
+    computed. `max_seconds` is the longest sound that is answered: what the model does not take whole runs in
+    windows, and nobody should keep a server busy with a day of sound. Raises VoxportError for impossible values.
     """
 
     max_batch: int = 16
     max_wait_ms: float = 5.0
     max_queue: int = 256
     buckets: tuple[float, ...] = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    max_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
         if self.max_batch < 1:
@@ -43,16 +46,22 @@ class BatcherOptions:
             raise VoxportError(f"max_queue is {self.max_queue}, but must hold one batch of {self.max_batch}")
         if not all(low < high for low, high in zip((0.0, *self.buckets), self.buckets, strict=False)):
             raise VoxportError(f"buckets must be rising lengths in seconds above 0, found {self.buckets}")
+        if not 0 < self.max_seconds <= LONGEST:
+            raise VoxportError(f"max_seconds must be above 0, at most {LONGEST:g}, found {self.max_seconds}")
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One prepared sound, when it came (in seconds of the batcher's clock), and whom to tell."""
+    """One prepared sound, when it came (in seconds of the batcher's clock), and whom to tell.
+
+    A window of a longer sound keeps its place in the queue: the sound's next window will need it.
+    """
 
     prepared: Prepared
     finish: Finish
     future: "Future[Any]"
     arrived: float
+    keeps_place: bool = False
 
 
 _Bucket = OrderedDict["Future[Any]", Request]  # not a list: a cancelled request leaves from the middle

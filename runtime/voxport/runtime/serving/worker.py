@@ -125,15 +125,18 @@ class BatchWorker:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def add(self, prepared: Prepared, finish: Finish, future: "Future[Any]") -> None:
-        """Let a prepared sound wait for its batch, in the place that its sender has reserved."""
+    def add(self, prepared: Prepared, finish: Finish, future: "Future[Any]", *, keeps_place: bool = False) -> None:
+        """Let a prepared sound wait for its batch, in the place that its sender has reserved.
+
+        With `keeps_place` the place stays the sender's, who gives it back with `release`.
+        """
         with self._changed:
             dropped = self._dropping
-            if dropped:
-                self.release()
-            else:
-                self._queue.add(Request(prepared, finish, future, self._clock()))
+            if not dropped:
+                self._queue.add(Request(prepared, finish, future, self._clock(), keeps_place))
                 self._changed.notify_all()
+            elif not keeps_place:
+                self.release()
         if dropped:
             fail(future, _dropped())
         # The callback knows the future, not the request: no cycle keeps the sound in memory.
@@ -163,7 +166,7 @@ class BatchWorker:
                 hurry = self._closed or len(self._queue) == self._options.max_queue
                 due = self._queue.take(self._clock(), hurry=hurry)
                 batch = [request for request in due if request.future.set_running_or_notify_cancel()]
-                self._leave(len(due))
+                self._leave(sum(not request.keeps_place for request in due))
                 if batch:
                     return batch
                 if not due:
@@ -193,9 +196,10 @@ class BatchWorker:
         with self._changed:
             self._closed = True
             self._dropping = self._dropping or not drain
-            dropped = [request.future for request in self._queue.clear()] if self._dropping else []
+            cleared = self._queue.clear() if self._dropping else []
+            dropped = [request.future for request in cleared]
             # An offer ends here: who waits for `join` may block the very loop that would wake up to take it.
-            self._places += len(dropped) + len(self._offered)
+            self._places += sum(not request.keeps_place for request in cleared) + len(self._offered)
             self._offered.clear()
             waiters, self._waiters = self._waiters, deque()
             self._changed.notify_all()
@@ -208,7 +212,7 @@ class BatchWorker:
             self._thread.join()
 
 
-def fail(future: "Future[Any]", problem: Exception) -> None:
+def fail(future: "Future[Any]", problem: BaseException) -> None:
     """Set an exception, unless the future was cancelled."""
     if future.set_running_or_notify_cancel():
         future.set_exception(problem)

@@ -99,8 +99,8 @@ def check_file_name(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_npz(path: Path, kind: str, names: Collection[str]) -> "Iterator[NpzReader]":
-    """Open a file that must hold the arrays `names`, no more and no less. `kind` is for messages.
+def open_npz(path: Path, kind: str, names: Collection[str], optional: Collection[str] = ()) -> "Iterator[NpzReader]":
+    """Open a file that must hold the arrays `names` and may hold the `optional`, no others. `kind` is for messages.
 
     Raises:
         GalleryError: the file is missing or no such file; or, while it is read, damaged.
@@ -110,10 +110,8 @@ def open_npz(path: Path, kind: str, names: Collection[str]) -> "Iterator[NpzRead
         # A pipe would wait for ever and a device has no end, so the kind is asked before the file is opened.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise GalleryError(f"{path}: not a file; give a {kind}")
-        with (
-            open(path, "rb") as file,
-            _archive(file, f"{path}: no {kind}, or a damaged one (restore it, or make it again)", names) as reader,
-        ):
+        where = f"{path}: no {kind}, or a damaged one (restore it, or make it again)"
+        with open(path, "rb") as file, _archive(file, where, names, optional) as reader:
             yield reader
     except FileNotFoundError as problem:
         raise GalleryError(f"{path}: there is no such file; give a {kind}, or make one") from problem
@@ -122,7 +120,7 @@ def open_npz(path: Path, kind: str, names: Collection[str]) -> "Iterator[NpzRead
 
 
 @contextlib.contextmanager
-def _archive(file: IO[bytes], where: str, names: Collection[str]) -> "Iterator[NpzReader]":
+def _archive(file: IO[bytes], where: str, names: Collection[str], optional: Collection[str]) -> "Iterator[NpzReader]":
     import zipfile
 
     size = os.fstat(file.fileno()).st_size
@@ -136,7 +134,9 @@ def _archive(file: IO[bytes], where: str, names: Collection[str]) -> "Iterator[N
         raise GalleryError(f"{where}: its table of contents is too long")
     try:
         with zipfile.ZipFile(file) as archive:
-            if sorted(info.filename for info in archive.infolist()) != sorted(f"{name}.npy" for name in names):
+            found = sorted(info.filename for info in archive.infolist())
+            allowed = {f"{name}.npy" for name in (*names, *optional)}
+            if not {f"{name}.npy" for name in names} <= set(found) <= allowed or len(set(found)) != len(found):
                 raise GalleryError(f"{where}: it does not hold the arrays {', '.join(names)}")
             if any(info.compress_type or info.flag_bits & ~0x800 for info in archive.infolist()):
                 raise GalleryError(f"{where}: it is compressed or encrypted; voxport writes plain ones")
@@ -152,6 +152,22 @@ class NpzReader:
         self._archive = archive
         self._where = where
         self._size = size
+
+    def __contains__(self, name: object) -> bool:
+        return f"{name}.npy" in self._archive.namelist()
+
+    def texts(self, name: str, count: int) -> list[str]:
+        """An array (count,) of text. Raises as `array` does."""
+        with self._archive.open(f"{name}.npy") as member:
+            start = member.read(10)
+            match = _NPY.fullmatch(member.read(int.from_bytes(start[8:], "little")))
+        descr = "" if match is None else match[1].decode("latin-1")
+        if not re.fullmatch(r"<U[0-9]{1,5}", descr) or descr == "<U0":
+            raise self.error(f"the array {name} is not of text")
+        try:
+            return [str(text) for text in self.array(name, descr, (count,))]
+        except (UnicodeDecodeError, ValueError) as problem:  # a code point that there is not
+            raise self.error(f"the array {name} is not of text") from problem
 
     def array(self, name: str, descr: str, shape: tuple[int, ...], most: int = MAX_BYTES) -> Array:
         """One array of type `descr`, of at most `most` items; a first dimension of -1 may have any length.

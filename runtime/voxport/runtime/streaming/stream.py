@@ -12,7 +12,7 @@ from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Candidate, candidates
 from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
-from voxport.runtime.streaming.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
+from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
 
 UNKNOWN = -1  # the index of nobody
 

@@ -18,7 +18,7 @@ from voxport.runtime.results import softmax
 from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
 from voxport.runtime.streaming.segments import Segment, TurnBuilder, tidy
 from voxport.runtime.streaming.viterbi import PathSmoother
-from voxport.runtime.streaming.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
+from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
 
 Blocks = Iterable[npt.NDArray[Any]]
 Progress = Callable[[float], None]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 Features = npt.NDArray[np.float32]  # (frames, n_mels)
 
+LONGEST = 3000  # frames heard at once, as exports take by default: attention's memory grows with the square
+
 
 class FeatureSource(Protocol):
     """Where the features of the utterance with an index come from: a corpus, or its unlabelled test part."""
@@ -31,19 +33,22 @@ class WholeUtterances:
     """Whole utterances, padded with zeros to the longest of each batch; lengths say what counts.
 
     Batches go from short to long and hold at most `frames_per_batch` frames, so that hardly anything
-    is padding and memory stays bounded. One utterance alone may exceed that.
+    is padding and memory stays bounded. One utterance alone may exceed that; of more than `max_frames`, where
+    that is not None, the first so many are taken.
     """
 
     source: FeatureSource
     indices: Sequence[int]
     frames: Sequence[int]  # of each of `indices`
     frames_per_batch: int = 16_384
+    max_frames: int | None = None
 
     def groups(self) -> list[list[int]]:
         """Positions in `indices`, batch by batch."""
         groups: list[list[int]] = [[]]
-        for position in sorted(range(len(self.indices)), key=lambda i: self.frames[i]):
-            if groups[-1] and (len(groups[-1]) + 1) * self.frames[position] > self.frames_per_batch:
+        taken = [frames if self.max_frames is None else min(frames, self.max_frames) for frames in self.frames]
+        for position in sorted(range(len(self.indices)), key=lambda i: taken[i]):
+            if groups[-1] and (len(groups[-1]) + 1) * taken[position] > self.frames_per_batch:
                 groups.append([])
             groups[-1].append(position)
         return [group for group in groups if group]
@@ -53,7 +58,7 @@ class WholeUtterances:
 
     def __iter__(self) -> Iterator[Batch]:
         for group in self.groups():
-            parts = [torch.from_numpy(np.array(self.source(self.indices[i]))) for i in group]
+            parts = [torch.from_numpy(np.array(self.source(self.indices[i])[: self.max_frames])) for i in group]
             lengths = torch.tensor([len(part) for part in parts])
             yield Batch(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), lengths, torch.tensor(group))
 

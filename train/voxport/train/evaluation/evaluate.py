@@ -15,9 +15,10 @@ from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.log_mel import pad_value
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusError
-from voxport.train.data.collation import FixedCrops, WholeUtterances
+from voxport.train.data.collation import LONGEST, FixedCrops, WholeUtterances
 from voxport.train.evaluation.breakdown import Bucket, SpeakerAccuracy, by_length, by_speaker
 from voxport.train.evaluation.inference import Float32, Progress, answer_whole, score_crops
+from voxport.train.evaluation.long_utterances import corpus_windows
 from voxport.train.evaluation.rejection import RejectionReport, allowed_false_accepts, calibrate_rejection
 from voxport.train.evaluation.verification import (
     MAX_TRIALS,
@@ -40,7 +41,8 @@ class EvaluateOptions:
     """What is evaluated. `part` is valid, train or all; `trials` a list of trials in place of all pairs.
 
     With `false_accept_rate` a rejection threshold is chosen. More than `max_trials` pairs are sampled.
-    `crop_frames` is the length of the crops; None: the recipe's.
+    `crop_frames` is the length of the crops; None: the recipe's. Utterances of more than `max_frames` are heard
+    in windows of that length, as an export with that length hears them.
     """
 
     part: str = "valid"
@@ -49,6 +51,7 @@ class EvaluateOptions:
     false_accept_rate: float | None = None
     max_trials: int = MAX_TRIALS
     crop_frames: int | None = None
+    max_frames: int = LONGEST
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Evaluation:
     speakers: tuple[SpeakerAccuracy, ...]
     verification: Verification | None
     rejection: RejectionReport | None
+    in_windows: int = 0  # utterances that were too long to be heard at once
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,10 @@ def evaluate(
         _check_rejection(checkpoint, corpus, indices, options.false_accept_rate)
     every = indices + _others(corpus, indices, listed)
     frames = [corpus.utterances[i].frames for i in every]
-    answers = answer_whole(checkpoint, WholeUtterances(corpus.features, every, frames), options.device, progress)
+    whole = WholeUtterances(corpus.features, every, frames)
+    answers = answer_whole(
+        checkpoint, whole, options.device, progress, corpus_windows(corpus, options.max_frames), options.max_frames
+    )
     scores = answers.scores[: len(indices)]
     crops = _crops(checkpoint, corpus, indices, options.crop_frames)
     cropped = score_crops(checkpoint, crops, options.device)
@@ -155,6 +162,7 @@ def evaluate(
         speakers=by_speaker(confusion, checkpoint.labels),
         verification=_verification(checkpoint, corpus, every, trials, evidence, options),
         rejection=_rejection(checkpoint, scores, labels, options),
+        in_windows=sum(corpus.utterances[i].frames > options.max_frames for i in indices),
     )
     return evaluation, evidence
 

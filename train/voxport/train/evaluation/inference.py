@@ -1,7 +1,8 @@
 """What a checkpoint's network answers to many utterances, and predictions as a CSV for graders."""
 
 import csv
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,10 @@ from voxport.runtime.errors import VoxportError
 from voxport.runtime.storage.atomic import check_replaceable, replace_file
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
-from voxport.train.data.collation import FixedCrops, WholeUtterances
+from voxport.train.data.collation import LONGEST, Features, FixedCrops, WholeUtterances
+from voxport.train.evaluation.long_utterances import Windows, corpus_windows, feature_windows
+from voxport.train.models.heads import AmSoftmaxHead
+from voxport.train.models.speaker_net import SpeakerNet
 
 Progress = Callable[[int, int], None]  # utterances done, utterances in all
 Float32 = npt.NDArray[np.float32]
@@ -29,23 +33,57 @@ class Answers(NamedTuple):
 
 @torch.inference_mode()
 def answer_whole(
-    checkpoint: Checkpoint, source: WholeUtterances, device: str = "cpu", progress: Progress | None = None
+    checkpoint: Checkpoint,
+    source: WholeUtterances,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    windows: Windows | None = None,
+    longest: int = LONGEST,
 ) -> Answers:
-    """Answers to whole utterances in the order of `source.indices`; padding does not change them."""
+    """Answers to whole utterances in the order of `source.indices`; padding does not change them.
+
+    Utterances of more than `longest` frames are answered in windows, as the runtime does: the mean of their unit
+    embeddings by the frames that they count for. `windows` gives those of an index; None cuts its features.
+    An MLP head's scores are no function of a unit embedding alone: their mean is taken.
+    """
     network = checkpoint.network().to(device)
     count = len(source.indices)
     scores = np.empty((count, len(checkpoint.labels)), dtype=np.float32)
     embeddings = np.empty((count, network.embedding_size), dtype=np.float32)
+    short = [place for place in range(count) if source.frames[place] <= longest]
+    rest = [place for place in range(count) if source.frames[place] > longest]
+    indices, frames = [source.indices[place] for place in short], [source.frames[place] for place in short]
     done = 0
-    for batch in source:
+    for batch in dataclasses.replace(source, indices=indices, frames=frames):
         embedded = network.embed(batch.features.to(device), batch.lengths.to(device))
-        positions = batch.positions.numpy()
+        positions = np.array(short)[batch.positions.numpy()]
         scores[positions] = network.scores(embedded).cpu().numpy()
         embeddings[positions] = F.normalize(embedded, dim=-1).cpu().numpy()
         done += len(positions)
         if progress:
             progress(done, count)
+    windows = windows or feature_windows(source.source, longest)
+    for place in rest:
+        scores[place], embeddings[place] = _answer_long(network, windows(source.indices[place]), device)
+        done += 1
+        if progress:
+            progress(done, count)
     return Answers(scores, embeddings)
+
+
+def _answer_long(network: SpeakerNet, windows: Iterator[tuple[Features, int]], device: str) -> tuple[Float32, Float32]:
+    """Scores (speakers,) and unit embedding (width,)."""
+    total, weights = torch.zeros(network.embedding_size, dtype=torch.float64), 0
+    scores = torch.zeros(network.speakers, dtype=torch.float64)
+    for features, weight in windows:
+        embedded = network.embed(torch.from_numpy(features)[None].to(device))
+        total += weight * F.normalize(embedded, dim=-1)[0].double().cpu()
+        scores += weight * network.scores(embedded)[0].double().cpu()
+        weights += weight
+    unit = F.normalize(total, dim=0).float()
+    if isinstance(network.head, AmSoftmaxHead):
+        return network.scores(unit[None].to(device))[0].cpu().numpy(), unit.numpy()
+    return (scores / weights).float().numpy(), unit.numpy()
 
 
 @torch.inference_mode()
@@ -67,7 +105,9 @@ def predict(
     else:
         utterances, source = corpus.utterances, corpus.features
     frames = [utterance.frames for utterance in utterances]
-    scores = answer_whole(checkpoint, WholeUtterances(source, range(len(frames)), frames), device, progress).scores
+    windows = None if corpus.test else corpus_windows(corpus)
+    whole = WholeUtterances(source, range(len(frames)), frames)
+    scores = answer_whole(checkpoint, whole, device, progress, windows).scores
     speakers = [checkpoint.labels[i] for i in scores.argmax(axis=1)]
     return [(utterance.key, speaker) for utterance, speaker in zip(utterances, speakers, strict=True)]
 

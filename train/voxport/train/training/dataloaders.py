@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from voxport.runtime.frontend.log_mel import pad_value
 from voxport.train.data import Corpus, CropBatches
-from voxport.train.data.collation import FixedCrops, WholeUtterances
+from voxport.train.data.collation import LONGEST, FixedCrops, WholeUtterances
 from voxport.train.recipe import TrainOptions
 from voxport.train.training.lightning_module import TrainingError
 
@@ -83,11 +83,11 @@ def training_loader(steps: TrainingSteps, pinned: bool) -> DataLoader[Any]:
 
 
 def validation_loaders(corpus: Corpus, indices: list[int], options: TrainOptions) -> list[DataLoader[Any]]:
-    """Whole utterances, then one fixed crop of each."""
+    """Whole utterances (of very long ones the first LONGEST frames), then one fixed crop of each."""
     frames = [corpus.utterances[i].frames for i in indices]
     pad = pad_value(corpus.frontend)
     crops = FixedCrops(corpus.features, indices, options.crop_frames, pad, options.seed, options.fill)
-    return [_loader(WholeUtterances(corpus.features, indices, frames)), _loader(crops)]
+    return [_loader(WholeUtterances(corpus.features, indices, frames, max_frames=LONGEST)), _loader(crops)]
 
 
 class _Batches(IterableDataset[Any]):

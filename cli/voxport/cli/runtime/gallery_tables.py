@@ -1,0 +1,51 @@
+"""What commands about galleries share: its speakers and its thresholds as text, voices of strangers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxport.cli.common import show_table
+
+if TYPE_CHECKING:
+    from voxport.runtime import Gallery, Strangers
+
+
+def show_speakers(path: str, gallery: "Gallery") -> None:
+    """A table of everybody."""
+    rows = [(entry.speaker, entry.utterances) for entry in gallery.speakers]
+    show_table(f"{path}: speakers", ("speaker", "utterances"), rows)
+
+
+def threshold_lines(gallery: "Gallery") -> list[str]:
+    """What a gallery accepts from which cosine on, and what speaks against it."""
+    thresholds = gallery.thresholds
+    if thresholds.verify is None and thresholds.identify is None:
+        return ["thresholds: none; set them with: voxport gallery calibrate"]
+    rate = thresholds.false_accept_rate
+    lines = [
+        f"{task}: " + ("no threshold" if value is None else f"accepted from a cosine of {value:.4f} on")
+        for task, value in (("verify", thresholds.verify), ("identify", thresholds.identify))
+    ]
+    if rate is None:
+        return lines
+    for short in thresholds.by_length:
+        both = (("verify", short.verify), ("identify", short.identify))
+        parts = [f"{name} {value:.4f}" for name, value in both if value is not None]
+        lines.append(f"sounds below {short.below_s:g} s: {', '.join(parts)}")
+    lines.append(f"calibrated for a false-accept rate of {rate:g} among {thresholds.speakers} speakers")
+    if thresholds.identify is None:
+        lines.append(
+            f"a threshold for identify needs {1 / rate:,.0f} utterances to compare; enroll more, or give --strangers"
+        )
+    if thresholds.speakers != len(gallery):
+        lines.append(f"now there are {len(gallery)}: calibrate again")
+    lines += [f"note: {note}" for note in thresholds.notes]
+    return lines
+
+
+def read_voices(gallery: "Gallery", path: str | None) -> "Strangers | None":
+    """Voices of strangers from a file that `voxport embed -o` wrote; None for no file."""
+    if path is None:
+        return None
+    from voxport.runtime.gallery.embeddings import read_strangers
+
+    return read_strangers(Path(path), gallery.checkpoint_sha256, gallery.embedding_size)

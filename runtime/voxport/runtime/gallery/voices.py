@@ -1,0 +1,36 @@
+"""What callers give a gallery, arrays or voices, as the utterances that it keeps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from voxport.runtime.gallery.state import unit_rows
+from voxport.runtime.gallery.utterances import Utterances
+from voxport.runtime.results import Voice
+
+Embeddings = npt.ArrayLike | Voice | Sequence[Voice]
+
+
+def utterances_of(given: Embeddings, embedding_size: int, what: str) -> Utterances:
+    """Embeddings (embedding_size,) or (utterances, embedding_size), a voice, or several.
+
+    Raises:
+        GalleryError: as `unit_rows` does.
+    """
+    voices = [given] if isinstance(given, Voice) else given
+    if not isinstance(voices, (list, tuple)) or not voices or not all(isinstance(each, Voice) for each in voices):
+        rows = unit_rows(given, embedding_size, what)  # type: ignore[arg-type]
+        none = np.zeros((0, embedding_size))
+        return Utterances(rows, np.zeros(len(rows), np.float32), none, np.zeros(0, np.float32))
+    rows = unit_rows(np.stack([each.embedding for each in voices]), embedding_size, what)
+    pieces = [piece for each in voices for piece in each.pieces]
+    short = np.zeros((0, embedding_size))
+    if pieces:
+        short = unit_rows(np.stack([piece.embedding for piece in pieces]), embedding_size, what)
+    return Utterances(
+        rows,
+        np.array([each.duration_s for each in voices], np.float32),
+        short,
+        np.array([piece.duration_s for piece in pieces], np.float32),
+    )

@@ -1,0 +1,1 @@
+"""Sound longer than the model takes, answered in windows."""
