@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from voxport.runtime.audio import MEDIA_SUFFIXES
+from voxport.runtime.media import MEDIA_SUFFIXES
 from voxport.train.data.members import ParquetCell, TarMember
 from voxport.train.data.problems import CorpusError, Problem
 
