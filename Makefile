@@ -65,7 +65,7 @@ fuzz: $(STAMP)
 
 browser-test: $(STAMP)
 	@command -v npm >/dev/null || { echo "error: npm is not installed; Debian: apt-get install nodejs npm" >&2; exit 1; }
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { echo "error: Node.js 20 or newer is needed, found $$(node --version); Debian 13 has it" >&2; exit 1; }
+	@node -e 'process.exit(Number(parseInt(process.versions.node) < 20))' || { echo "error: Node.js 20 or newer is needed, found $$(node --version); Debian 13 has it" >&2; exit 1; }
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo "error: Chromium is not installed; Debian: apt-get install chromium" >&2; exit 1; }
 	cd examples/browser && npm ci --ignore-scripts --no-audit --no-fund
 	$(BIN)/python -m pytest tests/runtime/test_example_browser.py
