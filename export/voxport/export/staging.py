@@ -12,6 +12,7 @@ from types import TracebackType
 
 from voxport.export.errors import ExportError
 from voxport.export.files import cannot_write, part_of
+from voxport.export.leftovers import mark, sweep
 from voxport.runtime.file_kind import PLAN_SUFFIXES
 from voxport.runtime.replacing import replace_file
 
@@ -58,6 +59,8 @@ def refuse_plan_name(output: Path) -> None:
 class Staging:
     """Use it in a `with` block: at its end the hidden folder is gone, whatever happened.
 
+    A process that is killed leaves it; the next one to stage an artefact in the same folder takes it away.
+
     `beside` are suffixes of files that belong to the artefact; see `proven.Target`.
     """
 
@@ -68,6 +71,7 @@ class Staging:
 
     def __enter__(self) -> "Staging":
         self.clear()
+        sweep(self._home.parent)
         return self
 
     def __exit__(
@@ -79,6 +83,7 @@ class Staging:
         """Start anew with an empty folder."""
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(parents=True)
+        mark(self._home)
 
     def name(self) -> None:
         """Move the artefact to its name.
