@@ -1,6 +1,6 @@
 """Who is speaking, over HTTP: a sound file in, names out. Requests that come together run together.
 
-pip install "voxport[audio,cpu]" fastapi uvicorn
+pip install "voxport[cpu,media]" fastapi uvicorn
 VOXPORT_MODEL=model.onnx uvicorn --app-dir examples server:app
 curl --data-binary @who.wav http://127.0.0.1:8000/identify
 """
@@ -13,7 +13,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 
-from voxport.runtime import AudioError, Batcher, BatcherClosedError, BatcherOptions, LengthError, SpeakerIdentifier
+from voxport.runtime import (
+    AudioError,
+    BackendError,
+    Batcher,
+    BatcherClosedError,
+    BatcherOptions,
+    LengthError,
+    SpeakerIdentifier,
+)
 
 MAX_BYTES = 20_000_000  # of one sound file
 PATIENCE = 10.0  # seconds that a client waits at most
@@ -35,7 +43,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/identify")
 async def identify(request: Request) -> dict[str, object]:
-    """The five most probable speakers of a wav, flac, ogg or mp3 file in the request's body."""
+    """The five most probable speakers of the request's body: wav, flac, ogg, mp3, m4a, WebM and others."""
     batcher: Batcher = request.app.state.batcher
     with tempfile.NamedTemporaryFile() as file:
         async for chunk in request.stream():
@@ -47,6 +55,8 @@ async def identify(request: Request) -> dict[str, object]:
             answer = await asyncio.wait_for(batcher.identify(file.name), PATIENCE)
         except (AudioError, LengthError) as problem:
             raise HTTPException(422, str(problem).replace(file.name, "the sound")) from problem
+        except BackendError as problem:  # a format for which the extra `media` is not installed here
+            raise HTTPException(415, str(problem).replace(file.name, "the sound")) from problem
         except (asyncio.TimeoutError, BatcherClosedError) as problem:
             raise HTTPException(503, "too many requests wait, or the server ends; try again later") from problem
     return {

@@ -35,6 +35,7 @@ GOOD = {
     "psutil": "7.2.2",
     "soundfile": "0.14.0",
     "soxr": "1.1.0",
+    "av": "18.1.0",
     "onnx": "1.23.2",
     "onnxscript": "0.7.2",
     "espeakng-loader": "0.2.4",
@@ -46,6 +47,7 @@ STARTED = {
     "torchaudio": Probe(True, {"torch": "2.11.0", "torchaudio": "2.11.0"}),
     CPU: Probe(True, {"version": "1.31.1", "package": "onnxruntime", "cuda": "", "providers": CPU}),
     "sound": Probe(True),
+    "media": Probe(True),
 }
 ON_GPU = Probe(
     True,

@@ -168,6 +168,7 @@ def test_a_package_that_is_older_than_voxport_needs() -> None:
         ),
         ("onnx", ("onnx", "onnxscript"), 'pip install --upgrade --force-reinstall "voxport[export]"'),
         ("sound", ("soundfile", "soxr"), "pip install --force-reinstall soundfile soxr"),
+        ("media", ("av",), "pip install --force-reinstall av"),
     ],
 )
 def test_a_library_that_does_not_start(probe: str, between: tuple[str, ...], mend: str) -> None:
@@ -210,6 +211,7 @@ def test_the_base_install_names_the_extra_for_each() -> None:
     assert [found.name for found in find_abilities(environment) if found.ready] == ["inspect a contract"]
     mends = {found.name: found.mend for found in find_abilities(environment)}
     assert mends["read sound files"] == 'pip install "voxport[audio]"'
+    assert mends["read m4a, WebM, AMR"] == 'pip install "voxport[media]"'
     assert mends["train"] == 'pip install "voxport[train]"'
     assert mends["export onnx"] == 'pip install "voxport[export,cpu]"'
     assert mends["run ONNX on cpu"] == 'pip install "voxport[cpu]"'

@@ -8,7 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,10 @@ from voxport.export.targets.pytorch.export import (
 from voxport.export.verification.report import ParityError, ParityReport
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.load import load_backend
+from voxport.runtime.backends.pytorch import session as torch_session
 from voxport.runtime.backends.pytorch.file import read_torch
 from voxport.runtime.backends.pytorch.model import TorchModel
-from voxport.runtime.contract import InputKind
+from voxport.runtime.contract import Contract, InputKind
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.train.checkpoint import Checkpoint
 
@@ -261,6 +262,74 @@ def test_a_compiled_package(device: Literal["cpu", "cuda"], tmp_path: Path) -> N
     with torch.inference_mode():
         wanted = make_checkpoint(SMALL).network()(torch.from_numpy(values))[0].numpy()
     np.testing.assert_allclose(model.run(values, [33]).scores[0], wanted, rtol=0, atol=1e-4)
+
+    with to_aoti.checked_inputs():  # at any number of rows, as the contract promises and as C++ may ask
+        strict = load_backend(tmp_path / "native.pt2")
+        for rows in (1, 2, 15, 16, 17, 100):
+            batch: npt.NDArray[np.float32] = np.repeat(values, rows, axis=0)
+            found_scores = strict.run(batch, np.full(rows, 33)).scores
+            np.testing.assert_allclose(found_scores, np.repeat(wanted, rows, axis=0), rtol=0, atol=1e-4)
+
+
+class Narrowed:
+    """A package that refuses what its compiler narrowed: `refuses` says which rows and lengths."""
+
+    def __init__(self, contract: Contract, refuses: Callable[[int, int], bool]) -> None:
+        self.contract, self._refuses = contract, refuses
+        self.asked: list[tuple[int, int, str | None]] = []
+
+    def run(self, inputs: Any, lengths: Any) -> Any:
+        rows, length = inputs.shape[:2]
+        self.asked.append((rows, length, os.environ.get(to_aoti.CHECK_INPUTS)))
+        if self._refuses(rows, length):
+            raise BackendError("dim value is too small at 0, expected it to be >= 2, but got: 1")
+
+
+@pytest.mark.parametrize(
+    ("refuses", "said"),
+    [
+        (lambda rows, length: rows == 1, "refuses 1 rows of 5,"),
+        (lambda rows, length: rows > 15, "refuses 16 rows of 5,"),
+        (lambda rows, length: length == 60, "refuses 1 rows of 60,"),
+    ],
+)
+def test_a_range_that_the_compiler_narrowed_is_no_artefact(
+    refuses: Callable[[int, int], bool], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(to_aoti.CHECK_INPUTS, "0")
+    contract = make_tiny(tmp_path / "tiny.onnx").contract  # of 5 to 60 frames
+    with pytest.raises(ExportError, match=said):
+        to_aoti.check_corners(cast(Any, Narrowed(contract, refuses)))
+    whole = Narrowed(contract, lambda rows, length: False)
+    to_aoti.check_corners(cast(Any, whole))
+    assert {(1, 5, "1"), (1, 60, "1"), (16, 5, "1"), (2, 60, "1")} <= set(whole.asked)
+    assert os.environ[to_aoti.CHECK_INPUTS] == "0"
+
+
+def test_compiled_code_never_sees_what_it_was_not_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would read the memory of a strided or wider tensor as if it were what it expects."""
+    seen: list[Any] = []
+
+    class Loader:
+        def boxed_run(self, inputs: list[Any]) -> list[Any]:
+            seen.append(inputs)
+            return inputs
+
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", lambda *arguments: Loader())
+    run = torch_session._load_package(torch, "model.pt2")
+    right, lengths = torch.zeros(2, 9, 40), torch.tensor([9, 8])
+    run(right, lengths)
+    for inputs, counts in (
+        (right.double(), lengths),
+        (right, lengths.int()),
+        (torch.zeros(2, 40, 9).transpose(1, 2), lengths),
+        (right[:, ::2], lengths),
+        (right, lengths[:1]),
+        (right[:0], lengths[:0]),
+    ):
+        with pytest.raises(ValueError, match="needed"):
+            run(inputs, counts)
+    assert len(seen) == 1
 
 
 # --- as a user types it -------------------------------------------------------------------------------

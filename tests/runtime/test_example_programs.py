@@ -45,6 +45,33 @@ def test_the_server_is_python_of_the_oldest_version_that_we_support() -> None:
     assert names <= set(voxport.runtime.__all__)
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_server_takes_what_a_browser_records(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    testclient: Any = pytest.importorskip("fastapi.testclient", reason="httpx is not installed")
+    pytest.importorskip("av")
+    from tests.runtime.media_files import KINDS, encode, voice
+
+    recording = encode(tmp_path / "a.webm", voice(48000, 0.4), KINDS["chrome"])
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setitem(os.environ, "VOXPORT_MODEL", str(tiny.path))
+    monkeypatch.delitem(sys.modules, "server", raising=False)
+    import server  # type: ignore[import-not-found, unused-ignore]
+
+    expected = SpeakerIdentifier.load(tiny.path).identify(recording)
+    if not installed:
+        monkeypatch.setitem(sys.modules, "av", None)
+    with testclient.TestClient(server.app) as client:
+        reply = client.post("/identify", content=recording.read_bytes())
+    if installed:
+        assert reply.json()["speakers"][0]["name"] == expected.best.speaker
+    else:
+        assert reply.status_code == 415
+        assert reply.json()["detail"].startswith("the sound: PyAV reads such files")
+
+
 def test_the_server_answers(either: TinyModel, sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="fastapi is not installed")
     httpx: Any = pytest.importorskip("httpx", reason="httpx is not installed")

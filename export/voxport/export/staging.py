@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from voxport.export.errors import ExportError
+from voxport.export.leftovers import mark, sweep
 from voxport.runtime.backends.formats import PLAN_SUFFIXES
 from voxport.runtime.storage.atomic import replace_file
 
@@ -59,6 +60,8 @@ def refuse_plan_name(output: Path) -> None:
 class Staging:
     """Use it in a `with` block: at its end the hidden folder is gone, whatever happened.
 
+    A process that is killed leaves it; the next one to stage an artefact in the same folder takes it away.
+
     `beside` are suffixes of files that belong to the artefact; see `pipeline.Target`.
     """
 
@@ -69,6 +72,7 @@ class Staging:
 
     def __enter__(self) -> "Staging":
         self.clear()
+        sweep(self._home.parent)
         return self
 
     def __exit__(
@@ -80,6 +84,7 @@ class Staging:
         """Start anew with an empty folder."""
         shutil.rmtree(self._home, ignore_errors=True)
         self._home.mkdir(parents=True)
+        mark(self._home)
 
     def name(self) -> None:
         """Move the artefact to its name.

@@ -42,6 +42,7 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
     return (
         Ability("inspect a contract"),
         _extras(environment, "read sound files", ("audio",), _starts(environment, "sound")),
+        _extras(environment, "read m4a, WebM, AMR", ("media",), _starts(environment, "media")),
         _extras(environment, "train", ("train",), _torch(environment)),
         _train_cuda(environment),
         _extras(environment, "export onnx", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),

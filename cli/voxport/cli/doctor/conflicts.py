@@ -160,6 +160,7 @@ def _broken(environment: Environment) -> Iterator[Clash]:
         "training": (("pytorch-lightning", "torchmetrics", "scikit-learn", "matplotlib"), _REINSTALL.format("train")),
         "onnx": (("onnx", "onnxscript"), _REINSTALL.format("export")),
         "sound": (("soundfile", "soxr"), "pip install --force-reinstall soundfile soxr"),
+        "media": (("av",), "pip install --force-reinstall av"),
     }
     for key, (packages, mend) in mends.items():
         probe = environment.probes.get(key)

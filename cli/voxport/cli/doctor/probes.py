@@ -116,6 +116,7 @@ PROBES: dict[str, Script] = {
     CUDA: Script(_ONNXRUNTIME, ("onnxruntime",), gpu=True),
     TENSORRT: Script(_ONNXRUNTIME, ("onnxruntime",), gpu=True),
     "sound": Script(_SOUND, ("soundfile", "soxr")),
+    "media": Script(_imports("av"), ("av",)),
     "plan": Script(_PLAN, ("tensorrt", "cuda")),
 }
 

@@ -2,11 +2,11 @@
 
 Conventions: samples are float32, mono, shape (n,), full scale [-1, 1]. Rates are in Hz, durations in
 seconds; a duration is samples / rate. libsndfile (soundfile) decodes wav, flac, ogg, mp3 and whatever
-else it knows, by content and not by extension; channels are averaged; libsoxr (soxr, quality HQ)
-resamples, so that n samples become round(n · to / from).
+else it knows, by content and not by extension, and FFmpeg (PyAV, the extra `media`) what it does not;
+channels are averaged; libsoxr (soxr, quality HQ) resamples, so that n samples become round(n · to / from).
 
-Both packages are imported when first needed: an application that has samples at the right rate needs
-neither.
+The packages are imported when first needed: an application that has samples at the right rate needs
+none.
 """
 
 import errno
@@ -15,11 +15,12 @@ import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.media import MediaError, MediaFile, is_media
 from voxport.runtime.errors import AudioError, BackendError
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ MAX_SECONDS = 3600.0
 # Float sound may exceed full scale a little; ten times full scale is int16 values that nobody divided.
 PEAK_LIMIT = 10.0
 
-# What phones, browsers and cameras write, and libsndfile does not read.
-MEDIA_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".mkv", ".mka", ".3gp", ".amr", ".wma", ".g722"})
-
 _BLOCK = 1 << 16  # frames decoded at a time
 _OVERSHOOT = 0.5  # seconds by which a piece may end behind its sound, as in Kaldi's extract-segments
 _EXACT = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "CAF", "NIST"})  # seeking finds the sample
@@ -44,6 +42,7 @@ _UNKNOWN_SIZE = 0x7FFF0000  # a WAV written to a pipe claims a size from here on
 
 Samples = npt.NDArray[np.float32]
 PathName = str | os.PathLike[str]
+SoundFile = Union["soundfile.SoundFile", MediaFile]
 
 
 def read_audio(
@@ -61,7 +60,7 @@ def read_audio(
 
     Raises:
         AudioError: missing, empty, damaged, truncated, too long, not a sound file, or not finite numbers.
-        BackendError: soundfile or soxr is not installed.
+        BackendError: soundfile or soxr is not installed, or PyAV, which a file of this format needs.
     """
     blocks: list[Samples] = []
     count = 0
@@ -199,7 +198,7 @@ def check_rate(rate: int, name: str) -> None:
         raise AudioError(f"{name}: {rate} Hz is outside the {MIN_RATE} to {MAX_RATE} Hz that voxport takes")
 
 
-def _open(name: str) -> "soundfile.SoundFile":
+def _open(name: str) -> SoundFile:
     soundfile = audio_package("soundfile")
     if not name:
         raise AudioError("the name of the sound file is empty; expected a sound file (wav, flac, ogg or mp3)")
@@ -216,9 +215,13 @@ def _open(name: str) -> "soundfile.SoundFile":
     file: Any = name if os.name == "nt" else os.fsencode(name)
     if is_raw:
         file = os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    if name.lower().endswith(".g722"):  # without a header; libsndfile may take it for something else
+        return _open_media(name, "")
     try:
         return soundfile.SoundFile(file)
     except RuntimeError as problem:
+        if is_media(name):
+            return _open_media(name, "libsndfile or ")
         options = "-f s16le -ar 16000 " if is_raw else ""
         raise AudioError(
             f"{name}: not a sound file that libsndfile can read ({getattr(problem, 'error_string', problem)}); "
@@ -226,7 +229,16 @@ def _open(name: str) -> "soundfile.SoundFile":
         ) from problem
 
 
-def _check_header(file: "soundfile.SoundFile", name: str) -> None:
+def _open_media(name: str, tried: str) -> MediaFile:
+    try:
+        return MediaFile(name)
+    except MediaError as problem:
+        raise AudioError(
+            f"{name}: not a sound file that {tried}FFmpeg can read ({problem}); get it again, or convert it to wav"
+        ) from problem
+
+
+def _check_header(file: SoundFile, name: str) -> None:
     check_rate(file.samplerate, name)
     if not 1 <= file.channels <= MAX_CHANNELS:
         raise AudioError(f"{name}: {file.channels} channels, at most {MAX_CHANNELS} are taken; mix it down first")
@@ -240,7 +252,7 @@ def _check_header(file: "soundfile.SoundFile", name: str) -> None:
         raise AudioError(f"{name}: the Ogg stream is damaged or cut short; get the file again, or convert it")
 
 
-def _mono_blocks(file: "soundfile.SoundFile", name: str, max_seconds: float | None) -> Iterator[Samples]:
+def _mono_blocks(file: SoundFile, name: str, max_seconds: float | None) -> Iterator[Samples]:
     """Decode block by block, so that no header can make us allocate what the file does not hold."""
     limit = math.inf if max_seconds is None else max_seconds * file.samplerate
     buffer = np.empty((_BLOCK, file.channels), np.float32)
@@ -250,15 +262,15 @@ def _mono_blocks(file: "soundfile.SoundFile", name: str, max_seconds: float | No
         if decoded > limit:
             raise AudioError(f"{name}: longer than {max_seconds:g} s; cut it, or raise max_seconds")
         yield check_samples(buffer[:count], name)
-    slack = _MP3_SLACK if file.format == "MP3" else 0
+    slack = file.slack if isinstance(file, MediaFile) else _MP3_SLACK if file.format == "MP3" else 0
     if decoded + slack < file.frames:
         raise AudioError(f"{name}: cut short: {decoded} of {file.frames} samples; get the file again, or convert it")
 
 
-def _piece_blocks(file: "soundfile.SoundFile", name: str, first: int, last: int | None) -> Iterator[Samples]:
+def _piece_blocks(file: SoundFile, name: str, first: int, last: int | None) -> Iterator[Samples]:
     """The frames from `first` to `last`, block by block; decodes what lies before only where it must."""
     position = 0
-    if first and file.format in _EXACT and first <= file.frames < _UNKNOWN_FRAMES:
+    if first and not isinstance(file, MediaFile) and file.format in _EXACT and first <= file.frames < _UNKNOWN_FRAMES:
         file.seek(first)
         position = first
     buffer = np.empty((_BLOCK, file.channels), np.float32)
@@ -278,7 +290,7 @@ def _piece_blocks(file: "soundfile.SoundFile", name: str, first: int, last: int 
         raise AudioError(f"{name}: the piece from {first / rate:g}{end} s {behind}")
 
 
-def _decode(file: "soundfile.SoundFile", buffer: Samples, name: str) -> int:
+def _decode(file: SoundFile, buffer: Samples, name: str) -> int:
     try:
         # Not read(): it trusts the header's length, and allocates for it.
         return int(file.buffer_read_into(buffer, "float32"))

@@ -105,11 +105,12 @@ def export_pt2(
 
     def build(subject: Subject) -> tuple[Members, dict[str, str]]:
         with status("Capturing the program", options.progress):
-            program = to_program(subject)
             if not options.aoti:
-                return program_members(program), {"torch": str(torch.__version__)}
-        from voxport.export.targets.pytorch.aoti import built_with, compile_package
+                return program_members(to_program(subject)), {"torch": str(torch.__version__)}
+            from voxport.export.targets.pytorch.aoti import any_size, built_with, compile_package
 
+            with any_size():
+                program = to_program(subject)
         with status("Compiling with AOTInductor: a minute, or several on a busy machine", options.progress):
             return compile_package(program, options.device), built_with(options.device)
 
@@ -217,13 +218,24 @@ def _export(
     source = begin(checkpoint_path, output, options)
     members, facts = build(subject_of(source.checkpoint, options.input_kind, options.limits, options.outputs))
     run_on = TorchOptions("cuda" if facts.get("device") == "cuda" else "cpu")
+    compiled = "device" in facts
     target = Target(
         write=lambda path, contract: write_archive(path, members, contract, facts),
-        load=lambda path: TorchModel.load(path, run_on, verify=False),
+        load=lambda path: _loaded(path, run_on, compiled),
         accept=lambda path: _accept(path, run_on),
         outputs=options.outputs,
     )
     return prove_and_name(source, output, target, options.input_kind, "fp32", options)
+
+
+def _loaded(path: Path, options: TorchOptions, compiled: bool) -> TorchModel:
+    """The artefact for the gate. Compiled code checks its inputs there, and first of all at the ends of its range."""
+    model = TorchModel.load(path, options, verify=False)
+    if compiled:
+        from voxport.export.targets.pytorch.aoti import check_corners
+
+        check_corners(model)
+    return model
 
 
 def _accept(path: Path, options: TorchOptions) -> None:

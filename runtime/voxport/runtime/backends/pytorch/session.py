@@ -232,6 +232,12 @@ def _load_package(torch: Any, where: str) -> Network:
     lock = threading.Lock()  # the loader's own waiting is done in C++, where it might hold Python's lock
 
     def run(inputs: Any, lengths: Any) -> Any:
+        # The code reads memory as it was compiled to, whatever the tensors are.
+        for name, tensor, kind in (("inputs", inputs, torch.float32), ("lengths", lengths, torch.int64)):
+            if tensor.dtype != kind or not tensor.is_contiguous():
+                raise ValueError(f"{name}: a contiguous tensor of {kind} is needed, found {tensor.dtype}")
+        if len(inputs) != len(lengths) or len(lengths) == 0:
+            raise ValueError(f"inputs of {len(inputs)} rows and {len(lengths)} lengths; as many are needed, at least 1")
         with lock:
             return loader.boxed_run([inputs, lengths])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from voxport.runtime.audio.decode import MEDIA_SUFFIXES
+from voxport.runtime.audio.media import MEDIA_SUFFIXES
 from voxport.train.data.errors import CorpusError, Problem
 from voxport.train.data.layouts.members import ParquetCell, TarMember
 

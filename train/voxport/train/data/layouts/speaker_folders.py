@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+from voxport.runtime.audio.media import MEDIA_COMMAND
 from voxport.train.data.errors import CorpusError, Problem
 from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, labels_of
 from voxport.train.data.layouts.tree import Tree
@@ -89,6 +90,8 @@ def no_corpus(tree: Tree) -> str:
     """The message for a directory in which no layout was found."""
     flat = len(tree.sounds)
     seen = f"; found {flat} sound files directly in it: put each speaker's into a folder of its own" if flat else ""
+    if needs := sum(count for name, count in tree.passed.items() if MEDIA_COMMAND in name):
+        seen += f"; {needs} files need {MEDIA_COMMAND}"
     if not seen and (tensors := sum(item.suffix.lower() == ".pt" for item in tree.root.iterdir())):
         seen = f"; found {tensors} .pt files but no metadata.json"
     return (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxport.runtime.audio.media import MEDIA_COMMAND, MEDIA_SUFFIXES, has_media
 from voxport.train.data.layouts.base import SOUND_SUFFIXES
 
 # Folders and files that operating systems, network drives and archivers make.
@@ -37,6 +38,9 @@ class Tree:
 
 def walk(root: Path) -> Tree:
     """Walk `root`. Symbolic links to folders are followed, but no folder is entered twice; real ones come first.
+
+    Of `talk.wav` and `talk.m4a` in one folder the first is taken: the second is the download that it was made from.
+    Without the extra `media` none of its formats is taken. Both are counted.
 
     Raises:
         OSError: a folder cannot be read.
@@ -70,11 +74,31 @@ def walk(root: Path) -> Tree:
                 sounds.append(name)
             elif item.name in _KALDI or os.path.splitext(item.name)[1].lower() in _TABLES:
                 tables.append(name)
+    sounds = _readable(sounds, passed)
     return Tree(root, _sorted(sounds), _sorted(tables), tuple(sorted(tops)), dict(sorted(passed.items())))
 
 
 def _sorted(names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: name.split("/")))
+
+
+def _readable(sounds: list[str], passed: Counter[str]) -> list[str]:
+    media = [name for name in sounds if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES]
+    if not media:
+        return sounds
+    kept = set(sounds).difference(media)
+    if not has_media():
+        for name in media:
+            passed[f"*{os.path.splitext(name)[1].lower()}, which needs {MEDIA_COMMAND}"] += 1
+        return [name for name in sounds if name in kept]
+    twins = {os.path.splitext(name)[0] for name in kept}
+    for name in media:
+        stem, suffix = os.path.splitext(name)
+        if stem in twins:
+            passed[f"*{suffix.lower()} beside a sound of the same name"] += 1
+        else:
+            kept.add(name)
+    return [name for name in sounds if name in kept]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
