@@ -308,7 +308,7 @@ def test_flip_within_the_tolerance_is_reported_and_forgiven(
     scores = evidence.reference.scores.copy()
     order = scores.argsort(axis=1)
     first, second = scores[0, order[0, -1]], scores[0, order[0, -2]]
-    bound = dataclasses.replace(evidence.tolerance, score=float(first - second) * 0.6)
+    bound = dataclasses.replace(evidence.tolerance, score=float(first - second) * 0.6, scores=(), embeddings=())
 
     class Nudged(nn.Module):
         def forward(self, features: Tensor, lengths: Tensor) -> Any:

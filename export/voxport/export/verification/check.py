@@ -82,7 +82,7 @@ def check_pair(
         score_noise=0.0,
         embedding_noise=0.0,
         real_utterances="none, because no checkpoint was given",
-        agreement=agreement(cases),
+        agreement=agreement(cases, bound),
         cases=cases,
         seconds=time.perf_counter() - start,
         other=names[1],
@@ -219,7 +219,7 @@ def _alone(side: _Side, outputs: tuple[Output, ...], progress: bool) -> Referenc
     embedded = np.stack(embeddings).astype(np.float32)
     weight = (contract.score_scale * embedded.T).astype(np.float32)
     answers = embedded @ weight if "scores" not in outputs else np.stack([each for each in scores if each is not None])
-    return Reference(answers.astype(np.float32), embedded, 0.0, 0.0, weight)
+    return Reference(answers.astype(np.float32), embedded, np.zeros(0), np.zeros(0), weight)
 
 
 def _against(

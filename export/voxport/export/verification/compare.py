@@ -26,11 +26,13 @@ TrackCases = Callable[[Sequence[Case], str], Iterable[Case]]
 class RowResult:
     """One utterance in one run. A difference that is no number counts as infinite.
 
-    `margin` is by how much the reference prefers its best speaker to the one that the artefact chose.
+    `position` is that of the utterance in the gate's list. `margin` is by how much the reference prefers its best
+    speaker to the one that the artefact chose.
     Distance and cosine of embeddings are None for an artefact that gives none.
     """
 
     row: int
+    position: int
     utterance: str
     real: bool
     frames: int
@@ -67,7 +69,11 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the comparison of all rows gave. `top1_*` count an utterance once, over all cases that it is in."""
+    """What the comparison of all rows gave. `top1_*` count an utterance once, over all cases that it is in.
+
+    `used` is the largest share that a difference, of scores or embeddings, has of its own tolerance, and `closest`
+    where that was: 1 - `used` is the room that is left.
+    """
 
     comparisons: int
     utterances: int
@@ -78,6 +84,8 @@ class Agreement:
     top1_interval: tuple[float, ...]  # Wilson's, 95 %
     flips: tuple[str, ...]
     worst: str
+    used: float
+    closest: str
 
 
 def run_cases(
@@ -89,7 +97,7 @@ def run_cases(
     )
 
 
-def agreement(results: Sequence[CaseResult]) -> Agreement | None:
+def agreement(results: Sequence[CaseResult], bound: Tolerance) -> Agreement | None:
     """All rows together; None where there are none."""
     pairs = [(result, row) for result in results for row in result.rows]
     if not pairs:
@@ -98,6 +106,7 @@ def agreement(results: Sequence[CaseResult]) -> Agreement | None:
     for _, row in pairs:
         same[row.utterance] = same.get(row.utterance, True) and not row.flipped
     top1 = sum(same.values()) / len(same)
+    closest = max(pairs, key=lambda pair: _used(pair[1], bound))
     return Agreement(
         comparisons=len(pairs),
         utterances=len(same),
@@ -108,6 +117,8 @@ def agreement(results: Sequence[CaseResult]) -> Agreement | None:
         top1_interval=wilson(top1, len(same)),
         flips=tuple(f"{address(result, row)}, margin {row.margin:.3g}" for result, row in pairs if row.flipped),
         worst=address(*max(pairs, key=lambda pair: pair[1].max_abs_score)),
+        used=_used(closest[1], bound),
+        closest=address(*closest),
     )
 
 
@@ -119,16 +130,13 @@ def disagreements(results: Sequence[CaseResult], bound: Tolerance) -> list[str]:
     """
     complaints = [f"{result.address}: could not be run: {result.error}" for result in results if result.error]
     pairs = [(result, row) for result in results for row in result.rows]
-    for what, limit, value_of in (
-        ("max |Δscore|", bound.score, _score_of),
-        ("max ‖Δembedding‖", bound.embedding, _distance_of),
-    ):
-        over = [pair for pair in pairs if not value_of(pair[1]) <= limit]
+    for output, (what, value_of) in enumerate((("max |Δscore|", _score_of), ("max ‖Δembedding‖", _distance_of))):
+        over = [pair for pair in pairs if not value_of(pair[1]) <= bound.of(pair[1].position)[output]]
         if over:
-            result, row = max(over, key=lambda pair: value_of(pair[1]))
+            result, row = max(over, key=lambda pair: value_of(pair[1]) / bound.of(pair[1].position)[output])
             complaints.append(
-                f"{what} is {value_of(row):.3g}, tolerance {limit:.3g}; {len(over)} of {len(pairs)} comparisons "
-                f"are over it, the worst at {address(result, row)}"
+                f"{what} is {value_of(row):.3g}, tolerance {bound.of(row.position)[output]:.3g}; {len(over)} of "
+                f"{len(pairs)} comparisons are over theirs, the worst at {address(result, row)}"
             )
     return complaints if pairs else [*complaints, "nothing could be compared"]
 
@@ -192,6 +200,7 @@ def _compare(
         cosine = float(embedding @ right_embedding) / norms if finite and norms > 0 else -1.0
     return RowResult(
         row=row,
+        position=index,
         utterance=utterance.name,
         real=utterance.real,
         frames=utterance.frames,
@@ -200,6 +209,12 @@ def _compare(
         cosine=cosine,
         margin=float(right.max() - right[scores.argmax()]) if finite else math.inf,
     )
+
+
+def _used(row: RowResult, bound: Tolerance) -> float:
+    """The larger share that the row's two differences have of their tolerances."""
+    score, embedding = bound.of(row.position)
+    return max(_score_of(row) / score, _distance_of(row) / embedding)
 
 
 def _score_of(row: RowResult) -> float:

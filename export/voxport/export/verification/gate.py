@@ -150,7 +150,7 @@ def prove(backend: Backend, evidence: Evidence, model: str, progress: bool = Fal
         score_noise=evidence.reference.score_noise,
         embedding_noise=evidence.reference.embedding_noise,
         real_utterances=evidence.real_note,
-        agreement=agreement(cases),
+        agreement=agreement(cases, evidence.tolerance),
         cases=cases,
         seconds=evidence.seconds + time.perf_counter() - start,
     )

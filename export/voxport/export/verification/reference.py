@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from voxport.export.inputs.cases import Utterance
+from voxport.export.network.frontend import FrontendGraph
 from voxport.export.quantization.calibration import round_up
 from voxport.runtime.backends.onnxrt.session import default_threads
 from voxport.runtime.frontend.log_mel import compute_features
@@ -19,9 +20,11 @@ from voxport.train.checkpoint import Checkpoint
 from voxport.train.models.frontend import TorchFrontend
 from voxport.train.models.speaker_net import SpeakerNet
 
-_NOISE_FACTOR = 10
+_NOISE_FACTOR = 10  # docs/results/2026-11-29-gate.md shows what it refuses and what it catches
+_UNIT = 2.0**-24  # half a unit in the last place of a float32 near 1
 _FLOOR = 2.0**-20  # of the score scale: 8 units in the last place of a score near its scale
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating[Any]]
 Track = Callable[[Sequence[Utterance], str], Iterable[Utterance]]
 
@@ -30,31 +33,51 @@ Track = Callable[[Sequence[Utterance], str], Iterable[Utterance]]
 class Reference:
     """Eager answers in float32: scores (utterances, speakers) and unit-length embeddings (utterances, D).
 
-    `score_noise` is max |Δscore| and `embedding_noise` max ‖Δembedding‖ between the eager network in
-    float32 and the same in float64, over these utterances.
+    `score_noises` and `embedding_noises`, both (utterances,), are max |Δscore| and ‖Δembedding‖ between the network
+    in float32 and the same in float64, the largest of several ways to compute it; see `_roundings`.
     """
 
     scores: Float32
     embeddings: Float32
-    score_noise: float
-    embedding_noise: float
+    score_noises: Float64
+    embedding_noises: Float64
     class_weight: Float32  # (D, speakers): scores are embedding @ class_weight
+
+    @property
+    def score_noise(self) -> float:
+        """The largest over all utterances."""
+        return float(self.score_noises.max(initial=0.0))
+
+    @property
+    def embedding_noise(self) -> float:
+        """The largest over all utterances."""
+        return float(self.embedding_noises.max(initial=0.0))
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The bounds on max |Δscore| and max ‖Δembedding‖, and why they are what they are."""
+    """The bounds on max |Δscore| and max ‖Δembedding‖, and why they are what they are.
+
+    `scores` and `embeddings` are those of each utterance, in the order of the gate's; empty where all have the same.
+    """
 
     score: float
     embedding: float
     reason: str
+    scores: tuple[float, ...] = ()
+    embeddings: tuple[float, ...] = ()
+
+    def of(self, utterance: int) -> tuple[float, float]:
+        """The bounds on scores and on embeddings for the utterance at this position."""
+        if not self.scores:
+            return self.score, self.embedding
+        return self.scores[utterance], self.embeddings[utterance]
 
 
 def eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> Reference:
     """Answer every utterance alone. `track(utterances, description)` may show progress.
 
-    Utterances that are samples go through the NumPy frontend, which defines the features. For the noise
-    they also go through the torch frontend in float32: a frontend inside a graph is no better than that.
+    Utterances that are samples go through the NumPy frontend, which defines the features.
     """
     with few_threads():
         return _eager_reference(checkpoint, utterances, track)
@@ -62,30 +85,69 @@ def eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], tra
 
 def _eager_reference(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> Reference:
     single, exact = checkpoint.network(), checkpoint.network().double()
-    torch_frontend = TorchFrontend(checkpoint.frontend)
-    scores, embeddings, score_noise, embedding_noise = [], [], 0.0, 0.0
+    roundings = _Roundings(checkpoint, single)
+    scores, embeddings, score_noises, embedding_noises = [], [], [], []
     for utterance in track(utterances, "Eager PyTorch"):
         values = utterance.input
         answer = eager_answer(single, checkpoint.frontend, values)
-        rough, precise = [answer], values
-        if values.ndim == 1:
-            rough.append(_answer(single, torch_frontend(torch.from_numpy(values))))
-            precise = compute_features(values, checkpoint.frontend, np.float64)
+        precise = compute_features(values, checkpoint.frontend, np.float64) if values.ndim == 1 else values
         truth = _answer(exact, torch.from_numpy(precise.astype(np.float64)))
-        for scores_S, embedding_D in rough:
-            score_noise = max(score_noise, float((scores_S - truth[0]).abs().max()))
-            embedding_noise = max(embedding_noise, float((embedding_D - truth[1]).norm()))
+        drawn = [answer, *roundings(values, precise)]
+        score_noises.append(max(float((scores_S - truth[0]).abs().max()) for scores_S, _ in drawn))
+        embedding_noises.append(max(float((embedding_D - truth[1]).norm()) for _, embedding_D in drawn))
         scores.append(answer[0].numpy())
         embeddings.append(answer[1].numpy())
     class_weight = class_weights(single, embeddings[0].shape[0])
-    return Reference(np.stack(scores), np.stack(embeddings), score_noise, embedding_noise, class_weight)
+    noises = np.array(score_noises), np.array(embedding_noises)
+    return Reference(np.stack(scores), np.stack(embeddings), *noises, class_weight)
+
+
+class _Roundings:
+    """Other draws of the noise that float32 makes on one input; none of them is computed by an artefact.
+
+    The eager network answers once more, with another number of threads, on the input rounded anew: each value moved
+    by up to half a unit in its last place. That draws anew the rounding of everything behind it, as another order of
+    additions in another instruction set does. For sound it also answers to the features of the torch frontend, and to
+    the exact ones with what float32 does to the graph's frontend: its Fourier transform is a matrix product, which is
+    rounded several times as much as the fast one. That is the difference between the same module in float32 and in
+    float64, so that a fault in it moves neither.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, network: SpeakerNet) -> None:
+        self._frontend, self._network = checkpoint.frontend, network
+        self._torch = TorchFrontend(checkpoint.frontend)
+        self._graph, self._exact = FrontendGraph(checkpoint.frontend).float(), FrontendGraph(checkpoint.frontend)
+        self._random = np.random.default_rng(24)
+
+    def __call__(self, values: Float32, precise: Floats) -> list[tuple[Tensor, Tensor]]:
+        nudge = 1 + self._random.uniform(-_UNIT, _UNIT, values.shape)
+        with _threads(1 if torch.get_num_threads() > 1 else 2):
+            found = [eager_answer(self._network, self._frontend, (values * nudge).astype(np.float32))]
+        if values.ndim == 1:
+            found.append(_answer(self._network, self._torch(torch.from_numpy(values))))
+            rounded = torch.from_numpy(precise + self._graph_error(values)).float()
+            found.append(_answer(self._network, rounded))
+        return found
+
+    @torch.inference_mode()
+    def _graph_error(self, values: Float32) -> Float64:
+        sound, length = torch.from_numpy(values)[None], torch.tensor([len(values)])
+        rough, exact = self._graph(sound, length)[0], self._exact(sound.double(), length)[0]
+        error: Float64 = (rough.double() - exact)[0].numpy()
+        return error
 
 
 @contextmanager
 def few_threads() -> Iterator[None]:
     """As many as the runtime takes: on a busy machine PyTorch's many wait for each other more than they work."""
+    with _threads(default_threads()):
+        yield
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(default_threads())
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -106,22 +168,28 @@ def class_weights(network: SpeakerNet, embedding_size: int) -> Float32:
 
 
 def tolerance(noise: Reference, score_scale: float) -> Tolerance:
-    """How far an artefact's answers in float32 may be from the reference.
+    """How far an artefact's answers in float32 may be from the reference, for each utterance.
 
-    Another order of additions is another draw of the noise that float32 itself makes, so the bound
-    is ten times what the eager network shows against float64 on the same inputs, and never below what
-    a score near its scale can resolve. Rounded up to one digit, so that chance in the
-    last ones does not change an artefact's bytes.
+    Another order of additions is another draw of the noise that float32 itself makes on that input. So the bound is
+    ten times the noise of the utterance, or of the median utterance where that is larger, since a few draws may be
+    small by chance, and never below what a score near its scale can resolve. Rounded up to two digits, and the
+    largest of all, which the contract carries, to one, so that chance in the last ones does not change an artefact's
+    bytes.
     """
-    floor = _FLOOR * score_scale
-    score = round_up(max(floor, _NOISE_FACTOR * noise.score_noise))
-    embedding = round_up(max(_FLOOR, _NOISE_FACTOR * noise.embedding_noise))
+    scores = _bounds(noise.score_noises, _FLOOR * score_scale)
+    embeddings = _bounds(noise.embedding_noises, _FLOOR)
     reason = (
-        f"{_NOISE_FACTOR} × the eager network's own rounding on these inputs (float32 against float64: max |Δscore| "
-        f"{noise.score_noise:.2g}, max ‖Δembedding‖ {noise.embedding_noise:.2g}), at least {_FLOOR:.2g} of the "
-        f"score scale {score_scale:g}, rounded up to one digit"
+        f"{_NOISE_FACTOR} × the network's own rounding on that input (float32 against float64: max |Δscore| "
+        f"{np.median(noise.score_noises):.2g} in the median and {noise.score_noise:.2g} at most, max ‖Δembedding‖ "
+        f"{np.median(noise.embedding_noises):.2g} and {noise.embedding_noise:.2g}), at least that of the median input "
+        f"and {_FLOOR:.2g} of the score scale {score_scale:g}, rounded up"
     )
-    return Tolerance(score, embedding, reason)
+    return Tolerance(round_up(max(scores)), round_up(max(embeddings)), reason, scores, embeddings)
+
+
+def _bounds(noises: Float64, floor: float) -> tuple[float, ...]:
+    least = float(np.median(noises))
+    return tuple(round_up(max(floor, _NOISE_FACTOR * max(float(each), least)), 2) for each in noises)
 
 
 @torch.inference_mode()

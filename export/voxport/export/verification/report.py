@@ -138,13 +138,18 @@ def facts(report: ParityReport) -> list[tuple[str, str]]:
         ("real utterances", report.real_utterances),
     ]
     found = report.agreement
+    score_bound = _bound(report.tolerance.score, report.tolerance.scores)
     if found is not None:
         low, high = found.top1_interval
         rows += [
             ("compared", f"{found.comparisons} answers, {found.utterances} utterances, {len(report.cases)} runs"),
-            ("max abs Δscore", f"{found.max_abs_score:.3g} (tolerance {report.tolerance.score:.3g})"),
+            (
+                "max abs Δscore",
+                f"{found.max_abs_score:.3g} ({score_bound})",
+            ),
             ("worst", found.worst),
-            *_embedding_facts(found, report.tolerance.embedding),
+            *_embedding_facts(found, _bound(report.tolerance.embedding, report.tolerance.embeddings)),
+            ("room left", f"{room_left(found)}, least at {found.closest}"),
             ("same best speaker", f"{found.top1:.2%} of utterances (95 % interval {low:.2%} to {high:.2%})"),
             ("flips", str(len(found.flips))),
         ]
@@ -153,11 +158,22 @@ def facts(report: ParityReport) -> list[tuple[str, str]]:
     return [*rows, ("tolerance", f"{report.precision}: {report.tolerance.reason}"), ("time", f"{report.seconds:.0f} s")]
 
 
-def _embedding_facts(found: Agreement, bound: float) -> list[tuple[str, str]]:
+def room_left(found: Agreement) -> str:
+    """How much of its tolerance the closest comparison left."""
+    if found.used > 1:
+        return f"none: {found.used:.3g} times the tolerance"
+    return f"{1 - found.used:.0%} of the tolerance"
+
+
+def _bound(most: float, each: Sequence[float]) -> str:
+    return f"tolerance {most:.3g}" if not each else f"tolerance {min(each):.2g} to {max(each):.2g}, by the utterance"
+
+
+def _embedding_facts(found: Agreement, bound: str) -> list[tuple[str, str]]:
     if found.max_embedding_distance is None or found.min_cosine is None:
         return [("embeddings", "none: the artefact gives scores alone")]
     return [
-        ("max ‖Δembedding‖", f"{found.max_embedding_distance:.3g} (tolerance {bound:.3g})"),
+        ("max ‖Δembedding‖", f"{found.max_embedding_distance:.3g} ({bound})"),
         ("min cosine of embeddings", f"{found.min_cosine:.9f}"),
     ]
 
