@@ -313,6 +313,7 @@ def test_a_long_request_ends_with_its_future_and_with_the_batcher(either: TinyMo
     batcher = Batcher(identifier, BatcherOptions(max_wait_ms=0))
     futures: list[Future[Identification]] = [batcher.submit(talk(600.0, seed), RATE) for seed in range(2)]
     assert futures[0].cancel()
+    assert batcher.waiting == 1  # its place is free at once
     batcher.close(drain=False)
     assert futures[0].cancelled()
     with pytest.raises(BatcherClosedError):

@@ -1,6 +1,7 @@
 """A batcher's request of a sound that the model does not take whole: one window in the queue at a time."""
 
 import dataclasses
+import threading
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -15,6 +16,35 @@ from voxport.runtime.prepare import Prepared
 from voxport.runtime.results import Identification
 
 
+class _Place:
+    """The place in the queue that a request has: given back once, at once where the request is cancelled."""
+
+    def __init__(self, worker: BatchWorker, future: "Future[Any]") -> None:
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._left = False
+        self._window: Future[Answer] | None = None
+        future.add_done_callback(self._stop)
+
+    def window(self) -> "Future[Answer] | None":
+        """A future for the next window, None where the request was cancelled."""
+        with self._lock:
+            self._window = None if self._left else Future()
+            return self._window
+
+    def leave(self) -> bool:
+        """Whether the place was still held; it is the caller's from now on."""
+        with self._lock:
+            held, self._left = not self._left, True
+            return held
+
+    def _stop(self, future: "Future[Any]") -> None:
+        if future.cancelled() and self.leave():
+            self._worker.release()
+            if self._window is not None:  # which leaves the queue, unless it runs already
+                self._window.cancel()
+
+
 def answer_long(
     worker: BatchWorker, contract: Contract, source: LongInput, finish: Finish, future: "Future[Any]"
 ) -> None:
@@ -23,24 +53,26 @@ def answer_long(
     Windows of different sounds run together, those of one sound one after the other: others get their turn. The last
     window is a request like any other, which answers `future` and leaves the place.
     """
-    pool, last = Pool(contract), None
+    place, pool, last = _Place(worker, future), Pool(contract), None
     longest = LengthRange.of_sound(contract)
     seconds = longest.seconds(longest.longest)
     try:
         for piece in source.pieces():
             if last is not None:
-                if future.cancelled():
-                    break
-                answered: Future[Answer] = Future()
-                worker.add(Prepared(last.values, seconds), _as_it_is, answered, keeps_place=True)
-                pool.add(answered.result(), last.weight)
+                window = place.window()
+                if window is None:
+                    return
+                worker.add(Prepared(last.values, seconds), _as_it_is, window, keeps_place=True)
+                pool.add(window.result(), last.weight)
             last = piece
         assert last is not None, "a long input has at least one window"
     except BaseException as problem:  # whatever it is, somebody waits for it
-        worker.release()
-        fail(future, problem)
+        if place.leave():
+            worker.release()
+            fail(future, problem)
         return
-    worker.add(Prepared(last.values, seconds), partial(_pooled, pool, last.weight, source, finish), future)
+    if place.leave():
+        worker.add(Prepared(last.values, seconds), partial(_pooled, pool, last.weight, source, finish), future)
 
 
 def _pooled(pool: Pool, weight: int, source: LongInput, finish: Finish, answer: Answer, _: float) -> Any:
