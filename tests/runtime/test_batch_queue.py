@@ -89,8 +89,8 @@ def test_hurry_waits_for_nobody() -> None:
 def test_a_cancelled_request_leaves() -> None:
     first, second = request(1.0), request(1.0)
     queue = queue_of(first, second)
-    assert queue.remove(first.future)
-    assert not queue.remove(first.future)
+    assert queue.remove(first.future) is first
+    assert queue.remove(first.future) is None
     assert queue.take(2.0) == [second]
 
 

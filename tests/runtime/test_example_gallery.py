@@ -22,7 +22,7 @@ def test_the_example_enrolls_and_recognises(tiny: TinyModel, tmp_path: Path) -> 
     soundfile.write(high, tone(0.4, hertz=3000.0, size=0.05), 16000)
     for name, file in (("Low", low), ("High", high)):
         added = run(tiny.path, gallery, "add", name, file, file)
-        assert added.stdout == f"Enrolled(speaker='{name}', utterances=2)\n", added.stderr
+        assert added.stdout == f"Enrolled(speaker='{name}', utterances=1, repeated=1)\n", added.stderr
     assert run(tiny.path, gallery, "who", low, high).stdout == f"{low}: Low (1.000)\n{high}: High (1.000)\n"
 
 

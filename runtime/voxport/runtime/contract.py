@@ -97,15 +97,21 @@ class Windowing:
 
     Windows of the longest length follow each other by the share `hop` of it. Frames of 20 ms count as speech
     where they are no quieter than `floor_db` (dB relative to full scale) and no more than `range_db` below the
-    recording's running level (see `voxport.runtime.audio.vad`).
+    recording's running level (see `voxport.runtime.audio.vad`); so does what lies within `margin_s` seconds of one.
     """
 
     hop: float = 0.5
     floor_db: float = -60.0
     range_db: float = 30.0
+    margin_s: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, low, high in (("hop", 0.05, 1.0), ("floor_db", -120.0, 0.0), ("range_db", 1.0, 120.0)):
+        for name, low, high in (
+            ("hop", 0.05, 1.0),
+            ("floor_db", -120.0, 0.0),
+            ("range_db", 1.0, 120.0),
+            ("margin_s", 0.0, 10.0),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"windowing {name} must be from {low:g} to {high:g}, found {getattr(self, name)}")
 

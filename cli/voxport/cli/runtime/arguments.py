@@ -19,7 +19,7 @@ def find_places(arguments: Sequence[str], model: str | None) -> Places:
     """MODEL GALLERY …, or as before there was a MODEL among the arguments: GALLERY … with --model.
 
     A first argument is a model where it is a file that holds no gallery (or is missing before one that does), and
-    another argument follows: a gallery may not be there yet. GALLERY MODEL … is read as well: their content tells.
+    another argument follows: a gallery may not be there yet. GALLERY MODEL … is read as well, as the content tells.
 
     Raises:
         click.UsageError: MODEL is given twice, or GALLERY is missing.

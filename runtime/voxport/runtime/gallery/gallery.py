@@ -1,32 +1,23 @@
 """A gallery of enrolled speakers: people whom the model was never trained on, from a few utterances each."""
 
-import contextlib
-import os
-import threading
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.contract import Contract
 from voxport.runtime.errors import GalleryError
 from voxport.runtime.gallery.calibration import Strangers, calibrate
 from voxport.runtime.gallery.check import check, describe, examine
-from voxport.runtime.gallery.file import read_gallery, write_gallery
 from voxport.runtime.gallery.results import Description, Enrolled, GalleryCheck, Likeness, Match, Matches, Verification
 from voxport.runtime.gallery.search import Float32, Int64, MatrixSearch
-from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, State, check_name, unit_rows
+from voxport.runtime.gallery.state import State, check_name, unit_rows
+from voxport.runtime.gallery.store import StoredGallery
 from voxport.runtime.gallery.thresholds import Thresholds
 from voxport.runtime.gallery.voices import Embeddings, utterances_of
 from voxport.runtime.results import Voice
-from voxport.runtime.storage.lock import locked
-
-PathLike = str | os.PathLike[str]
 
 
-class Gallery:
+class Gallery(StoredGallery):
     """Speakers enrolled without training, for the embeddings of one checkpoint.
 
     A voice is the mean of unit embeddings, brought to unit length again; voices are compared by cosine.
@@ -49,106 +40,6 @@ class Gallery:
     of unit length. A `Voice`, or several, is taken as well, and says how long its sound was. Names are any text
     that prints, of at most 200 characters, compared in NFC.
     """
-
-    def __init__(self, contract: Contract) -> None:
-        """An empty gallery for the model with this contract."""
-        if contract.embedding_size > MAX_EMBEDDING_SIZE:
-            raise GalleryError(f"embeddings of {contract.embedding_size} numbers; at most {MAX_EMBEDDING_SIZE} fit")
-        self._start(State.empty(contract.embedding_size), contract.checkpoint_sha256, contract)
-
-    def _start(self, state: State, checkpoint_sha256: str, contract: Contract | None) -> None:
-        self._checkpoint = checkpoint_sha256
-        self._labels = frozenset(() if contract is None else contract.labels)
-        self._state = state  # read once in each method: the next look may see another
-        self._writing = threading.Lock()
-
-    # --- the file ---------------------------------------------------------------------------------
-
-    @classmethod
-    def load(cls, path: PathLike, contract: Contract | None) -> "Gallery":
-        """Read a gallery for the model with this contract; None only to look at it or remove from it.
-
-        Raises:
-            GalleryError: the file is missing, damaged, of another version or of another model.
-        """
-        header, state = read_gallery(Path(path))
-        gallery = cls.__new__(cls)
-        gallery._start(state, header.checkpoint_sha256, contract)
-        if contract is not None:
-            gallery.check_model(contract, os.fspath(path))
-        return gallery
-
-    def save(self, path: PathLike) -> None:
-        """Write the gallery, whole or not at all. Equal galleries give equal files.
-
-        What another process saved there meanwhile is lost; use `edit` where several may write.
-
-        Raises:
-            GalleryError: the file cannot be written; an older one stays as it was.
-        """
-        write_gallery(Path(path), self._state, self._checkpoint)
-
-    @classmethod
-    @contextlib.contextmanager
-    def edit(cls, path: PathLike, contract: Contract | None, *, timeout_s: float = 30.0) -> "Iterator[Gallery]":
-        """Load `path`, or begin a new gallery, and save it when the block ends without an exception.
-
-        Other processes that edit the same file wait for it, so none of their changes is lost.
-
-        Raises:
-            GalleryError: as `load` and `save` do; there is no file and no contract; or the lock was not
-                free within `timeout_s` seconds.
-        """
-        with locked(Path(path), timeout_s):
-            new = contract is not None and not os.path.lexists(path)
-            gallery = cls(contract) if new and contract is not None else cls.load(path, contract)
-            before = None if new else gallery._state
-            yield gallery
-            if gallery._state is not before:
-                gallery.save(path)
-
-    def check_model(self, contract: Contract, where: str = "the gallery") -> None:
-        """Raise GalleryError unless the model with this contract gives embeddings of this gallery's space."""
-        if (contract.checkpoint_sha256, contract.embedding_size) != (self._checkpoint, self.embedding_size):
-            raise GalleryError(
-                f"{where}: enrolled with another model (checkpoint {self._checkpoint:.12}, embeddings of "
-                f"{self.embedding_size}), not with this one (checkpoint {contract.checkpoint_sha256:.12}, embeddings "
-                f"of {contract.embedding_size}); their embeddings cannot be compared: enroll again with this model"
-            )
-
-    # --- what it holds ----------------------------------------------------------------------------
-
-    @property
-    def checkpoint_sha256(self) -> str:
-        """The SHA-256 of the checkpoint that the gallery belongs to, in hexadecimal."""
-        return self._checkpoint
-
-    @property
-    def embedding_size(self) -> int:
-        """Numbers of one embedding."""
-        return int(self._state.sums.shape[1])
-
-    @property
-    def speakers(self) -> tuple[Enrolled, ...]:
-        """Everybody, in the order of first enrolment."""
-        state = self._state
-        return tuple(map(Enrolled, state.names, state.counts.tolist()))
-
-    @property
-    def state(self) -> State:
-        """Names, voices and thresholds as they are at this moment; a later change makes another state."""
-        return self._state
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """The thresholds that are used where the caller gives none."""
-        return self._state.thresholds
-
-    def __len__(self) -> int:
-        return len(self._state.names)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and unicodedata.normalize("NFC", name) in self._state.index
 
     # --- changes ----------------------------------------------------------------------------------
 
@@ -291,11 +182,6 @@ class Gallery:
         except ValueError as problem:
             raise GalleryError(str(problem)) from problem
         self._change(lambda state: state.with_thresholds(thresholds))
-
-    def _change(self, change: Callable[[State], State]) -> State:
-        with self._writing:
-            self._state = state = change(self._state)
-        return state
 
     # --- questions --------------------------------------------------------------------------------
 

@@ -88,9 +88,10 @@ class BatchQueue:
         index = bisect_left(self._options.buckets, request.prepared.seconds)
         self._buckets[index][request.future] = request
 
-    def remove(self, future: "Future[Any]") -> bool:
-        """Take the request of `future` out. False where it does not wait."""
-        return any(bucket.pop(future, None) for bucket in self._buckets)
+    def remove(self, future: "Future[Any]") -> Request | None:
+        """Take the request of `future` out. None where it does not wait."""
+        found = (bucket.pop(future, None) for bucket in self._buckets)
+        return next((request for request in found if request is not None), None)
 
     def clear(self) -> list[Request]:
         """Take all requests out."""

@@ -145,7 +145,8 @@ class BatchWorker:
     def _forget(self, future: "Future[Any]") -> None:
         """A cancelled request leaves at once."""
         with self._changed:
-            if self._queue.remove(future):
+            request = self._queue.remove(future)
+            if request is not None and not request.keeps_place:
                 self.release()
 
     def _loop(self) -> None:
