@@ -34,6 +34,7 @@ from voxport.benchmarks.plan import Cell
 from voxport.benchmarks.timing import BlockRule, Clock, time_calls, warm_up
 from voxport.runtime.errors import BackendError, LengthError
 from voxport.runtime.frontend import compute_features, min_samples
+from voxport.runtime.onnx_session import import_onnxruntime
 from voxport.runtime.profiles import profile
 from voxport.runtime.schema import decode, encode
 from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -76,10 +77,8 @@ def environment_step(request: dict[str, Any]) -> dict[str, str]:
         found["compute capability"] = f"{told.major}.{told.minor}"
         found["cuDNN"] = cudnn_version()
     try:
-        import onnxruntime
-
-        found["providers"] = ", ".join(onnxruntime.get_available_providers())
-    except ImportError as problem:
+        found["providers"] = ", ".join(import_onnxruntime("cpu").get_available_providers())
+    except BackendError as problem:
         found["providers"] = f"onnxruntime does not start ({problem})"
     return found
 

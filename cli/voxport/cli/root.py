@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from voxport.cli.library_folders import set_library_folders
+
 
 class Entry(NamedTuple):
     """Where a command is, as `module:attribute`, and its line in `voxport --help`."""
@@ -130,6 +132,7 @@ def main() -> None:
     """Run the command line; the entry point of the console script."""
     _fill_closed_streams()
     _print_any_text()
+    set_library_folders()
     cli(prog_name="voxport")
 
 

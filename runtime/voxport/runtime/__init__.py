@@ -7,7 +7,8 @@
     print(answer.best.speaker, answer.best.probability)
 
 onnxruntime, soundfile and soxr are imported when they are first needed, not with this package, and torch only
-where a TorchScript or .pt2 file is loaded.
+where a TorchScript or .pt2 file is loaded. Importing this package sets ORT_DISABLE_TELEMETRY, unless you have set it:
+see `privacy`.
 """
 
 import importlib
@@ -32,7 +33,10 @@ from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.load import BackendOptions, load_backend
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import OnnxOptions
+from voxport.runtime.privacy import keep_private
 from voxport.runtime.results import Candidate, Identification
+
+keep_private()  # also for who imports onnxruntime after us, and not through us
 
 if TYPE_CHECKING:
     from voxport.runtime.batch_queue import BatcherOptions

@@ -20,6 +20,7 @@ from voxport.runtime.onnx_tensorrt import (
     profile_shapes,
     provider_options,
 )
+from voxport.runtime.privacy import keep_private
 
 Device = Literal["cpu", "cuda", "tensorrt"]
 
@@ -127,7 +128,11 @@ def give_back(runtime: Any) -> Any:
 
 
 def import_onnxruntime(device: Device) -> Any:
-    """The module onnxruntime, imported when it is first needed. Raises BackendError where it is not usable."""
+    """The module onnxruntime, imported when it is first needed. Raises BackendError where it is not usable.
+
+    Whatever imports it in voxport does so here, so that it reports nothing: see `privacy`.
+    """
+    keep_private()
     try:
         runtime = importlib.import_module("onnxruntime")
     except (ImportError, OSError) as problem:

@@ -9,6 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from voxport.runtime.cache_root import cache_root
 from voxport.runtime.contract import Contract
 from voxport.runtime.contract_io import file_sha256
 from voxport.runtime.errors import BackendError
@@ -83,12 +84,11 @@ def cache_folder(path: str | os.PathLike[str], cache: str | os.PathLike[str] | N
     Runtime's own names leave some of it out. Below `cache`, or else $VOXPORT_CACHE, or ~/.cache/voxport.
 
     Raises:
-        BackendError: the folder cannot be made.
+        BackendError: the folder cannot be made, or there is no home folder to make it in.
     """
     import hashlib  # here and not above: every start would pay for it
-    from pathlib import Path
 
-    root = Path(cache or os.environ.get("VOXPORT_CACHE") or Path.home() / ".cache" / "voxport")
+    root = cache_root(cache)
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     folder = root / "tensorrt" / f"{file_sha256(path)[:16]}-{key[:8]}"
     try:

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from voxport.runtime.cache_root import cache_root
 from voxport.train.data.problems import CorpusError
 
 PART_PREFIX = ".part-"  # of files that are being written
 
 
 def cache_folder(option: Path | None) -> Path:
-    """The folder of computed features: `option`, else $VOXPORT_CACHE, else ~/.cache/voxport."""
-    folder = option or Path(os.environ.get("VOXPORT_CACHE") or "~/.cache/voxport")
-    return folder.expanduser().absolute()
+    """The folder of computed features: `option`, else $VOXPORT_CACHE, else ~/.cache/voxport; see `cache_root`."""
+    return cache_root(option)
 
 
 @contextlib.contextmanager
