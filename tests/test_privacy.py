@@ -34,10 +34,10 @@ class House:
         for each in (self.work, self.home, self.temporary):
             each.mkdir()
 
-    def run(self, *command: object, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command that must succeed in the sandbox."""
+    def run(self, *command: object) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the sandbox, where it must succeed."""
         kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-        environment = kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"} | variables
+        environment = kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
         done = self.attempt(command, environment)
         assert done.returncode == 0, (command, done.returncode, done.stdout, done.stderr)
         return done
@@ -93,10 +93,7 @@ def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> 
     commands = {
         "train corpus": (corpus,),
         "train fit": ("--data", corpus, "--recipe", recipe, "--out", "run", "--device", "cpu"),
-        "train evaluate": ("run/model.pt",),
         "export onnx": ("run/model.pt", "-o", "model.onnx", "--max-frames", 200),
-        "export torchscript": ("run/model.pt", "-o", "model.torchscript", "--max-frames", 200),
-        "export check": ("model.onnx", "run/model.pt"),
         "inspect": ("model.onnx",),
         "identify": ("model.onnx", sound, "--json"),
         "embed": ("model.onnx", sound),
@@ -104,7 +101,6 @@ def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> 
         "verify": ("people.gallery", "Low", other, "--model", "model.onnx", "--threshold", -1),
         "timeline": ("model.onnx", sound, "--plot", "timeline.png"),
         "stream": ("model.onnx", sound),
-        "doctor": (),
     }
     for name, arguments in commands.items():
         house.run(*VOXPORT, *name.split(), *arguments)

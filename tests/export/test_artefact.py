@@ -27,6 +27,7 @@ from voxport.runtime.contract_io import read_contract
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend import compute_features
 from voxport.runtime.onnx_model import OnnxModel
+from voxport.runtime.seal import SEAL_KEY
 from voxport.train.checkpoint import CheckpointError, checkpoint_sha256
 from voxport.train.data import Split
 
@@ -357,4 +358,4 @@ def test_real_utterances_are_compared(exported: Exported, tmp_path: Path, no_cap
 
 def test_metadata_key(exported: Exported) -> None:
     model = copy.deepcopy(onnx.load(exported.model))
-    assert {entry.key for entry in model.metadata_props} == {METADATA_KEY}
+    assert {entry.key for entry in model.metadata_props} == {METADATA_KEY, SEAL_KEY}

@@ -28,6 +28,7 @@ from voxport.runtime.contract_io import contract_of
 from voxport.runtime.file_kind import is_plan, is_torch_file
 from voxport.runtime.onnx_file import TensorSpec, read_onnx
 from voxport.runtime.plan_file import read_plan, read_sidecar, sidecar_path
+from voxport.runtime.seal import check_seal
 
 _REPORTS = (".json", ".md", ".png")
 
@@ -176,6 +177,7 @@ def _served(path: Path) -> tuple[Served, dict[str, str]]:
             "give the checkpoint, or what voxport export onnx made of it"
         )
     file = read_onnx(path, METADATA_KEY, graph=True)
+    check_seal(path)  # a damaged file is not served
     contract = contract_of(file, path)
     inputs = _in_order(file.inputs)
     if [spec.name for spec in inputs] != [contract.input_kind, "lengths"]:

@@ -27,6 +27,12 @@ Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["scores", "embedding"]
 
 OUTPUTS: tuple[Output, ...] = ("scores", "embedding")  # of most models, in this order
+_MOST = 1e6  # of anything that is measured in scores
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least:g} and {most:g}, found {value!s:.20}")
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,9 @@ class Golden:
     tolerance: float
     embedding: Array | None = None
 
+    def __post_init__(self) -> None:
+        _check_range("golden tolerance", self.tolerance, 0, _MOST)
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -81,6 +90,16 @@ class Parity:
     top1_agreement: float
     tolerance: float
 
+    def __post_init__(self) -> None:
+        _check_range("parity cases", self.cases, 1, _MOST**2)
+        _check_range("parity tolerance", self.tolerance, 0, _MOST)
+        if not 0 <= self.max_abs_score <= self.tolerance:  # no file with a larger one gets its name
+            most = f"the parity tolerance {self.tolerance:g}"
+            raise ValueError(f"parity max_abs_score must be between 0 and {most}, found {self.max_abs_score:g}")
+        if self.min_cosine is not None:
+            _check_range("parity min_cosine", self.min_cosine, -1, 1)
+        _check_range("parity top1_agreement", self.top1_agreement, 0, 1)
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -88,6 +107,10 @@ class Rejection:
 
     threshold: float
     false_accept_rate: float
+
+    def __post_init__(self) -> None:
+        _check_range("rejection threshold", self.threshold, -1, 1)
+        _check_range("rejection false_accept_rate", self.false_accept_rate, 0, 1)
 
 
 @dataclass(frozen=True)

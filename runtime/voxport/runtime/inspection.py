@@ -13,6 +13,7 @@ from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import OnnxFile, read_onnx
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.plan_file import PlanFile, read_plan, read_sidecar
+from voxport.runtime.seal import check_seal
 from voxport.runtime.torch_file import TorchFile, read_torch
 
 
@@ -39,7 +40,7 @@ class Inspection:
 
 
 def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspection:
-    """Read a model file; with `verify` also replay its golden vector, which needs what runs it.
+    """Read a model file; with `verify` also check its digest and replay its golden vector, which needs what runs it.
 
     Raises:
         ContractError: the file is missing, damaged, or has no contract that can be read.
@@ -61,6 +62,7 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
         elif isinstance(file, PlanFile):
             read_plan(path, file)  # the one that was described?
         if verify:
+            check_seal(path)
             golden = replay_golden(_load(path, file), os.fspath(path))
             problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
     except BackendError as caught:

@@ -16,6 +16,7 @@ from voxport.runtime.lengths import LengthRange
 from voxport.runtime.onnx_file import TensorSpec, read_onnx
 from voxport.runtime.onnx_session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.onnx_tensorrt import nodes_by_provider
+from voxport.runtime.seal import SEAL_KEY, check_seal
 
 _BOUND = "inputs and outputs are bound to the GPU's memory"
 _KEPT_SECONDS = 12.0  # of sound in a batch, whose working memory is kept for the next run; see `_run`
@@ -46,9 +47,9 @@ class OnnxModel:
     ) -> "OnnxModel":
         """Load a model that `voxport export onnx` wrote, and check that it still is what it says.
 
-        Checked are the contract, its version, and the graph's tensors against it. `verify` also replays
-        the golden vector, which costs one short run; leave it out only where the same file was verified
-        on the same machine before and the start must be fast.
+        Checked are the contract, its version, and the graph's tensors against it. `verify` also compares the
+        file's bytes with the digest at its end, and replays the golden vector, which costs one short run;
+        leave it out only where the same file was verified on the same machine before and the start must be fast.
 
         Raises:
             ContractError: any of these checks fails, or the file is missing or damaged.
@@ -56,11 +57,18 @@ class OnnxModel:
         """
         where = os.fspath(path)
         file = read_onnx(path, METADATA_KEY)
+        sealed = verify and check_seal(path)
         contract = contract_of(file, path)
         chosen = options or OnnxOptions()
         chosen.precision_for(contract)
         session = start_session(path, chosen, contract)
-        if session.get_modelmeta().custom_metadata_map.get(METADATA_KEY) != file.contract:
+        metadata = session.get_modelmeta().custom_metadata_map
+        if verify and not sealed and SEAL_KEY in metadata:
+            raise ContractError(
+                f"{where}: was rewritten by another program after voxport wrote it: its digest no longer stands at its "
+                "end; export the model again, or leave this check out with verify=False"
+            )
+        if metadata.get(METADATA_KEY) != file.contract:
             raise ContractError(f"{where}: the file changed while it was being loaded; load it again")
         check_tensors(contract, _tensors(session.get_inputs()), _tensors(session.get_outputs()), where)
         model = cls(contract, session, chosen)

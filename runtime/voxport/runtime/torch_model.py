@@ -13,6 +13,7 @@ from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.explanation import Explanation, cpu_name
 from voxport.runtime.golden import check_golden
 from voxport.runtime.lengths import LengthRange
+from voxport.runtime.seal import check_seal
 from voxport.runtime.torch_file import TorchFile, TorchKind, read_torch
 from voxport.runtime.torch_session import (
     Network,
@@ -54,8 +55,8 @@ class TorchModel:
         """Load a file that `voxport export torchscript` or `voxport export pt2` wrote.
 
         Before torch reads it, it is checked to hold nothing but a contract, weights and plain arithmetic.
-        That cannot be said of a compiled package, which holds native code. `verify` also replays the
-        golden vector.
+        That cannot be said of a compiled package, which holds native code. `verify` compares the file's
+        bytes with the digest at its end, and replays the golden vector.
 
         Raises:
             ContractError: the file is missing, damaged, holds anything else, or no longer gives its answer.
@@ -64,6 +65,8 @@ class TorchModel:
         """
         where, chosen = os.fspath(path), options or TorchOptions()
         file = read_torch(path)
+        if verify:
+            check_seal(path)
         if chosen.precision not in (None, file.contract.precision):
             raise BackendError(
                 f"{where}: precision {chosen.precision} was asked for, the model is {file.contract.precision}"
