@@ -13,6 +13,7 @@ from voxport.runtime.backend import Answer, Float32, need_output
 from voxport.runtime.batch_queue import BatcherOptions, Finish
 from voxport.runtime.batch_worker import BatchWorker, fail
 from voxport.runtime.contract import Contract
+from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.prepare import Prepared, Sound, prepare_sound
 from voxport.runtime.results import Identification, rank
@@ -55,6 +56,12 @@ class Batcher:
     def waiting(self) -> int:
         """Requests that hold a place in the queue now, at most `max_queue`."""
         return self._worker.taken
+
+    def __reduce__(self) -> Any:
+        raise VoxportError(
+            "a Batcher cannot be pickled: its thread lives in this process; pickle the identifier, and make a Batcher "
+            "in the other process"
+        )
 
     # --- from threads -----------------------------------------------------------------------------
 

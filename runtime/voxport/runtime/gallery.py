@@ -6,12 +6,14 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import GalleryError
+from voxport.runtime.forks import tell_of_forks
 from voxport.runtime.gallery_calibration import calibrate
 from voxport.runtime.gallery_file import read_gallery, write_gallery
 from voxport.runtime.gallery_lock import locked
@@ -55,6 +57,15 @@ class Gallery:
         self._checkpoint = checkpoint_sha256
         self._state = state  # read once in each method: the next look may see another
         self._writing = threading.Lock()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: a thread of the parent may have been changing the gallery, and never lets go."""
+        self._writing = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it is at this moment; the copy and the gallery change apart from each other."""
+        return _unpickled, (self._state, self._checkpoint)
 
     # --- the file ---------------------------------------------------------------------------------
 
@@ -256,6 +267,12 @@ class Gallery:
         if len(rows) != 1:
             raise GalleryError(f"the voice: expected one embedding, found {len(rows)}; ask once for each")
         return np.asarray(rows[0], dtype=np.float32)
+
+
+def _unpickled(state: State, checkpoint_sha256: str) -> Gallery:
+    gallery = Gallery.__new__(Gallery)
+    gallery._start(state, checkpoint_sha256)
+    return gallery
 
 
 def _matches(state: State, rows: Int64, cosines: Float32, threshold: float | None) -> Matches:

@@ -11,6 +11,7 @@ from voxport.runtime.backend import Answer, Float32, Int64, check_batch
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.explanation import Explanation, cpu_name
+from voxport.runtime.forks import refuse_after_fork
 from voxport.runtime.golden import check_golden
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.seal import check_seal
@@ -35,7 +36,8 @@ NAMES: dict[TorchKind, str] = {
 class TorchModel:
     """A loaded TorchScript or .pt2 file: padded batches in, scores and embeddings out.
 
-    Any number of threads may share one. Runs of a compiled package follow one another.
+    Any number of threads may share one. Runs of a compiled package follow one another. It cannot be used after a
+    fork, since torch's threads do not come along, and is pickled as its path and its options.
     """
 
     def __init__(self, file: TorchFile, network: Network, device: str, why: str, options: TorchOptions) -> None:
@@ -47,6 +49,13 @@ class TorchModel:
         self._options = options
         self._allowed = LengthRange.of_input(file.contract)
         self._torch = import_torch()
+        self._process = os.getpid()
+        self._source: tuple[str, TorchOptions, bool] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is None:
+            raise BackendError("a model that was not loaded from a file by TorchModel.load cannot be pickled")
+        return _unpickled, self._source
 
     @classmethod
     def load(
@@ -80,6 +89,7 @@ class TorchModel:
             except ContractError as problem:
                 text = str(problem)
                 raise ContractError(text if text.startswith(where) else f"{where}: {text}") from problem
+        model._source = os.path.abspath(where), chosen, verify
         return model
 
     @property
@@ -94,6 +104,7 @@ class TorchModel:
             BackendError: torch failed, for want of memory for example.
             ContractError: its answers do not have the shapes that the contract promises.
         """
+        refuse_after_fork(self._process, "PyTorch")
         batch, counts = check_batch(self.contract, self._allowed, inputs, lengths)
         # Padding beyond the longest length that was proven is cut: a program refuses it, and it changes nothing.
         if batch.shape[1] > self._allowed.longest:
@@ -165,3 +176,7 @@ class TorchModel:
                 f"the contract promises the outputs {', '.join(wanted)}, the model gives {', '.join(given)}; "
                 "export the model again"
             )
+
+
+def _unpickled(path: str, options: TorchOptions, verify: bool) -> TorchModel:
+    return TorchModel.load(path, options, verify=verify)
