@@ -105,6 +105,8 @@ def _user_message(problem: Exception) -> str | None:
         return str(failure)
     if isinstance(problem, OSError) and problem.errno != errno.EPIPE:  # a closed pipe is click's to handle
         why = problem.strerror or str(problem)
+        if "usable temporary directory" in why:  # tempfile's, which does not say how to name another
+            return f"{why}; set TMPDIR to a folder that can be written"
         return f"{problem.filename}: {why}" if problem.filename else why
     return None
 

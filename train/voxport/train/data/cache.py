@@ -1,6 +1,7 @@
 """The cache folder: where it is, and how files get into it without ever being seen half-written."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,9 +42,9 @@ def atomic_file(path: Path, durable: bool = False) -> Iterator[IO[bytes]]:
         os.replace(part, path)
         part = None
     except OSError as problem:
+        full = "free some space, or " if problem.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise CorpusError(
-            f"{path.parent}: cannot write the feature cache ({problem}); "
-            "free some space, or choose another folder with VOXPORT_CACHE"
+            f"{path.parent}: cannot write the feature cache ({problem}); {full}choose another folder with VOXPORT_CACHE"
         ) from problem
     finally:
         if part is not None:
