@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 VALUES: tuple[Any, ...] = (
-    *(None, True, 0, 5, -1, 1 << 63, 10**30, 10**400, 0.5, -1e300, 1e-300, "", "x", "s0", "scores"),
+    *(None, True, 0, 2, 5, -1, 1 << 63, 10**30, 10**400, 0.5, -1e300, 1e-300, "", " ", "x", "s0", "scores"),
     *("a" * 300, "\x1b[2J", "\ud800", [], {}, [[]], [None], [1], ["a"], {"a": 1}),
 )
 _EDIT = struct.Struct("<HB")

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -78,9 +79,20 @@ std::string seconds(int64_t samples, const Contract& contract) {
   return text;
 }
 
+// From 1.29 on ONNX Runtime for Linux reports its use: it writes a device identifier and events below ~/.cache and
+// sends them. This variable, read where the environment is made, stops it; one that the user has set is left alone.
+Ort::Env private_env() {
+#ifdef _WIN32
+  if (std::getenv("ORT_DISABLE_TELEMETRY") == nullptr) _putenv_s("ORT_DISABLE_TELEMETRY", "1");
+#else
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+#endif
+  return Ort::Env(ORT_LOGGING_LEVEL_ERROR, "voxport");
+}
+
 }  // namespace
 
-Model::Model(const std::string& path, int threads) : path_(path), env_(ORT_LOGGING_LEVEL_ERROR, "voxport") {
+Model::Model(const std::string& path, int threads) : path_(path), env_(private_env()) {
   Ort::SessionOptions options;
   options.SetIntraOpNumThreads(threads);
   options.AddConfigEntry("session.intra_op.allow_spinning", "0");  // a waiting thread leaves the core to others

@@ -51,7 +51,7 @@ print(json.dumps([sorted(top), rooms]))
     *page, last = result.stdout.splitlines()
     top, rooms = json.loads(last)
     assert top == ["click", "voxport"]
-    assert rooms == ["voxport.cli", "voxport.cli.root"]
+    assert rooms == ["voxport.cli", "voxport.cli.library_folders", "voxport.cli.root"]
     listed = {line.split()[0]: line for line in page if line.startswith("  ") and line.split()}
     for name, entry in COMMANDS.items():
         assert entry.summary in listed[name]

@@ -32,6 +32,7 @@ from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.storage.seal import SEAL_KEY
 from voxport.train.checkpoint import CheckpointError, checkpoint_sha256
 from voxport.train.data import Split
 
@@ -362,4 +363,4 @@ def test_real_utterances_are_compared(exported: Exported, tmp_path: Path, no_cap
 
 def test_metadata_key(exported: Exported) -> None:
     model = copy.deepcopy(onnx.load(exported.model))
-    assert {entry.key for entry in model.metadata_props} == {METADATA_KEY}
+    assert {entry.key for entry in model.metadata_props} == {METADATA_KEY, SEAL_KEY}

@@ -1,5 +1,6 @@
 """Contracts: round trip, refusal, and files that are damaged or made to harm."""
 
+import dataclasses
 import json
 import os
 import tracemalloc
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fuzz.values import paths, put
 from tests.runtime.test_schema import json_values, outcome
 from tests.runtime.tiny_models import FRONTEND, TinyModel, make_tiny, save, tiny_graph
 from voxport.runtime.backends.formats import read_contract
@@ -22,12 +24,12 @@ from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.presets import PROFILES
 from voxport.runtime.storage.atomic import file_sha256
 
-finite = st.floats(allow_nan=False, allow_infinity=False)
+share, cosine, tolerance = st.floats(0, 1), st.floats(-1, 1), st.floats(0.01, 0.05)
 name = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=12)
 array = hnp.arrays(np.float32, hnp.array_shapes(max_dims=2, max_side=4), elements=st.floats(width=32)).map(Array.of)
 contracts = st.builds(
     Contract,
-    labels=st.lists(name, min_size=1, max_size=5, unique=True).map(tuple),
+    labels=st.lists(name.filter(str.strip), min_size=1, max_size=5, unique=True).map(tuple),
     frontend=st.sampled_from(list(PROFILES.values())),
     input_kind=st.sampled_from(["features", "waveform"]),
     min_frames=st.integers(1, 50),
@@ -37,9 +39,9 @@ contracts = st.builds(
     score_scale=st.floats(0.1, 100),
     recipe=name,
     checkpoint_sha256=name,
-    golden=st.builds(Golden, array, array, finite),
-    parity=st.none() | st.builds(Parity, st.integers(), finite, finite, finite, finite),
-    rejection=st.none() | st.builds(Rejection, finite, finite),
+    golden=st.builds(Golden, array, array, tolerance),
+    parity=st.none() | st.builds(Parity, st.integers(1, 10**9), st.floats(0, 0.01), cosine, share, tolerance),
+    rejection=st.none() | st.builds(Rejection, cosine, share),
 )
 
 
@@ -130,6 +132,79 @@ def test_a_frontend_that_would_take_gigabytes_is_refused(
     save(model_path, tiny_graph("features", tiny.project, tiny.classes), json.dumps(data))
     with pytest.raises(ContractError, match=f"frontend {next(iter(change))} is"):
         read_contract(model_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("golden.tolerance", 2.0**63, "golden tolerance must be between 0 and 1e\\+06"),
+        ("golden.tolerance", -1e-9, "golden tolerance must be between 0"),
+        ("golden.tolerance", 15.1, "the golden tolerance is 15.1, above 15 it proves nothing"),
+        ("parity.tolerance", 15.1, "the parity tolerance is 15.1, above 15"),
+        ("parity.cases", -1, "parity cases must be between 1"),
+        ("parity.cases", 0, "parity cases must be between 1"),
+        ("parity.max_abs_score", 1e308, "parity max_abs_score must be between 0 and the parity tolerance 0.001"),
+        ("parity.max_abs_score", -1e-9, "parity max_abs_score"),
+        ("parity.min_cosine", 1.1, "parity min_cosine must be between -1 and 1"),
+        ("parity.top1_agreement", 2, "parity top1_agreement must be between 0 and 1"),
+        ("rejection.threshold", 1.5, "rejection threshold must be between -1 and 1"),
+        ("rejection.false_accept_rate", -0.1, "rejection false_accept_rate must be between 0 and 1"),
+        ("labels", ["Anna", ""], "a label is empty"),
+        ("labels", ["Anna", " \u3000"], "a label is empty"),
+        ("labels", ["Anna", "a" * 1001], "more than 1000 characters"),
+        ("score_scale", 1e5, "score_scale is 100000.0, only 0.001 to 10000"),
+        ("embedding_size", 1 << 20, "embedding_size is"),
+        ("max_frames", 1 << 30, "max_frames is"),
+        ("frontend.sample_rate", 1, "f_min 50"),
+        ("frontend.f_min", -1, "f_min"),
+        ("frontend.floor", 1e300, "frontend floor is"),
+        ("frontend.floor", -1, "floor must be positive"),
+        ("frontend.sample_scale", -1, "frontend sample_scale is -1.0, only"),
+        ("frontend.preemphasis", 1.5, "frontend preemphasis is 1.5, only 0 to 1"),
+        ("frontend.power", 0, "frontend power is 0"),
+        ("frontend.spectrum_scale", 0, "frontend spectrum_scale is 0"),
+        ("frontend.level", 1e300, "frontend level is"),
+        ("frontend.quietest", 1e300, "frontend quietest is"),
+        ("frontend.win_length", 0, "win_length 0 must be positive"),
+        ("frontend.hop_length", -5, "must be positive"),
+    ],
+)
+def test_a_number_that_cannot_be_true_is_refused(
+    model_path: Path, tiny: TinyModel, path: str, value: Any, message: str
+) -> None:
+    data = json.loads(tiny.contract.replace(rejection=Rejection(0.3, 0.05)).to_json())
+    *above, last = path.split(".")
+    place = data[above[0]] if above else data
+    place[last] = value
+    save(model_path, tiny_graph("features", tiny.project, tiny.classes), json.dumps(data))
+    with pytest.raises(ContractError, match=f"{model_path.name}: .*{message}"):
+        read_contract(model_path)
+
+
+def test_every_number_of_a_contract_has_a_least_and_a_most(model_path: Path, tiny: TinyModel) -> None:
+    """One that could be anything would be caught here: each is set to numbers that are true of no model."""
+    frontend = dataclasses.replace(tiny.contract.frontend, level=100.0)
+    whole = json.loads(tiny.contract.replace(rejection=Rejection(0.3, 0.05), frontend=frontend).to_json())
+    numbers = [path for path in paths(whole) if type(value_at(whole, path)) in (int, float) and path != ("version",)]
+    assert len(numbers) > 25
+    graph = tiny_graph("features", tiny.project, tiny.classes)
+    for path in numbers:
+        for value in (-(1 << 70), 1 << 70):
+            save(model_path, graph, json.dumps(put(whole, path, value)))
+            with pytest.raises(ContractError):
+                # The golden vector's shapes are held against its bytes.
+                check_golden_arrays(read_contract(model_path))
+
+
+def value_at(document: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        document = document[key]
+    return document
+
+
+def check_golden_arrays(contract: Contract) -> None:
+    for each in (contract.golden.input, contract.golden.scores):
+        assert each.values.size
 
 
 @pytest.mark.parametrize("label", ["\x1b[2J", "a\nb", "\x00", "\ud800", "\x9b31m", "\u202egnp", "a\u2028b", "\u2066"])

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from voxport.cli.library_folders import set_library_folders
+
 
 class Entry(NamedTuple):
     """Where a command is, as `module:attribute`, and its line in `voxport --help`."""
@@ -104,6 +106,8 @@ def _user_message(problem: Exception) -> str | None:
         return str(failure)
     if isinstance(problem, OSError) and problem.errno != errno.EPIPE:  # a closed pipe is click's to handle
         why = problem.strerror or str(problem)
+        if "usable temporary directory" in why:  # tempfile's, which does not say how to name another
+            return f"{why}; set TMPDIR to a folder that can be written"
         return f"{problem.filename}: {why}" if problem.filename else why
     return None
 
@@ -131,6 +135,7 @@ def main() -> None:
     """Run the command line; the entry point of the console script."""
     _fill_closed_streams()
     _print_any_text()
+    set_library_folders()
     cli(prog_name="voxport")
 
 

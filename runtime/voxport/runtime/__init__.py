@@ -7,7 +7,8 @@
     print(answer.best.speaker, answer.best.probability)
 
 onnxruntime, soundfile and soxr are imported when they are first needed, not with this package, and torch only
-where a TorchScript or .pt2 file is loaded.
+where a TorchScript or .pt2 file is loaded. Importing this package sets ORT_DISABLE_TELEMETRY, unless you have set it:
+see `privacy`.
 """
 
 import importlib
@@ -31,7 +32,10 @@ from voxport.runtime.errors import (
 )
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
+from voxport.runtime.privacy import keep_private
 from voxport.runtime.results import Candidate, Identification, Voice
+
+keep_private()  # also for who imports onnxruntime after us, and not through us
 
 if TYPE_CHECKING:
     from voxport.runtime.backends.pytorch.model import TorchModel

@@ -28,6 +28,12 @@ Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["scores", "embedding"]
 
 OUTPUTS: tuple[Output, ...] = ("scores", "embedding")  # of most models, in this order
+_MOST = 1e6  # of anything that is measured in scores
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least:g} and {most:g}, found {value!s:.20}")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,9 @@ class Golden:
     tolerance: float
     embedding: Array | None = None
 
+    def __post_init__(self) -> None:
+        _check_range("golden tolerance", self.tolerance, 0, _MOST)
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -82,6 +91,16 @@ class Parity:
     top1_agreement: float
     tolerance: float
 
+    def __post_init__(self) -> None:
+        _check_range("parity cases", self.cases, 1, _MOST**2)
+        _check_range("parity tolerance", self.tolerance, 0, _MOST)
+        if not 0 <= self.max_abs_score <= self.tolerance:  # no file with a larger one gets its name
+            most = f"the parity tolerance {self.tolerance:g}"
+            raise ValueError(f"parity max_abs_score must be between 0 and {most}, found {self.max_abs_score:g}")
+        if self.min_cosine is not None:
+            _check_range("parity min_cosine", self.min_cosine, -1, 1)
+        _check_range("parity top1_agreement", self.top1_agreement, 0, 1)
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -89,6 +108,10 @@ class Rejection:
 
     threshold: float
     false_accept_rate: float
+
+    def __post_init__(self) -> None:
+        _check_range("rejection threshold", self.threshold, -1, 1)
+        _check_range("rejection false_accept_rate", self.false_accept_rate, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -205,8 +228,21 @@ class TensorSpec:
 
 
 # Sizes that no speaker model has. They keep a hostile file from asking for gigabytes of frontend tables.
-_LIMITS = {"n_fft": 1 << 14, "n_mels": 1 << 9, "sample_rate": 1 << 20, "hop_length": 1 << 20}
-_MAX_FRAMES = 1 << 24  # 46 hours at a hop of 10 ms
+_MOST_OF_FRONTEND = {"n_fft": 1 << 14, "n_mels": 1 << 9, "sample_rate": 1 << 20, "hop_length": 1 << 20}
+# Least and most of the frontend's other numbers; all of them are beyond what anybody uses.
+_FRONTEND_RANGES = {
+    "sample_rate": (1000, 1 << 20),
+    "floor": (1e-30, 1e6),
+    "sample_scale": (1e-6, 1e9),
+    "preemphasis": (0, 1),
+    "power": (0.1, 4),
+    "spectrum_scale": (1e-12, 1e12),
+    "level": (1e-12, 1e15),
+    "quietest": (1e-30, 1e15),
+}
+_MODEL_RANGES = {"max_frames": (1, 1 << 24), "embedding_size": (1, 1 << 16), "score_scale": (1e-3, 1e4)}  # frames: 46 h
+_MOST_OF_NAME = 1000  # characters
+_MOST_DISTANCE = 0.5  # that a tolerance may allow, between cosines and between unit vectors
 # Names are printed, one to a line: controls, line separators, direction overrides and lone surrogates
 # must not steer a terminal. Joiners stay: Persian, Hindi and emoji are written with them.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -214,18 +250,43 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2
 
 def check_contract(contract: Contract, where: str) -> Contract:
     """Return `contract`, or raise ContractError where it is out of bounds. `where` names the file."""
-    for name, limit in _LIMITS.items():
+    for name, limit in _MOST_OF_FRONTEND.items():
         value = getattr(contract.frontend, name)
         if value > limit:
             raise ContractError(f"{where}: frontend {name} is {value}, at most {limit} is possible; export it again")
-    if contract.max_frames > _MAX_FRAMES:
-        raise ContractError(f"{where}: max_frames is {contract.max_frames}, at most {_MAX_FRAMES} is possible")
+    for part, holder, ranges in (("frontend ", contract.frontend, _FRONTEND_RANGES), ("", contract, _MODEL_RANGES)):
+        for name, (least, most) in ranges.items():
+            value = getattr(holder, name)
+            if value is not None and not least <= value <= most:
+                raise ContractError(
+                    f"{where}: {part}{name} is {value!s:.20}, only {least:g} to {most:g} is possible; export it again"
+                )
+    _check_tolerances(contract, where)
     for text in (contract.recipe, contract.checkpoint_sha256, contract.frontend.name, *contract.labels):
+        if len(text) > _MOST_OF_NAME:
+            raise ContractError(f"{where}: the name {text!r:.60} has more than {_MOST_OF_NAME} characters; rename it")
         if UNPRINTABLE.search(text):
             raise ContractError(
                 f"{where}: the name {text!r:.60} has unprintable characters; rename it and export again"
             )
+    for label in contract.labels:
+        if not label.strip():
+            raise ContractError(f"{where}: a label is empty; name that speaker and export it again")
     return contract
+
+
+def _check_tolerances(contract: Contract, where: str) -> None:
+    """A golden vector or a proof that allows any answer proves nothing."""
+    most_of_score = _MOST_DISTANCE * contract.score_scale
+    golden = most_of_score if "scores" in contract.outputs else _MOST_DISTANCE
+    found = [("golden", contract.golden.tolerance, golden)]
+    if contract.parity is not None:
+        found.append(("parity", contract.parity.tolerance, most_of_score))
+    for part, tolerance, most in found:
+        if tolerance > most:
+            raise ContractError(
+                f"{where}: the {part} tolerance is {tolerance:g}, above {most:g} it proves nothing; export it again"
+            )
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -14,6 +14,7 @@ from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.storage.atomic import file_sha256
+from voxport.runtime.storage.seal import check_seal
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Inspection:
 
 
 def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspection:
-    """Read a model file; with `verify` also replay its golden vector, which needs what runs it.
+    """Read a model file; with `verify` also check its digest and replay its golden vector, which needs what runs it.
 
     Raises:
         ContractError: the file is missing, damaged, or has no contract that can be read.
@@ -61,6 +62,7 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
         elif isinstance(file, PlanFile):
             read_plan(path, file)  # the one that was described?
         if verify:
+            check_seal(path)
             golden = replay_golden(_load(path, file), os.fspath(path))
             problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
     except BackendError as caught:

@@ -145,10 +145,10 @@ class OpenVinoBackend:
     """An artefact's ONNX file in OpenVINO, on the CPU, for latency."""
 
     def __init__(self, spec: BackendSpec) -> None:
-        import openvino
-
         from voxport.runtime.backends.formats import read_contract
+        from voxport.runtime.privacy import import_openvino
 
+        openvino = import_openvino()
         contract = read_contract(spec.path)
         self.frontend, self.speakers = contract.frontend, len(contract.labels)
         self._source, self._threads = contract.input_kind, spec.threads

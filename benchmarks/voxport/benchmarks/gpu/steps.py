@@ -32,6 +32,7 @@ from voxport.benchmarks.tasks.device_peaks import (
     parameters_of,
     product_ceiling,
 )
+from voxport.runtime.backends.onnxrt.session import import_onnxruntime
 from voxport.runtime.errors import BackendError, LengthError
 from voxport.runtime.frontend.log_mel import compute_features, min_samples
 from voxport.runtime.frontend.presets import profile
@@ -76,10 +77,8 @@ def environment_step(request: dict[str, Any]) -> dict[str, str]:
         found["compute capability"] = f"{told.major}.{told.minor}"
         found["cuDNN"] = cudnn_version()
     try:
-        import onnxruntime
-
-        found["providers"] = ", ".join(onnxruntime.get_available_providers())
-    except ImportError as problem:
+        found["providers"] = ", ".join(import_onnxruntime("cpu").get_available_providers())
+    except BackendError as problem:
         found["providers"] = f"onnxruntime does not start ({problem})"
     return found
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from voxport.benchmarks.core.records import Product
+from voxport.runtime.backends.onnxrt.session import import_onnxruntime
+from voxport.runtime.errors import BackendError
 
 BURST = 20  # products between two waits for a GPU, so that their launches hide behind them
 
@@ -43,8 +45,9 @@ def cpu_tools(threads: int) -> Iterator[Tool]:
         yield f"PyTorch {torch.__version__}", lambda product: _torch_product(product, "cpu")
     try:
         import onnx  # noqa: F401 - only to know whether it is there
-        import onnxruntime
-    except ImportError:
+
+        onnxruntime = import_onnxruntime("cpu")
+    except (ImportError, BackendError):
         return
     yield f"ONNX Runtime {onnxruntime.__version__}", lambda product: _onnx_product(product, threads)
 
@@ -90,7 +93,6 @@ def _torch_product(product: Product, device: str) -> Prepared | None:
 
 
 def _onnx_product(product: Product, threads: int) -> Prepared | None:
-    import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
     if product.dtype not in ("float32", "int8") or (product.dtype == "int8" and product.batch > 1):
@@ -112,6 +114,7 @@ def _onnx_product(product: Product, threads: int) -> Prepared | None:
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnxruntime = import_onnxruntime("cpu")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -64,6 +64,13 @@ def speak_all(speeches: Sequence[Speech], done: Callable[[], None] = lambda: Non
     Raises:
         VoxportError: a voice that espeak-ng does not have, or espeak-ng itself died.
     """
+    from voxport.train.data.features import can_lock
+
+    if not can_lock():
+        for speech in speeches:
+            _speak(speech)
+            done()
+        return
     context = multiprocessing.get_context("spawn")  # a fork would share the parent's threads and locks
     try:
         with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:

@@ -45,14 +45,21 @@ def doctor(context: click.Context, timeout: float, as_json: bool) -> None:
 def _page(environment: "Environment", abilities: "tuple[Ability, ...]", clashes: "tuple[Clash, ...]") -> None:
     show_table("Machine", ("fact", "value"), _machine(environment))
     click.echo()
+    if environment.places:
+        rows = [(place.name, place.where, place.problem) for place in environment.places]
+        show_table("Written to", ("what", "where", "problem"), rows)
+        for place in environment.places:
+            if place.mend:
+                click.echo(f"\nFor {place.name}:\n  {place.mend}")
+        click.echo()
     packages = [(package.name, package.version) for package in environment.packages.values()]
     show_table("Packages", ("package", "version"), packages)
     click.echo()
     if started := _started(environment):
         show_table("Started in processes of their own", ("library", "answer"), started)
         click.echo()
-    rows = [(ability.name, "yes" if ability.ready else "no", "; ".join(ability.missing)) for ability in abilities]
-    show_table("What can be done here", ("task", "ready", "missing"), rows)
+    tasks = [(ability.name, "yes" if ability.ready else "no", "; ".join(ability.missing)) for ability in abilities]
+    show_table("What can be done here", ("task", "ready", "missing"), tasks)
     _commands(abilities)
     click.echo()
     if not clashes:
@@ -111,6 +118,7 @@ def _report(
             "driver": environment.driver,
             "compiler": environment.compiler,
         },
+        "places": environment.places,
         "packages": {package.name: package.version for package in environment.packages.values()},
         "started": environment.probes,
         "abilities": [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from voxport.cli.doctor.places import Place, find_places
 from voxport.cli.doctor.probes import CPU, PROBES, Probe, run_probe
 
 # Two of these in one environment overwrite each other's files: all of them are the module `onnxruntime`.
@@ -65,6 +66,7 @@ class Environment:
     probes: Mapping[str, Probe]
     compiler: str | None = None  # where the C++ compiler is
     get_compiler: str = ""
+    places: tuple[Place, ...] = ()  # that are written to
 
     def version(self, *names: str) -> str | None:
         """Of the first of `names` that is installed."""
@@ -96,6 +98,7 @@ def look(root: Path = Path("/"), timeout: float = 120.0) -> Environment:
         probes=probe_all(bool(gpus), timeout),
         compiler=compiler.path,
         get_compiler=compiler.get,
+        places=find_places(),
     )
 
 

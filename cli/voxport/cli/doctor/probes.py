@@ -18,6 +18,8 @@ MODEL = (
 # With -c the working folder is on the path, and a torch.py in it would pass for the library.
 _START = "import json, sys\nsys.path[:] = [entry for entry in sys.path if entry]\n"
 _ONNXRUNTIME = f"""
+from voxport.runtime.privacy import keep_private
+keep_private()
 import numpy, onnxruntime
 provider = sys.argv[1]
 try:

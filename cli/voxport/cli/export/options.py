@@ -112,6 +112,8 @@ def _warn(report: "ParityReport") -> None:
     """Say on stderr what a passing report leaves open."""
     if report.accuracy is not None and report.accuracy.doubt:
         click.echo(f"warning: accuracy {report.accuracy.doubt}", err=True)
+    if report.real_lost:
+        click.echo(f"warning: the gate compared no real utterances: {report.real_utterances}", err=True)
 
 
 def dry_run_option(command: F) -> F:

@@ -13,6 +13,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from voxport.export.errors import ExportError
+from voxport.runtime.storage.seal import seal_onnx
 
 Dims = tuple[str | None, ...]
 
@@ -85,12 +86,12 @@ def keep_outputs(model: ModelProto, outputs: Sequence[str]) -> ModelProto:
 
 
 def write_onnx(path: Path, graph: ModelProto, metadata: Mapping[str, str]) -> None:
-    """Write `graph` with `metadata` to `path`; equal graphs and metadata give equal bytes."""
+    """Write `graph` with `metadata` to `path`, and a digest at its end; equal graphs and metadata give equal bytes."""
     model = ModelProto()
     model.CopyFrom(graph)
     for key, value in sorted(metadata.items()):
         model.metadata_props.add(key=key, value=value)
-    path.write_bytes(to_bytes(model))
+    path.write_bytes(seal_onnx(to_bytes(model)))
 
 
 def in_body(node: str) -> bool:

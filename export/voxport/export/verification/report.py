@@ -69,6 +69,13 @@ class ParityReport:
     other: str | None = None
     bisection: Bisection | None = None
 
+    @property
+    def real_lost(self) -> bool:
+        """Whether real utterances were wanted and known, and could not be had: the corpus or the cache is not there."""
+        usual = ("none were asked for", "the checkpoint does not say", "no checkpoint was given")
+        told, _, reason = self.real_utterances.partition("none, because ")
+        return not told and bool(reason) and not reason.startswith(usual)
+
     def summary(self) -> Parity | None:
         """What a contract keeps of it, rounded so that chance in the last digits does not change its bytes."""
         found = self.agreement

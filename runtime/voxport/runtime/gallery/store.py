@@ -4,12 +4,13 @@ import contextlib
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import GalleryError
+from voxport.runtime.forks import tell_of_forks
 from voxport.runtime.gallery.file import read_gallery, write_gallery
 from voxport.runtime.gallery.results import Enrolled
 from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, State
@@ -27,13 +28,22 @@ class StoredGallery:
         """An empty gallery for the model with this contract."""
         if contract.embedding_size > MAX_EMBEDDING_SIZE:
             raise GalleryError(f"embeddings of {contract.embedding_size} numbers; at most {MAX_EMBEDDING_SIZE} fit")
-        self._start(State.empty(contract.embedding_size), contract.checkpoint_sha256, contract)
+        self._start(State.empty(contract.embedding_size), contract.checkpoint_sha256, contract.labels)
 
-    def _start(self, state: State, checkpoint_sha256: str, contract: Contract | None) -> None:
+    def _start(self, state: State, checkpoint_sha256: str, labels: Iterable[str]) -> None:
         self._checkpoint = checkpoint_sha256
-        self._labels = frozenset(() if contract is None else contract.labels)
+        self._labels = frozenset(labels)  # of the model's training; empty where the model is not known
         self._state = state  # read once in each method: the next look may see another
         self._writing = threading.Lock()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: a thread of the parent may have been changing the gallery, and never lets go."""
+        self._writing = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it is at this moment; the copy and the gallery change apart from each other."""
+        return _unpickled, (type(self), self._state, self._checkpoint, self._labels)
 
     # --- the file ---------------------------------------------------------------------------------
 
@@ -46,7 +56,7 @@ class StoredGallery:
         """
         header, state = read_gallery(Path(path))
         gallery = cls.__new__(cls)
-        gallery._start(state, header.checkpoint_sha256, contract)
+        gallery._start(state, header.checkpoint_sha256, () if contract is None else contract.labels)
         if contract is not None:
             gallery.check_model(contract, os.fspath(path))
         return gallery
@@ -127,3 +137,9 @@ class StoredGallery:
         with self._writing:
             self._state = state = change(self._state)
         return state
+
+
+def _unpickled(kind: type[G], state: State, checkpoint_sha256: str, labels: frozenset[str]) -> G:
+    gallery = kind.__new__(kind)
+    gallery._start(state, checkpoint_sha256, labels)
+    return gallery

@@ -13,6 +13,7 @@ import numpy as np
 from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Float32, need_output
 from voxport.runtime.contract import Contract
+from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Identification, rank
 from voxport.runtime.serving.long_request import answer_long
@@ -61,6 +62,12 @@ class Batcher:
     def waiting(self) -> int:
         """Requests that hold a place in the queue now, at most `max_queue`."""
         return self._worker.taken
+
+    def __reduce__(self) -> Any:
+        raise VoxportError(
+            "a Batcher cannot be pickled: its thread lives in this process; pickle the identifier, and make a Batcher "
+            "in the other process"
+        )
 
     # --- from threads -----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ that index and data always belong together, whichever of several writing process
 """
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -18,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.storage.cache_root import cache_root
 from voxport.train.data.errors import CorpusError, Problem
 
 PACK_VERSION = 1  # rises when the layout below changes: older packs are then built again
@@ -133,9 +135,8 @@ PART_PREFIX = ".part-"  # of files that are being written
 
 
 def cache_folder(option: Path | None) -> Path:
-    """The folder of computed features: `option`, else $VOXPORT_CACHE, else ~/.cache/voxport."""
-    folder = option or Path(os.environ.get("VOXPORT_CACHE") or "~/.cache/voxport")
-    return folder.expanduser().absolute()
+    """The folder of computed features: `option`, else $VOXPORT_CACHE, else ~/.cache/voxport; see `cache_root`."""
+    return cache_root(option)
 
 
 @contextlib.contextmanager
@@ -161,9 +162,9 @@ def atomic_file(path: Path, durable: bool = False) -> Iterator[IO[bytes]]:
         os.replace(part, path)
         part = None
     except OSError as problem:
+        full = "free some space, or " if problem.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise CorpusError(
-            f"{path.parent}: cannot write the feature cache ({problem}); "
-            "free some space, or choose another folder with VOXPORT_CACHE"
+            f"{path.parent}: cannot write the feature cache ({problem}); {full}choose another folder with VOXPORT_CACHE"
         ) from problem
     finally:
         if part is not None:

@@ -51,7 +51,7 @@ def compute_all(entries: Sequence[Entry], frontend: Frontend, cache: Path, jobs:
     """
     jobs = min(jobs or _cpus(), -(-len(entries) // _CHUNK))
     work = partial(compute_one, frontend=frontend, cache=cache)
-    if jobs <= 1 or len(entries) < _POOL_PAYS:
+    if jobs <= 1 or len(entries) < _POOL_PAYS or not can_lock():
         yield from map(work, entries)
         return
     # spawn: forking a process in which torch or a progress bar has threads can hang.
@@ -66,6 +66,18 @@ def compute_all(entries: Sequence[Entry], frontend: Frontend, cache: Path, jobs:
         ) from problem
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def can_lock() -> bool:
+    """Whether processes can have a lock together: on Linux that takes a /dev/shm that can be written.
+
+    Without one, as in some containers, one process does the same work, and `voxport doctor` says why.
+    """
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError:
+        return False
+    return True
 
 
 def compute_one(entry: Entry, frontend: Frontend, cache: Path) -> SoundResult:

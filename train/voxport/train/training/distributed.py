@@ -70,7 +70,13 @@ def train_together(worker: Callable[..., T], arguments: tuple[Any, ...], world: 
     Raises:
         TrainingError: a process was killed, or ended with one of voxport's errors.
     """
-    answers = multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        answers = multiprocessing.get_context("spawn").SimpleQueue()
+    except OSError as problem:
+        raise TrainingError(
+            f"/dev/shm: cannot be written ({problem.strerror or problem}), and processes that train together lock each "
+            "other there; give the container one with --shm-size=1g, or train with --devices 1"
+        ) from problem
     launch = (worker, arguments, world, device, _free_port(), answers)
     context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
         _enter, launch, nprocs=world, join=False, start_method="spawn"

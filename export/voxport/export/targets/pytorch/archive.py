@@ -15,6 +15,7 @@ from zipfile import ZipFile, ZipInfo
 from voxport.export.errors import ExportError
 from voxport.runtime.backends.pytorch.file import BUILT_WITH_MEMBER, CONTRACT_MEMBER, MAX_BYTES
 from voxport.runtime.contract import Contract
+from voxport.runtime.storage.seal import seal_archive
 
 Members = dict[str, bytes]  # by their names without the archive's top folder
 
@@ -62,7 +63,7 @@ def plain_program(saved: bytes) -> Members:
 
 
 def write_archive(path: Path, members: Mapping[str, bytes], contract: Contract, built_with: Mapping[str, str]) -> None:
-    """Write `members`, and the contract and `built_with` where torch keeps "extra files".
+    """Write `members`, and the contract and `built_with` where torch keeps "extra files", and a digest at the end.
 
     Raises:
         ExportError: the file would be larger than the runtime reads.
@@ -71,13 +72,14 @@ def write_archive(path: Path, members: Mapping[str, bytes], contract: Contract, 
     content = {**members, **{name: text.encode() for name, text in extra.items()}}
     if sum(map(len, content.values())) > MAX_BYTES - (1 << 20):
         raise ExportError(f"{path.name}: would be larger than {MAX_BYTES:,} bytes; export the model to ONNX")
-    with ZipFile(path, "w", allowZip64=False) as archive:
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w", allowZip64=False) as archive:
         for name in sorted(content):
             info = ZipInfo(f"archive/{name}")
-            assert archive.fp is not None
-            start = archive.fp.tell() + 30 + len(info.filename.encode())  # the size of a local header
+            start = buffer.tell() + 30 + len(info.filename.encode())  # the size of a local header
             info.extra = _padding(-start % _ALIGNMENT)
             archive.writestr(info, content[name])
+    path.write_bytes(seal_archive(buffer.getvalue()))
 
 
 def _padding(size: int) -> bytes:

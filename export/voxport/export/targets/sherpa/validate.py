@@ -19,6 +19,7 @@ from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, start_session
 from voxport.runtime.contract import METADATA_KEY
 from voxport.runtime.errors import ContractError
+from voxport.runtime.storage.seal import check_seal
 
 _FRAMEWORKS: Mapping[str, Framework] = {"wespeaker": "wespeaker", "3d-speaker": "wespeaker", "nemo": "nemo"}
 _NUMBERS = {
@@ -186,4 +187,8 @@ def _own_contract(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> 
     if wrong:
         told = ", ".join(f"{key} must be {wanted.get(key, 'left out')!r}, found {metadata.get(key)!r}" for key in wrong)
         return Finding(name, False, f"for its frontend {contract.frontend.name} {told}")
+    try:
+        check_seal(path)
+    except ContractError as problem:
+        return Finding(name, False, str(problem))
     return Finding(name, True, f"sherpa-onnx will compute its frontend {contract.frontend.name}")

@@ -27,6 +27,7 @@ from voxport.runtime.backends.formats import is_plan, is_torch_file
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.trt.file import read_plan, read_sidecar, sidecar_path
 from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, TensorSpec
+from voxport.runtime.storage.seal import check_seal
 
 _REPORTS = (".json", ".md", ".png")
 
@@ -175,6 +176,7 @@ def _served(path: Path) -> tuple[Served, dict[str, str]]:
             "give the checkpoint, or what voxport export onnx made of it"
         )
     file = read_onnx(path, METADATA_KEY, graph=True)
+    check_seal(path)  # a damaged file is not served
     contract = contract_of(file, path)
     inputs = _in_order(file.inputs)
     if [spec.name for spec in inputs] != [contract.input_kind, "lengths"]:

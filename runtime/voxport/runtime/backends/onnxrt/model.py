@@ -1,6 +1,7 @@
 """An ONNX artefact run by ONNX Runtime."""
 
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from voxport.runtime.backends.onnxrt.session import OnnxOptions, give_back, impo
 from voxport.runtime.backends.onnxrt.tensorrt_provider import nodes_by_provider
 from voxport.runtime.contract import METADATA_KEY, Contract, TensorSpec
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.forks import keep_for_ever, refuse_after_fork, tell_of_forks
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.storage.seal import SEAL_KEY, check_seal
 
 _BOUND = "inputs and outputs are bound to the GPU's memory"
 _KEPT_SECONDS = 12.0  # of sound in a batch, whose working memory is kept for the next run; see `_run`
@@ -22,13 +25,18 @@ _KEPT_SECONDS = 12.0  # of sound in a batch, whose working memory is kept for th
 class OnnxModel:
     """A loaded ONNX model: padded batches in, scores and embeddings out.
 
-    It keeps no state between calls, so any number of threads may share one.
+    It keeps no state between calls, so any number of threads may share one. After a fork it opens its file
+    again when it is first used in the child, on the CPU; on a GPU it says that it cannot. It is pickled as its
+    path and its options: whoever unpickles it loads the file, which must still be the same model.
     """
 
-    def __init__(self, contract: Contract, session: Any, options: OnnxOptions | None = None) -> None:
+    def __init__(
+        self, contract: Contract, session: Any, options: OnnxOptions | None = None, path: str | None = None
+    ) -> None:
         """Use `OnnxModel.load`, which checks that contract and session belong together."""
         self._contract = contract
         self._session = session
+        self._path, self._process, self._lock = path, os.getpid(), threading.Lock()
         self._options = options or OnnxOptions()
         # TensorRT builds an engine anew for a shape beyond its profile; the other providers take any.
         self._most_rows = self._options.max_batch if self._options.device == "tensorrt" else None
@@ -37,6 +45,8 @@ class OnnxModel:
         step = contract.frontend.hop_length if contract.input_kind == "features" else 1
         self._kept = int(_KEPT_SECONDS * contract.frontend.sample_rate / step)
         self._give_back = give_back(import_onnxruntime("cpu")) if self._options.device == "cpu" else None
+        self._verified = False
+        tell_of_forks(self)
 
     @classmethod
     def load(
@@ -44,9 +54,9 @@ class OnnxModel:
     ) -> "OnnxModel":
         """Load a model that `voxport export onnx` wrote, and check that it still is what it says.
 
-        Checked are the contract, its version, and the graph's tensors against it. `verify` also replays
-        the golden vector, which costs one short run; leave it out only where the same file was verified
-        on the same machine before and the start must be fast.
+        Checked are the contract, its version, and the graph's tensors against it. `verify` also compares the
+        file's bytes with the digest at its end, and replays the golden vector, which costs one short run;
+        leave it out only where the same file was verified on the same machine before and the start must be fast.
 
         Raises:
             ContractError: any of these checks fails, or the file is missing or damaged.
@@ -54,17 +64,50 @@ class OnnxModel:
         """
         where = os.fspath(path)
         file = read_onnx(path, METADATA_KEY)
+        sealed = verify and check_seal(path)
         contract = contract_of(file, path)
         chosen = options or OnnxOptions()
         chosen.precision_for(contract)
         session = start_session(path, chosen, contract)
-        if session.get_modelmeta().custom_metadata_map.get(METADATA_KEY) != file.contract:
+        metadata = session.get_modelmeta().custom_metadata_map
+        if verify and not sealed and SEAL_KEY in metadata:
+            raise ContractError(
+                f"{where}: was rewritten by another program after voxport wrote it: its digest no longer stands at its "
+                "end; export the model again, or leave this check out with verify=False"
+            )
+        if metadata.get(METADATA_KEY) != file.contract:
             raise ContractError(f"{where}: the file changed while it was being loaded; load it again")
         check_tensors(contract, _tensors(session.get_inputs()), _tensors(session.get_outputs()), where)
-        model = cls(contract, session, chosen)
+        model = cls(contract, session, chosen, os.path.abspath(where))
         if verify:
             check_golden(model, where)
+        model._verified = verify
         return model
+
+    def after_fork(self) -> None:
+        """In a forked child: the session is the parent's, whose threads are not here; see `forks`."""
+        keep_for_ever(self._session)
+        self._session = None
+        self._lock = threading.Lock()  # the old one may be held by a thread of the parent
+
+    def _running(self) -> Any:
+        """The session; in a forked child one of its own, made when it is first needed."""
+        session = self._session
+        if session is not None:
+            return session
+        path = self._path
+        if path is None or self._options.device != "cpu":
+            refuse_after_fork(self._process, "a session that voxport did not open" if path is None else "CUDA")
+        assert path is not None  # a session is missing after a fork alone
+        with self._lock:
+            if self._session is None:
+                self._session = _load_same(path, self._options, _digest(self._contract), self._verified)._session
+            return self._session
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._path is None:
+            raise BackendError("a model that was not loaded from a file by OnnxModel.load cannot be pickled")
+        return _load_same, (self._path, self._options, _digest(self._contract), self._verified)
 
     @property
     def contract(self) -> Contract:
@@ -95,9 +138,10 @@ class OnnxModel:
 
     def explain(self) -> Explanation:
         """What runs where, as ONNX Runtime says it."""
-        options, providers = self._options, tuple(self._session.get_providers())
-        threads = self._session.get_session_options().intra_op_num_threads
-        nodes = nodes_by_provider(self._session)
+        session = self._running()
+        options, providers = self._options, tuple(session.get_providers())
+        threads = session.get_session_options().intra_op_num_threads
+        nodes = nodes_by_provider(session)
         shared = ", ".join(f"{name} runs {count} nodes" for name, count in nodes.items())
         return Explanation(
             backend="ONNX Runtime",
@@ -116,32 +160,50 @@ class OnnxModel:
         # process with 500 MB for good. Such runs give theirs back, for a tenth to a sixth of their time.
         options = self._give_back if batch.shape[0] * batch.shape[1] > self._kept else None
         feeds: dict[str, npt.NDArray[Any]] = {self._source: batch, "lengths": counts}
+        session = self._running()
         try:
             if self._options.device == "cpu":
-                found = self._session.run(self._outputs, feeds, options)
+                found = session.run(self._outputs, feeds, options)
             else:
-                found = self._run_bound(feeds)
+                found = self._run_bound(session, feeds)
         except Exception as problem:  # its errors have no common base of their own
             raise BackendError(f"onnxruntime failed on an input of shape {batch.shape}: {problem}") from problem
         return Answer.of(dict(zip(self._outputs, found, strict=True)))
 
-    def _run_bound(self, feeds: dict[str, npt.NDArray[Any]]) -> list[Float32]:
+    def _run_bound(self, session: Any, feeds: dict[str, npt.NDArray[Any]]) -> list[Float32]:
         """A run on the GPU whose copies are ours: each input goes to where its first operator is, once, before the run.
 
         The binding is made for this run alone, so that threads may share the session. Outputs stay on the GPU until
         the run is done, and then come together. Source: ONNX Runtime, "I/O Binding"; without `synchronize_inputs` a
         copy may still be under way when the run begins (its C API, SynchronizeBoundInputs).
         """
-        binding = self._session.io_binding()
+        binding = session.io_binding()
         for name, values in feeds.items():
             binding.bind_cpu_input(name, values)
         for name in self._outputs:
             binding.bind_output(name, "cuda", 0)  # as large as it turns out to be
         binding.synchronize_inputs()
-        self._session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         found: list[Float32] = binding.copy_outputs_to_cpu()
         return found
+
+
+def _digest(contract: Contract) -> str:
+    import hashlib  # costs milliseconds, and only forks and pickles need it
+
+    return hashlib.sha256(contract.to_json().encode()).hexdigest()
+
+
+def _load_same(path: str, options: OnnxOptions, digest: str, verify: bool) -> OnnxModel:
+    """Load a model again, in another process. Raises ContractError where its file's contract is another by now."""
+    model = OnnxModel.load(path, options, verify=verify)
+    if _digest(model.contract) != digest:
+        raise ContractError(
+            f"{path}: another model lies there than the one that was loaded; load the model again, and replace its "
+            "file only where no other process has yet to open it"
+        )
+    return model
 
 
 def _tensors(found: Any) -> tuple[TensorSpec, ...]:

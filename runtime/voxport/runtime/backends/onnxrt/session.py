@@ -20,6 +20,7 @@ from voxport.runtime.backends.onnxrt.tensorrt_provider import (
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.imports import state_of
+from voxport.runtime.privacy import keep_private
 
 Device = Literal["cpu", "cuda", "tensorrt"]
 
@@ -127,7 +128,11 @@ def give_back(runtime: Any) -> Any:
 
 
 def import_onnxruntime(device: Device) -> Any:
-    """The module onnxruntime, imported when it is first needed. Raises BackendError where it is not usable."""
+    """The module onnxruntime, imported when it is first needed. Raises BackendError where it is not usable.
+
+    Whatever imports it in voxport does so here, so that it reports nothing: see `privacy`.
+    """
+    keep_private()
     try:
         runtime = importlib.import_module("onnxruntime")
     except (ImportError, OSError) as problem:

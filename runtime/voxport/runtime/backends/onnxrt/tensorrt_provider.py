@@ -13,6 +13,7 @@ from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.storage.atomic import file_sha256
+from voxport.runtime.storage.cache_root import cache_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,12 +84,11 @@ def cache_folder(path: str | os.PathLike[str], cache: str | os.PathLike[str] | N
     Runtime's own names leave some of it out. Below `cache`, or else $VOXPORT_CACHE, or ~/.cache/voxport.
 
     Raises:
-        BackendError: the folder cannot be made.
+        BackendError: the folder cannot be made, or there is no home folder to make it in.
     """
     import hashlib  # here and not above: every start would pay for it
-    from pathlib import Path
 
-    root = Path(cache or os.environ.get("VOXPORT_CACHE") or Path.home() / ".cache" / "voxport")
+    root = cache_root(cache)
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     folder = root / "tensorrt" / f"{file_sha256(path)[:16]}-{key[:8]}"
     try:

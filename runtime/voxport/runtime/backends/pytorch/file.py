@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from voxport.runtime.contract import METADATA_KEY, Contract, check_contract, printable
 from voxport.runtime.errors import ContractError
+from voxport.runtime.storage.seal import archive_comment
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -33,6 +34,7 @@ _MAX_CONTRACT = 8 << 20
 _MAX_FACTS = 1 << 14
 _MAX_TABLE = 1 << 20  # bytes of the table of contents: 10,000 members, where a large model has 1,000
 _END, _END_64, _LOCATOR_64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+_MAX_COMMENT = 64  # the digest of `seal`
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)+")
 _AGAIN = "export the model again"
 
@@ -176,8 +178,11 @@ def _check_table(file: IO[bytes], size: int, where: str) -> None:
     """Refuse a table of contents that is too long: Python's reader builds an object for every entry that it claims."""
     if size > MAX_BYTES:
         raise _broken(where, f"it is larger than {MAX_BYTES:,} bytes")
-    file.seek(max(0, size - 42))
-    tail = file.read(42)
+    file.seek(max(0, size - 42 - _MAX_COMMENT))
+    tail = file.read(42 + _MAX_COMMENT)
+    if comment := archive_comment(tail):
+        tail = tail[:-comment]
+    tail = tail[-42:]
     if tail[-22:-18] != _END:
         raise _broken(where, "it is cut short, or no zip archive")
     table = int.from_bytes(tail[-10:-6], "little")

@@ -21,7 +21,9 @@ from voxport.runtime.backends.pytorch.session import (
 )
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.forks import refuse_after_fork
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.storage.seal import check_seal
 
 NAMES: dict[TorchKind, str] = {
     "torchscript": "TorchScript",
@@ -33,7 +35,8 @@ NAMES: dict[TorchKind, str] = {
 class TorchModel:
     """A loaded TorchScript or .pt2 file: padded batches in, scores and embeddings out.
 
-    Any number of threads may share one. Runs of a compiled package follow one another.
+    Any number of threads may share one. Runs of a compiled package follow one another. It cannot be used after a
+    fork, since torch's threads do not come along, and is pickled as its path and its options.
     """
 
     def __init__(self, file: TorchFile, network: Network, device: str, why: str, options: TorchOptions) -> None:
@@ -45,6 +48,13 @@ class TorchModel:
         self._options = options
         self._allowed = LengthRange.of_input(file.contract)
         self._torch = import_torch()
+        self._process = os.getpid()
+        self._source: tuple[str, TorchOptions, bool] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is None:
+            raise BackendError("a model that was not loaded from a file by TorchModel.load cannot be pickled")
+        return _unpickled, self._source
 
     @classmethod
     def load(
@@ -53,8 +63,8 @@ class TorchModel:
         """Load a file that `voxport export torchscript` or `voxport export pt2` wrote.
 
         Before torch reads it, it is checked to hold nothing but a contract, weights and plain arithmetic.
-        That cannot be said of a compiled package, which holds native code. `verify` also replays the
-        golden vector.
+        That cannot be said of a compiled package, which holds native code. `verify` compares the file's
+        bytes with the digest at its end, and replays the golden vector.
 
         Raises:
             ContractError: the file is missing, damaged, holds anything else, or no longer gives its answer.
@@ -63,6 +73,8 @@ class TorchModel:
         """
         where, chosen = os.fspath(path), options or TorchOptions()
         file = read_torch(path)
+        if verify:
+            check_seal(path)
         if chosen.precision not in (None, file.contract.precision):
             raise BackendError(
                 f"{where}: precision {chosen.precision} was asked for, the model is {file.contract.precision}"
@@ -76,6 +88,7 @@ class TorchModel:
             except ContractError as problem:
                 text = str(problem)
                 raise ContractError(text if text.startswith(where) else f"{where}: {text}") from problem
+        model._source = os.path.abspath(where), chosen, verify
         return model
 
     @property
@@ -90,6 +103,7 @@ class TorchModel:
             BackendError: torch failed, for want of memory for example.
             ContractError: its answers do not have the shapes that the contract promises.
         """
+        refuse_after_fork(self._process, "PyTorch")
         batch, counts = check_batch(self.contract, self._allowed, inputs, lengths)
         # Padding beyond the longest length that was proven is cut: a program refuses it, and it changes nothing.
         if batch.shape[1] > self._allowed.longest:
@@ -161,3 +175,7 @@ class TorchModel:
                 f"the contract promises the outputs {', '.join(wanted)}, the model gives {', '.join(given)}; "
                 "export the model again"
             )
+
+
+def _unpickled(path: str, options: TorchOptions, verify: bool) -> TorchModel:
+    return TorchModel.load(path, options, verify=verify)

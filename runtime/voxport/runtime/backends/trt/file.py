@@ -19,6 +19,7 @@ from voxport.runtime.errors import ContractError
 from voxport.runtime.storage.atomic import replace_file
 
 VERSION_COMPATIBLE = "version compatible"  # the fact in `built_with` that is "yes" for a plan with native code in it
+_CONTRACT_SHA256 = "contract_sha256"  # the plan's own digest does not cover the contract beside it
 _MAX_SIDECAR = 16 << 20
 _EXPORT = "build the plan again, it writes both files"
 
@@ -51,6 +52,7 @@ def write_sidecar(
     content = {
         **(more or {}),
         METADATA_KEY: json.loads(contract.to_json()),
+        _CONTRACT_SHA256: hashlib.sha256(contract.to_json().encode()).hexdigest(),
         "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "built_with": dict(built_with),
     }
@@ -90,6 +92,9 @@ def read_sidecar(path: str | os.PathLike[str]) -> PlanFile:
     if not isinstance(data, dict) or not isinstance(data.get(METADATA_KEY), dict):
         raise ContractError(f"{where}: has no {METADATA_KEY}; {_EXPORT}")
     contract = check_contract(Contract.from_json(json.dumps(data[METADATA_KEY]), where), where)
+    told = data.get(_CONTRACT_SHA256)  # sidecars of before have none
+    if told is not None and told != hashlib.sha256(contract.to_json().encode()).hexdigest():
+        raise ContractError(f"{where}: its contract is damaged or was changed (its SHA-256 differs); {_EXPORT}")
     return PlanFile(contract, _sha256(data.get("sha256"), where), _facts(data))
 
 

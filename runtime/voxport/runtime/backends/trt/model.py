@@ -18,6 +18,7 @@ from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, PlanFile, read
 from voxport.runtime.backends.trt.profiles import bucket, choose_profile
 from voxport.runtime.contract import Contract, Output
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.forks import keep_for_ever, refuse_after_fork, tell_of_forks
 from voxport.runtime.length_range import LengthRange
 
 
@@ -53,7 +54,8 @@ class PlanModel:
     """A loaded plan: padded batches in, scores and embeddings out.
 
     Device and pinned host memory are taken once, for the largest shape of all profiles. Threads may share
-    a model; their runs follow one another, since they share that memory.
+    a model; their runs follow one another, since they share that memory. It cannot be used after a fork, and
+    is pickled as its path and its options.
     """
 
     def __init__(self, contract: Contract, engine: Engine, cuda: Cuda, options: PlanOptions) -> None:
@@ -64,6 +66,9 @@ class PlanModel:
         self._stream = int(cuda.stream)
         self._allowed = LengthRange.of_input(contract)
         self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._source: tuple[str, PlanOptions, bool] | None = None
+        tell_of_forks(self)
         self._slots: OrderedDict[tuple[int, Shape | None], _Slot] = OrderedDict()
         self._graphs = options.graphs if engine.shares_profiles() else 0
         self._gpu = options.gpu
@@ -97,6 +102,7 @@ class PlanModel:
             model = cls(file.contract, _engine(plan, where, file, chosen), cuda, chosen)
             for _ in range((2 if model._graphs else 1) if verify else 0):
                 check_golden(model, where)
+            model._source = os.path.abspath(where), chosen, verify
         except ContractError as problem:
             cuda.close()
             text = str(problem)
@@ -105,6 +111,16 @@ class PlanModel:
             cuda.close()
             raise
         return model
+
+    def after_fork(self) -> None:
+        """In a forked child: CUDA is the parent's, and giving back its memory from here would fail or wait."""
+        self._free.detach()
+        keep_for_ever((self._engine, self._cuda, self._slots))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is None:
+            raise BackendError("a plan that was not loaded from a file by PlanModel.load cannot be pickled")
+        return _unpickled, self._source
 
     @property
     def contract(self) -> Contract:
@@ -119,6 +135,7 @@ class PlanModel:
         """
         batch, counts = check_batch(self._contract, self._allowed, inputs, lengths)
         parts: list[Answer] = []
+        refuse_after_fork(self._process, "CUDA")  # before the lock, which a thread of the parent may hold
         with self._lock:
             if self._closed:
                 raise BackendError("the model is closed; load it again")
@@ -261,6 +278,10 @@ class PlanModel:
                 f"the contract promises up to {self._allowed.longest} {self._allowed.unit}, the plan's profiles "
                 f"hold {longest}; build it again"
             )
+
+
+def _unpickled(path: str, options: PlanOptions, verify: bool) -> PlanModel:
+    return PlanModel.load(path, options, verify=verify)
 
 
 def _engine(plan: bytes, where: str, file: PlanFile, options: PlanOptions) -> Engine:
