@@ -259,6 +259,8 @@ def test_verify_exits_with_0_where_all_are_accepted_and_3_where_one_is_not(
         "cosine": pytest.approx(1, abs=1e-5),
         "threshold": 0.99,
         "accepted": True,
+        "channel": None,
+        "notes": [],
     }
     found = report("verify", people, "--model", tiny.path, "Low", low, high, "--threshold", 0.99, code=3)
     assert [entry["accepted"] for entry in found["results"]] == [True, False]

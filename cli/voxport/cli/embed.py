@@ -7,20 +7,25 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    channel_option,
     check_output,
     check_packages,
     check_place,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
+    per_channel,
     report_errors,
     show_errors,
+    show_notes,
     threads_option,
+    titled,
+    voices_of,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Contract
+    from voxport.runtime import Contract, Voice
+    from voxport.runtime.channels import ChannelChoice
 
 _WIDEST = 8  # files; the table of more would not fit a terminal
 
@@ -36,12 +41,19 @@ _WIDEST = 8  # files; the table of more would not fit a terminal
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("-o", "--output", type=click.Path(), help="Write the vectors there, as NumPy's .npz.")
+@channel_option("others are embedded each")
 @device_option
 @threads_option
 @json_option
 @needs("cpu", "audio")
 def embed(
-    model: str, files: tuple[str, ...], output: str | None, device: Any, threads: int | None, as_json: bool
+    model: str,
+    files: tuple[str, ...],
+    output: str | None,
+    channel: "ChannelChoice | None",
+    device: Any,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Turn each FILE into a unit vector, and show how alike the voices are.
 
@@ -59,7 +71,9 @@ def embed(
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
-    answers, errors = each_file(files, "Embedding", lambda name: embed_file(identifier, name))
+    found, errors = each_file(files, "Embedding", lambda name: voices_of(identifier, name, channel))
+    answers = per_channel(found)
+    show_notes(answers)
     show_errors(errors)
     if output is not None and answers:
         _write(Path(output), answers, identifier.contract)
@@ -71,31 +85,39 @@ def embed(
     fail_if_any(errors, files)
 
 
-def _write(path: Path, answers: list[tuple[str, Any]], contract: "Contract") -> None:
+def _write(path: Path, answers: "list[tuple[str, Voice]]", contract: "Contract") -> None:
     import numpy as np
 
     from voxport.runtime.embeddings_file import write_embeddings
 
-    vectors = np.stack([vector for _, vector in answers])
-    write_embeddings(path, [name for name, _ in answers], vectors, contract.checkpoint_sha256)
+    vectors = np.stack([voice.embedding for _, voice in answers])
+    write_embeddings(
+        path, [titled(name, voice.channel) for name, voice in answers], vectors, contract.checkpoint_sha256
+    )
 
 
-def _show(answers: list[tuple[str, Any]]) -> None:
+def _show(answers: "list[tuple[str, Voice]]") -> None:
     others = answers[:_WIDEST]
     rows = [
-        (number, name, *(f"{float(vector @ other):.4f}" for _, other in others))
-        for number, (name, vector) in enumerate(answers, 1)
+        (
+            number,
+            titled(name, voice.channel),
+            *(f"{float(voice.embedding @ other.embedding):.4f}" for _, other in others),
+        )
+        for number, (name, voice) in enumerate(answers, 1)
     ]
     show_table("Cosines", ("", "file", *(str(number) for number in range(1, len(others) + 1))), rows)
 
 
 def _report(
-    model: str, answers: list[tuple[str, Any]], errors: list[tuple[str, str]], contract: "Contract"
+    model: str, answers: "list[tuple[str, Voice]]", errors: list[tuple[str, str]], contract: "Contract"
 ) -> dict[str, Any]:
+    from voxport.runtime.schema import encode
+
     return {
         "model": model,
         "checkpoint_sha256": contract.checkpoint_sha256,
         "embedding_size": contract.embedding_size,
-        "results": [{"file": name, "embedding": vector} for name, vector in answers],
+        "results": [{"file": name} | encode(voice) for name, voice in answers],
         "errors": report_errors(errors),
     }

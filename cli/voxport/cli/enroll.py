@@ -8,17 +8,21 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    channel_option,
     check_output,
     check_packages,
     device_option,
     each_file,
-    embed_file,
+    one_voice,
+    per_channel,
     show_errors,
+    show_notes,
     threads_option,
 )
 
 if TYPE_CHECKING:
     from voxport.runtime import Contract, Enrolled, Gallery
+    from voxport.runtime.channels import ChannelChoice
 
 
 @click.command(
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     help="Calibrate with these voices of people who are not enrolled; default: the enrolled against each other.",
 )
 @click.option("--list", "listed", is_flag=True, help="Show who is enrolled, and the thresholds.")
+@channel_option("others are refused")
 @device_option
 @threads_option
 @json_option
@@ -63,6 +68,7 @@ def enroll(
     calibrate: float | None,
     strangers: str | None,
     listed: bool,
+    channel: "ChannelChoice | None",
     device: Any,
     threads: int | None,
     as_json: bool,
@@ -86,7 +92,7 @@ def enroll(
         raise click.UsageError("--strangers are for --calibrate RATE")
     from voxport.runtime import Gallery
 
-    contract, vectors = _listen(gallery, name, files, model, device, threads)
+    contract, vectors = _listen(gallery, name, files, model, channel, device, threads)
     enrolled = None
     if name is None and not (remove or calibrate):
         people = Gallery.load(gallery, contract)
@@ -107,7 +113,13 @@ def enroll(
 
 
 def _listen(
-    gallery: str, name: str | None, files: tuple[str, ...], model: str | None, device: Any, threads: int | None
+    gallery: str,
+    name: str | None,
+    files: tuple[str, ...],
+    model: str | None,
+    channel: "ChannelChoice | None",
+    device: Any,
+    threads: int | None,
 ) -> "tuple[Contract | None, Any]":
     """The model's contract and the embeddings of `files`; before the gallery is locked, as it takes time."""
     from voxport.runtime import Gallery, SpeakerIdentifier, VoxportError, read_contract
@@ -121,11 +133,13 @@ def _listen(
     check_output(identifier, model, "embedding")
     if os.path.lexists(gallery):
         Gallery.load(gallery, identifier.contract)  # another model's gallery is refused before the work
-    answers, errors = each_file(files, "Listening", lambda file: embed_file(identifier, file))
+    found, errors = each_file(files, "Listening", lambda file: one_voice(identifier, file, channel))
+    answers = per_channel(found)
+    show_notes(answers)
     if errors:
         show_errors(errors)
         raise VoxportError(f"{len(errors)} of {len(files)} files could not be used; nothing was enrolled")
-    return identifier.contract, [vector for _, vector in answers]
+    return identifier.contract, [voice.embedding for _, voice in answers]
 
 
 def _strangers(gallery: "Gallery", path: str | None) -> Any:

@@ -6,23 +6,28 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    channel_option,
     check_output,
     check_packages,
     check_threshold,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
     gallery_option,
     holds_features,
+    per_channel,
     report_errors,
     show_errors,
+    show_notes,
     threads_option,
     threshold_option,
+    titled,
+    voices_of,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Identification, Matches, SpeakerIdentifier
+    from voxport.runtime import Identification, Matches, SpeakerIdentifier, Voice
+    from voxport.runtime.channels import ChannelChoice
 
 
 @click.command(
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Speakers to show for each file.")
+@channel_option("others are answered each")
 @gallery_option
 @threshold_option
 @device_option
@@ -49,6 +55,7 @@ def identify(
     model: str,
     files: tuple[str, ...],
     top: int,
+    channel: "ChannelChoice | None",
     gallery: str | None,
     threshold: float | None,
     device: Any,
@@ -73,9 +80,11 @@ def identify(
     if explain:
         click.echo(str(identifier.explain()), err=True)
     if gallery is not None:
-        _among_enrolled(identifier, model, files, top, gallery, threshold, as_json)
+        _among_enrolled(identifier, model, files, channel, top, gallery, threshold, as_json)
         return
-    answers, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top))
+    found, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top, channel))
+    answers = per_channel(found)
+    show_notes(answers)
     show_errors(errors)
     if as_json:
         emit_json(_report({"model": model}, identifier, answers, errors))
@@ -84,12 +93,14 @@ def identify(
     fail_if_any(errors, files)
 
 
-def _identify(identifier: "SpeakerIdentifier", name: str, top: int) -> "Identification":
+def _identify(
+    identifier: "SpeakerIdentifier", name: str, top: int, channel: "ChannelChoice | None"
+) -> "tuple[Identification, ...]":
     if not holds_features(name):
-        return identifier.identify(name, top=top)
+        return identifier.identify_channels(name, top=top, channel=channel)
     from voxport.runtime.prepare import read_features
 
-    return identifier.identify_features(read_features(name), top=top)
+    return (identifier.identify_features(read_features(name), top=top),)
 
 
 def _show(answers: list[tuple[str, "Identification"]]) -> None:
@@ -99,7 +110,7 @@ def _show(answers: list[tuple[str, "Identification"]]) -> None:
         for place, candidate in enumerate(answer.ranked):
             row = ["", "", candidate.speaker, f"{candidate.probability:.1%}", f"{candidate.score:.2f}"]
             if place == 0:
-                row[:2] = [name, f"{answer.duration_s:.2f} s"]
+                row[:2] = [titled(name, answer.channel), f"{answer.duration_s:.2f} s"]
             if rejects:
                 row.append(("yes" if answer.known else "no") if place == 0 else "")
             rows.append(row)
@@ -111,6 +122,7 @@ def _among_enrolled(
     identifier: "SpeakerIdentifier",
     model: str,
     files: tuple[str, ...],
+    channel: "ChannelChoice | None",
     top: int,
     path: str,
     threshold: float | None,
@@ -120,10 +132,13 @@ def _among_enrolled(
 
     gallery = Gallery.load(path, identifier.contract)
 
-    def answer(name: str) -> "Matches":
-        return gallery.identify(embed_file(identifier, name), top=top, threshold=threshold)
+    def answer(name: str) -> "list[tuple[Voice, Matches]]":
+        voices = voices_of(identifier, name, channel)
+        return [(voice, gallery.identify(voice.embedding, top=top, threshold=threshold)) for voice in voices]
 
-    answers, errors = each_file(files, "Identifying", answer)
+    found, errors = each_file(files, "Identifying", answer)
+    answers = per_channel(found)
+    show_notes([(name, voice) for name, (voice, _) in answers])
     show_errors(errors)
     if as_json:
         emit_json(_report({"model": model, "gallery": path}, identifier, answers, errors))
@@ -132,11 +147,16 @@ def _among_enrolled(
     fail_if_any(errors, files)
 
 
-def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
+def _show_matches(answers: "list[tuple[str, tuple[Voice, Matches]]]") -> None:
     words = {True: "yes", False: "no", None: "no threshold"}
     rows = [
-        (name if place == 0 else "", match.speaker, f"{match.cosine:.4f}", words[matches.known] if place == 0 else "")
-        for name, matches in answers
+        (
+            titled(name, voice.channel) if place == 0 else "",
+            match.speaker,
+            f"{match.cosine:.4f}",
+            words[matches.known] if place == 0 else "",
+        )
+        for name, (voice, matches) in answers
         for place, match in enumerate(matches.ranked)
     ]
     show_table("Who is speaking", ("file", "speaker", "cosine", "known"), rows)
@@ -145,11 +165,18 @@ def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
 def _report(
     source: dict[str, str],
     identifier: "SpeakerIdentifier",
-    answers: "list[tuple[str, Identification]] | list[tuple[str, Matches]]",
+    answers: "list[tuple[str, Identification]] | list[tuple[str, tuple[Voice, Matches]]]",
     errors: list[tuple[str, str]],
 ) -> dict[str, Any]:
     from voxport.runtime.schema import encode
 
-    results = [{"file": name} | encode(answer) for name, answer in answers]
+    results = []
+    for name, answer in answers:
+        if isinstance(answer, tuple):
+            voice, matches = answer
+            heard = {"channel": voice.channel, "notes": encode(voice.notes)}
+            results.append({"file": name, "speaker": matches.speaker} | encode(matches) | heard)
+        else:
+            results.append({"file": name, "speaker": answer.speaker} | encode(answer))
     runs_on = encode(identifier.explain())
     return {**source, "runs_on": runs_on, "results": results, "errors": report_errors(errors)}

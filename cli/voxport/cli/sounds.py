@@ -12,9 +12,11 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from voxport.runtime import GalleryScorer, SpeakerIdentifier
+    from voxport.runtime import GalleryScorer, Identification, SpeakerIdentifier, Voice
+    from voxport.runtime.channels import ChannelChoice
     from voxport.runtime.contract import Output
 
+F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
 
 _BAR_FROM = 5  # files; fewer are done before a bar could be read
@@ -29,6 +31,30 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2."
 )
+
+
+def _parsed(ctx: click.Context, param: click.Parameter, value: str | None) -> "ChannelChoice | None":
+    from voxport.runtime import AudioError
+    from voxport.runtime.channels import parse_channel
+
+    if value is None:
+        return None
+    try:
+        return parse_channel(value)
+    except AudioError as problem:
+        raise click.BadParameter(f"{value!r} is no channel: give its number from 1 on, mix or each") from problem
+
+
+def channel_option(usual: str) -> Callable[[F], F]:
+    """--channel; `usual` completes the sentence that says what is done without it."""
+    return click.option(
+        "--channel",
+        callback=_parsed,
+        metavar="N|mix|each",
+        help="Of a sound with several channels, hear one (from 1), their average, or each by itself.  "
+        f"[default: all as one where they are of one sound; {usual}]",
+    )
+
 
 gallery_option = click.option(
     "--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own."
@@ -162,13 +188,48 @@ def each_file(
     return answers, errors
 
 
-def embed_file(identifier: "SpeakerIdentifier", name: str) -> Any:
-    """The embedding, float32 (embedding_size,), of a sound file or of a `.npy` file of features."""
+def voices_of(identifier: "SpeakerIdentifier", name: str, channel: "ChannelChoice | None") -> "tuple[Voice, ...]":
+    """The voices of a sound file, one for each channel that is heard, or that of a `.npy` file of features."""
     if not holds_features(name):
-        return identifier.embed(name)
+        return identifier.voices(name, channel=channel)
+    from voxport.runtime import Voice
+    from voxport.runtime.lengths import LengthRange
     from voxport.runtime.prepare import read_features
 
-    return identifier.embed_features(read_features(name))
+    features = read_features(name)
+    vector = identifier.embed_features(features)
+    return (Voice(vector, LengthRange.of_features(identifier.contract).seconds(len(features))),)
+
+
+def one_voice(identifier: "SpeakerIdentifier", name: str, channel: "ChannelChoice | None") -> "tuple[Voice, ...]":
+    """What `voices_of` gives, where a sound must be of one voice.
+
+    Raises:
+        ChannelError: the file's channels hold different sounds, and the user chose none.
+    """
+    from voxport.runtime.prepare import prepare_sound
+
+    found = voices_of(identifier, name, channel)
+    if len(found) > 1 and channel is None:
+        prepare_sound(identifier.contract, name, None)  # refuses it, with its reasons
+    return found
+
+
+def per_channel(answers: Sequence[tuple[str, Sequence[R]]]) -> list[tuple[str, R]]:
+    """Answers of files as answers of channels."""
+    return [(name, each) for name, found in answers for each in found]
+
+
+def titled(name: str, channel: int | None) -> str:
+    """What a table calls a channel of a file."""
+    return name if channel is None else f"{name}, channel {channel}"
+
+
+def show_notes(answers: "Sequence[tuple[str, Identification]] | Sequence[tuple[str, Voice]]") -> None:
+    """Say on stderr what is worth knowing about the sounds."""
+    for name, answer in answers:
+        for note in answer.notes:
+            click.echo(f"note: {titled(name, answer.channel)}: {note.text}", err=True)
 
 
 def show_errors(errors: Sequence[tuple[str, str]]) -> None:

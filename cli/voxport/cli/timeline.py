@@ -12,6 +12,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
     at_terminal,
+    channel_option,
     check_output,
     check_place,
     check_threshold,
@@ -25,6 +26,7 @@ from voxport.cli.sounds import (
 
 if TYPE_CHECKING:
     from voxport.runtime import Segment
+    from voxport.runtime.channels import ChannelChoice
 
 
 @click.command(
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
 @click.option("--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Silence in a segment.")
+@channel_option("others are divided each")
 @gallery_option
 @threshold_option
 @device_option
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
 @needs("cpu", "audio")
 def timeline(
     model: str, file: str, rttm: Path | None, plot: Path | None, device: Any, threads: int | None, verify: bool,
-    as_json: bool, gallery: str | None, threshold: float | None, **options: Any,
+    as_json: bool, channel: "ChannelChoice | None", gallery: str | None, threshold: float | None, **options: Any,
 ) -> None:  # fmt: skip
     """Say who speaks when in FILE, a sound file of any length.
 
@@ -86,7 +89,7 @@ def timeline(
     scorer = gallery_scorer(identifier, gallery, threshold)
     engine = Timeline(identifier, settings, scorer=scorer)
     with _progress(file) as done:
-        segments = engine.segments(file, progress=done)
+        segments = engine.segments(file, progress=done, channel=channel)
     seconds = done.seconds
     if rttm is not None:
         _write_rttm(segments, file, rttm)
@@ -138,8 +141,10 @@ def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: flo
     if not segments:
         click.echo(f"{file}: nobody speaks in its {seconds:.1f} s")
         return
+    several = any(segment.channel is not None for segment in segments)
     rows = [
         (
+            *([segment.channel] if several else []),
             clock(segment.start_s),
             clock(segment.end_s),
             f"{segment.duration_s:.2f} s",
@@ -153,7 +158,8 @@ def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: flo
         for segment in segments
     ]
     likeness = ("probability", "score") if scale is None else ("cosine",)
-    show_table(f"Who speaks when in {file}", ("from", "to", "length", "speaker", *likeness), rows)
+    columns = (*(("channel",) if several else ()), "from", "to", "length", "speaker", *likeness)
+    show_table(f"Who speaks when in {file}", columns, rows)
 
 
 def clock(seconds: float) -> str:

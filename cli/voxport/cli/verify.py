@@ -6,20 +6,25 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.sounds import (
+    channel_option,
     check_output,
     check_packages,
     check_threshold,
     device_option,
     each_file,
-    embed_file,
     fail_if_any,
+    one_voice,
+    per_channel,
     report_errors,
     show_errors,
+    show_notes,
     threads_option,
+    titled,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Verification
+    from voxport.runtime import Verification, Voice
+    from voxport.runtime.channels import ChannelChoice
 
 REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 
@@ -39,6 +44,7 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 @click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="Cosine from which on to accept; default: the gallery's."
 )
+@channel_option("others are refused")
 @device_option
 @threads_option
 @json_option
@@ -49,6 +55,7 @@ def verify(
     files: tuple[str, ...],
     model: str,
     threshold: float | None,
+    channel: "ChannelChoice | None",
     device: Any,
     threads: int | None,
     as_json: bool,
@@ -68,48 +75,54 @@ def verify(
     if name not in enrolled:
         raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport enroll {gallery} --list")
 
-    def answer(file: str) -> "Verification":
-        return enrolled.verify(name, embed_file(identifier, file), threshold=threshold)
+    def answer(file: str) -> "list[tuple[Voice, Verification]]":
+        voices = one_voice(identifier, file, channel)
+        return [(voice, enrolled.verify(name, voice.embedding, threshold=threshold)) for voice in voices]
 
-    answers, errors = each_file(files, "Verifying", answer)
+    heard, errors = each_file(files, "Verifying", answer)
+    answers = per_channel(heard)
+    show_notes([(file, voice) for file, (voice, _) in answers])
     show_errors(errors)
     if as_json:
         emit_json(_report(gallery, model, answers, errors))
     elif answers:
         _show(answers)
     fail_if_any(errors, files)
-    if any(verification.accepted is None for _, verification in answers):
+    if any(verification.accepted is None for _, (_, verification) in answers):
         raise GalleryError(
             f"{gallery}: no threshold to decide with; give --threshold, "
             f"or set one with: voxport enroll {gallery} --calibrate 0.05"
         )
-    if not all(verification.accepted for _, verification in answers):
+    if not all(verification.accepted for _, (_, verification) in answers):
         raise SystemExit(REJECTED)
 
 
-def _show(answers: "list[tuple[str, Verification]]") -> None:
+def _show(answers: "list[tuple[str, tuple[Voice, Verification]]]") -> None:
     words = {True: "yes", False: "no", None: ""}
     rows = [
         (
-            file,
+            titled(file, voice.channel),
             found.speaker,
             f"{found.cosine:.4f}",
             "none" if found.threshold is None else f"{found.threshold:.4f}",
             words[found.accepted],
         )
-        for file, found in answers
+        for file, (voice, found) in answers
     ]
     show_table("", ("file", "speaker", "cosine", "threshold", "accepted"), rows)
 
 
 def _report(
-    gallery: str, model: str, answers: "list[tuple[str, Verification]]", errors: list[tuple[str, str]]
+    gallery: str, model: str, answers: "list[tuple[str, tuple[Voice, Verification]]]", errors: list[tuple[str, str]]
 ) -> dict[str, Any]:
     from voxport.runtime.schema import encode
 
     return {
         "gallery": gallery,
         "model": model,
-        "results": [{"file": file} | encode(found) for file, found in answers],
+        "results": [
+            {"file": file} | encode(found) | {"channel": voice.channel, "notes": encode(voice.notes)}
+            for file, (voice, found) in answers
+        ],
         "errors": report_errors(errors),
     }

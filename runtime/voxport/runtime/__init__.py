@@ -20,6 +20,7 @@ from voxport.runtime.errors import (
     AudioError,
     BackendError,
     BatcherClosedError,
+    ChannelError,
     ContractError,
     GalleryError,
     LengthError,
@@ -30,9 +31,10 @@ from voxport.runtime.explanation import Explanation
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.load import BackendOptions, load_backend
+from voxport.runtime.notes import Note
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import OnnxOptions
-from voxport.runtime.results import Candidate, Identification
+from voxport.runtime.results import Candidate, Identification, Voice
 
 if TYPE_CHECKING:
     from voxport.runtime.batch_queue import BatcherOptions
@@ -59,6 +61,7 @@ __all__ = [
     "BatcherClosedError",
     "BatcherOptions",
     "Candidate",
+    "ChannelError",
     "Contract",
     "ContractError",
     "Decision",
@@ -73,6 +76,7 @@ __all__ = [
     "Match",
     "Matches",
     "ModelScorer",
+    "Note",
     "OnnxModel",
     "OnnxOptions",
     "PlanModel",
@@ -89,6 +93,7 @@ __all__ = [
     "TorchModel",
     "TorchOptions",
     "Verification",
+    "Voice",
     "VoxportError",
     "WindowOptions",
     "load_backend",

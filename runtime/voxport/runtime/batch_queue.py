@@ -12,7 +12,7 @@ from voxport.runtime.batching import MAX_SECONDS
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.prepare import Prepared
 
-Finish = Callable[[Answer, float], Any]  # the answer's one row, seconds → the result
+Finish = Callable[[Answer, Prepared], Any]  # the answer's one row, what it was asked about → the result
 
 _MAX_WAIT_MS = 60_000.0
 

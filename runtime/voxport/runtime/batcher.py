@@ -1,5 +1,6 @@
 """Micro-batching for servers: concurrent requests of similar length run together."""
 
+import dataclasses
 import os
 import weakref
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from voxport.runtime.batch_worker import BatchWorker, fail
 from voxport.runtime.contract import Contract
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.prepare import Prepared, Sound, prepare_sound
-from voxport.runtime.results import Identification, rank
+from voxport.runtime.results import Identification, answered
 
 
 class Batcher:
@@ -183,15 +184,15 @@ class Batcher:
         return partial(_identification, self._contract, top)
 
 
-def _identification(contract: Contract, top: int, answer: Answer, seconds: float) -> Identification:
-    return rank(answer.scores[0], contract, top, seconds)
+def _identification(contract: Contract, top: int, answer: Answer, prepared: Prepared) -> Identification:
+    return answered(answer.scores[0], contract, top, prepared)
 
 
-def _scores(answer: Answer, _: float) -> Float32:
+def _scores(answer: Answer, _: Prepared) -> Float32:
     return np.array(answer.scores[0])
 
 
-def _embedding(answer: Answer, _: float) -> Float32:
+def _embedding(answer: Answer, _: Prepared) -> Float32:
     return np.array(answer.embedding[0])
 
 
@@ -199,4 +200,4 @@ def _own(prepared: Prepared, sound: Sound) -> Prepared:
     """Samples that need no conversion are the caller's own array, who may fill it again meanwhile."""
     if isinstance(sound, (str, os.PathLike)) or prepared.values.ndim > 1:
         return prepared
-    return Prepared(prepared.values.copy(), prepared.seconds)
+    return dataclasses.replace(prepared, values=prepared.values.copy())

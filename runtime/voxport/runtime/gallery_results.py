@@ -33,8 +33,13 @@ class Matches:
 
     @property
     def best(self) -> Match:
-        """The most alike."""
+        """The most alike, known or not."""
         return self.ranked[0]
+
+    @property
+    def speaker(self) -> str | None:
+        """The speaker's name; None where it is nobody that is enrolled."""
+        return None if self.known is False else self.best.speaker
 
 
 @dataclass(frozen=True)

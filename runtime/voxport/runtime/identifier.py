@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from voxport.runtime.backend import Answer, Backend, Float32, need_output
 from voxport.runtime.batching import group_by_length, pad
+from voxport.runtime.channels import Channel, ChannelChoice
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.explanation import Explanation
 from voxport.runtime.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
-from voxport.runtime.prepare import Prepared, Sound, prepare_features, prepare_sound
-from voxport.runtime.results import Identification, rank
+from voxport.runtime.prepare import Prepared, Sound, prepare_channels, prepare_features, prepare_sound
+from voxport.runtime.results import Identification, Voice, answered, rank
 
 _WINDOW = 64  # sounds that a batch call holds in memory at once
 
@@ -26,6 +27,11 @@ class SpeakerIdentifier:
     A sound is a path to a sound file, or an array of samples (samples,) or (samples, channels) with its
     `sample_rate` in Hz; a file states its own rate, so `sample_rate` is not used for paths. Nothing is
     kept between calls: any number of threads may share one identifier.
+
+    Of a sound with several channels `channel` is the one to hear, counted from 1, or "mix" for their average.
+    Without it they are compared (`voxport.runtime.channels`): channels of one sound are averaged, the loudest
+    stands for channels that cancel each other, and channels that hold different sounds are refused where one
+    answer is asked for; `identify_channels` and `voices` answer each.
 
     Every method that takes sound raises AudioError where it cannot be used, LengthError where it is
     shorter or longer than the model allows, and BackendError where onnxruntime or TensorRT fails. A model
@@ -88,11 +94,25 @@ class SpeakerIdentifier:
         """The loaded model, which runs batches that are prepared already."""
         return self._backend
 
-    def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
+    def identify(
+        self, sound: Sound, sample_rate: int | None = None, *, top: int = 5, channel: Channel | None = None
+    ) -> Identification:
         """The `top` most probable speakers of one sound, best first."""
         need_output(self.contract, "scores")
-        prepared = prepare_sound(self.contract, sound, sample_rate)
-        return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
+        prepared = prepare_sound(self.contract, sound, sample_rate, channel=channel)
+        return answered(self._run([prepared]).scores[0], self.contract, top, prepared)
+
+    def identify_channels(
+        self, sound: Sound, sample_rate: int | None = None, *, top: int = 5, channel: ChannelChoice | None = None
+    ) -> tuple[Identification, ...]:
+        """What `identify` answers, for each channel that holds a sound of its own: of most sounds, one answer.
+
+        With `channel="each"` every channel is answered.
+        """
+        need_output(self.contract, "scores")
+        heard = prepare_channels(self.contract, sound, sample_rate, channel=channel)
+        rows = self._run(heard).scores
+        return tuple(answered(row, self.contract, top, each) for row, each in zip(rows, heard, strict=True))
 
     def identify_features(self, features: npt.ArrayLike, *, top: int = 5) -> Identification:
         """Like `identify`, of features (frames, n_mels) computed with the contract's frontend.
@@ -106,7 +126,12 @@ class SpeakerIdentifier:
         return rank(self._run([prepared]).scores[0], self.contract, top, prepared.seconds)
 
     def identify_batch(
-        self, sounds: Iterable[Sound], sample_rate: int | None = None, *, top: int = 5
+        self,
+        sounds: Iterable[Sound],
+        sample_rate: int | None = None,
+        *,
+        top: int = 5,
+        channel: Channel | None = None,
     ) -> list[Identification]:
         """Identify many sounds of any lengths, with the results of `identify` in the order of `sounds`.
 
@@ -115,22 +140,23 @@ class SpeakerIdentifier:
         """
         results: list[Identification] = []
         need_output(self.contract, "scores")
-        for window, answer in self._windows(sounds, sample_rate):
+        for window, answer in self._windows(sounds, sample_rate, channel):
             results += [
-                rank(row, self.contract, top, prepared.seconds)
-                for row, prepared in zip(answer.scores, window, strict=True)
+                answered(row, self.contract, top, prepared) for row, prepared in zip(answer.scores, window, strict=True)
             ]
         return results
 
-    def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+    def scores(self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None) -> Float32:
         """Scores of one sound, float32 (speakers,): score_scale × cosine, in the order of the labels."""
         need_output(self.contract, "scores")
-        return self._run([prepare_sound(self.contract, sound, sample_rate)]).scores.reshape(-1)
+        return self._run([prepare_sound(self.contract, sound, sample_rate, channel=channel)]).scores.reshape(-1)
 
-    def scores_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
+    def scores_batch(
+        self, sounds: Iterable[Sound], sample_rate: int | None = None, *, channel: Channel | None = None
+    ) -> Float32:
         """Scores of many sounds of any lengths, float32 (sounds, speakers); see `identify_batch`."""
         need_output(self.contract, "scores")
-        rows = [answer.scores for _, answer in self._windows(sounds, sample_rate)]
+        rows = [answer.scores for _, answer in self._windows(sounds, sample_rate, channel)]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.contract.labels)), np.float32)
 
     def scores_features(self, features: npt.ArrayLike) -> Float32:
@@ -138,15 +164,17 @@ class SpeakerIdentifier:
         need_output(self.contract, "scores")
         return self._run([prepare_features(self.contract, features)]).scores.reshape(-1)
 
-    def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+    def embed(self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None) -> Float32:
         """The voice of one sound as a unit vector, float32 (embedding_size,). Compare two by dot product."""
         need_output(self.contract, "embedding")
-        return self._run([prepare_sound(self.contract, sound, sample_rate)]).embedding.reshape(-1)
+        return self._run([prepare_sound(self.contract, sound, sample_rate, channel=channel)]).embedding.reshape(-1)
 
-    def embed_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
+    def embed_batch(
+        self, sounds: Iterable[Sound], sample_rate: int | None = None, *, channel: Channel | None = None
+    ) -> Float32:
         """Unit vectors of many sounds of any lengths, float32 (sounds, embedding_size); see `identify_batch`."""
         need_output(self.contract, "embedding")
-        rows = [answer.embedding for _, answer in self._windows(sounds, sample_rate)]
+        rows = [answer.embedding for _, answer in self._windows(sounds, sample_rate, channel)]
         return np.concatenate(rows) if rows else np.zeros((0, self.contract.embedding_size), np.float32)
 
     def embed_features(self, features: npt.ArrayLike) -> Float32:
@@ -154,13 +182,26 @@ class SpeakerIdentifier:
         need_output(self.contract, "embedding")
         return self._run([prepare_features(self.contract, features)]).embedding.reshape(-1)
 
-    def _windows(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[tuple[list[Prepared], Answer]]:
+    def voices(
+        self, sound: Sound, sample_rate: int | None = None, *, channel: ChannelChoice | None = None
+    ) -> tuple[Voice, ...]:
+        """The voice of each channel that holds a sound of its own: what `embed` gives, and what it was heard in."""
+        need_output(self.contract, "embedding")
+        heard = prepare_channels(self.contract, sound, sample_rate, channel=channel)
+        vectors = self._run(heard).embedding
+        return tuple(
+            Voice(vector, each.seconds, each.channel, each.notes) for vector, each in zip(vectors, heard, strict=True)
+        )
+
+    def _windows(
+        self, sounds: Iterable[Sound], sample_rate: int | None, channel: Channel | None
+    ) -> Iterator[tuple[list[Prepared], Answer]]:
         """Prepare and answer `_WINDOW` sounds at a time."""
         if isinstance(sounds, (str, os.PathLike)):  # its letters would be taken for paths
             raise VoxportError(f"{os.fspath(sounds)}: expected several sounds; give a list of paths or arrays")
         items = enumerate(sounds)
         while chunk := list(islice(items, _WINDOW)):
-            window = [prepare_sound(self.contract, sound, sample_rate, f"sound {i}") for i, sound in chunk]
+            window = [prepare_sound(self.contract, sound, sample_rate, f"sound {i}", channel) for i, sound in chunk]
             yield window, self._run(window)
 
     def _run(self, prepared: Sequence[Prepared]) -> Answer:

@@ -8,48 +8,151 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.audio import audio_seconds, check_layout, check_rate, check_samples, read_audio, resample
+from voxport.runtime.audio import (
+    audio_channels,
+    audio_seconds,
+    check_layout,
+    check_rate,
+    check_samples,
+    check_values,
+    read_audio,
+    resample,
+)
+from voxport.runtime.channels import (
+    Channel,
+    ChannelChoice,
+    Channels,
+    cancel_text,
+    check_channel,
+    check_one_channel,
+    choose_channels,
+    compare_channels,
+    refuse_several,
+)
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import AudioError, VoxportError
 from voxport.runtime.frontend import compute_features
 from voxport.runtime.lengths import LengthRange
+from voxport.runtime.notes import Note
 
 Sound = str | os.PathLike[str] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One input of the graph: float32 (frames, n_mels) or (samples,), and its seconds of sound."""
+    """One input of the graph: float32 (frames, n_mels) or (samples,), and its seconds of sound.
+
+    `channel` is the number of the channel that it comes from; None where there is one, or all were averaged.
+    """
 
     values: npt.NDArray[np.float32]
     seconds: float
+    channel: int | None = None
+    notes: tuple[Note, ...] = ()
 
 
-def prepare_sound(contract: Contract, sound: Sound, sample_rate: int | None, name: str = "the sound") -> Prepared:
+def prepare_sound(
+    contract: Contract,
+    sound: Sound,
+    sample_rate: int | None,
+    name: str = "the sound",
+    channel: Channel | None = None,
+) -> Prepared:
     """Decode or check a sound, bring it to the frontend's rate, check its length, compute features.
 
     A sound that is too long is refused as soon as that is known: a file is decoded no further than the
-    model can hear, an array is neither checked nor resampled.
+    model can hear, an array is neither checked nor resampled. `channel` is the one to hear, or "mix" for the
+    average; None compares the channels first (see `voxport.runtime.channels`).
 
     Raises:
-        AudioError: it cannot be decoded or holds no usable samples.
+        AudioError: it cannot be decoded or holds no usable samples, or its channels hold different sounds.
         LengthError: it gives too few or too many frames; said before any feature is computed.
     """
-    rate, allowed = contract.frontend.sample_rate, LengthRange.of_sound(contract)
-    if isinstance(sound, (str, os.PathLike)):
-        name = os.fspath(sound)
-        samples = _decoded(sound, rate, allowed)
-    else:
-        given_rate = _whole_rate(sample_rate, name)
-        samples = _checked(_array(sound, name), given_rate, rate, allowed, name)
-    allowed.check(np.array([samples.size]), (name,))
-    if contract.input_kind == "features":
-        return Prepared(compute_features(samples, contract.frontend), samples.size / rate)
-    return Prepared(samples, samples.size / rate)
+    check_one_channel(channel)
+    heard = _Heard.of(sound, sample_rate, name, channel)
+    if heard.found is not None and len(heard.chosen) > 1:
+        raise refuse_several(heard.found, heard.name)
+    return heard.prepare(contract, heard.chosen[0])
 
 
-def _decoded(sound: str | os.PathLike[str], rate: int, allowed: LengthRange) -> npt.NDArray[np.float32]:
-    samples = read_audio(sound, rate, enough=allowed.longest)
+def prepare_channels(
+    contract: Contract,
+    sound: Sound,
+    sample_rate: int | None,
+    name: str = "the sound",
+    channel: ChannelChoice | None = None,
+) -> tuple[Prepared, ...]:
+    """What `prepare_sound` gives for every channel that is to be heard, in their order; "each" takes all.
+
+    With None that is one, or where they hold different sounds each that is not silent. Raises as `prepare_sound`
+    does for one channel.
+    """
+    heard = _Heard.of(sound, sample_rate, name, channel)
+    return tuple(heard.prepare(contract, each) for each in heard.chosen)
+
+
+def heard_channels(
+    sound: str | os.PathLike[str] | npt.NDArray[Any], sample_rate: int | None, name: str, channel: ChannelChoice | None
+) -> tuple[Channels | None, tuple[Channel, ...]]:
+    """The channels of a sound that are to be heard where `channel` is wanted, and the comparison that says so.
+
+    The comparison is None where the sound has one channel, or where the user's choice needs none.
+
+    Raises:
+        AudioError: the sound cannot be read, or has no such channel.
+    """
+    check_channel(channel)
+    found = None
+    if channel in (None, "each"):
+        if isinstance(sound, (str, os.PathLike)):
+            found = audio_channels(sound)
+        elif sound.ndim == 2 and sound.shape[1] > 1:
+            rate = _whole_rate(sample_rate, name)
+            check_rate(rate, "sample_rate")
+            found = compare_channels(check_values(sound, name), rate)
+    if found is not None:
+        return found, choose_channels(found, channel, name)
+    return None, ("mix" if channel is None or channel == "each" else channel,)
+
+
+@dataclass(frozen=True, eq=False)
+class _Heard:
+    """A sound, and the channels of it that are to be heard. `found` is None where they were not compared."""
+
+    sound: str | os.PathLike[str] | npt.NDArray[Any]
+    sample_rate: int | None
+    name: str
+    found: Channels | None
+    chosen: tuple[Channel, ...]
+
+    @classmethod
+    def of(cls, sound: Sound, sample_rate: int | None, name: str, channel: ChannelChoice | None) -> "_Heard":
+        if isinstance(sound, (str, os.PathLike)):
+            name = os.fspath(sound)
+        else:
+            sound = _array(sound, name)
+        return cls(sound, sample_rate, name, *heard_channels(sound, sample_rate, name, channel))
+
+    def prepare(self, contract: Contract, channel: Channel) -> Prepared:
+        rate, allowed = contract.frontend.sample_rate, LengthRange.of_sound(contract)
+        if isinstance(self.sound, (str, os.PathLike)):
+            samples = _decoded(self.sound, rate, allowed, channel)
+        else:
+            samples = _checked(self.sound, _whole_rate(self.sample_rate, self.name), rate, allowed, self.name, channel)
+        allowed.check(np.array([samples.size]), (self.name,))
+        seconds, number = samples.size / rate, None if channel == "mix" else channel
+        notes: tuple[Note, ...] = ()
+        if self.found is not None and self.found.cancel and len(self.chosen) == 1:
+            notes = (Note("channels", cancel_text(self.found, channel)),)
+        if contract.input_kind == "features":
+            samples = compute_features(samples, contract.frontend)
+        return Prepared(samples, seconds, number, notes)
+
+
+def _decoded(
+    sound: str | os.PathLike[str], rate: int, allowed: LengthRange, channel: Channel
+) -> npt.NDArray[np.float32]:
+    samples = read_audio(sound, rate, enough=allowed.longest, channel=channel)
     if samples.size > allowed.longest:
         # The header says how long it is in all; where it says nothing, or less, what was decoded is true.
         claimed = round((audio_seconds(sound) or 0.0) * rate)
@@ -58,7 +161,7 @@ def _decoded(sound: str | os.PathLike[str], rate: int, allowed: LengthRange) -> 
 
 
 def _checked(
-    array: npt.NDArray[Any], given_rate: int, rate: int, allowed: LengthRange, name: str
+    array: npt.NDArray[Any], given_rate: int, rate: int, allowed: LengthRange, name: str, channel: Channel
 ) -> npt.NDArray[np.float32]:
     layout = check_layout(array, name)
     if given_rate != rate:
@@ -66,7 +169,7 @@ def _checked(
     coming = round(len(layout) * rate / given_rate)
     if coming > allowed.longest + 1:  # the resampler may round by one sample
         allowed.check(np.array([coming]), (name,))
-    samples = check_samples(layout, name)
+    samples = check_samples(layout, name, channel)
     return samples if given_rate == rate else resample(samples, given_rate, rate)
 
 

@@ -1,5 +1,6 @@
 """Scores → a ranked answer."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.notes import Note
+from voxport.runtime.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,45 @@ class Identification:
 
     `ranked` holds the best candidates, best first. `duration_s` is the length of the sound in seconds
     (of features: of the shortest sound that gives so many frames). `known` says whether the best
-    cosine reaches the contract's rejection threshold; None where the model has no threshold.
+    cosine reaches the contract's rejection threshold; None where the model has no threshold. `channel` is
+    the number, from 1, of the channel that was heard; None where there is one, or all were averaged. `notes`
+    are remarks on the sound.
     """
 
     ranked: tuple[Candidate, ...]
     duration_s: float
     known: bool | None
+    channel: int | None = None
+    notes: tuple[Note, ...] = ()
 
     @property
     def best(self) -> Candidate:
-        """The most probable speaker."""
+        """The most probable speaker, known or not."""
         return self.ranked[0]
+
+    @property
+    def speaker(self) -> str | None:
+        """The speaker's name; None where it is nobody that the model knows."""
+        return None if self.known is False else self.best.speaker
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """A voice as a unit vector, float32 (embedding_size,), and what it was heard in.
+
+    `duration_s`, `channel` and `notes` are as in `Identification`.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    duration_s: float
+    channel: int | None = None
+    notes: tuple[Note, ...] = ()
+
+
+def answered(scores: npt.NDArray[np.float32], contract: Contract, top: int, prepared: Prepared) -> Identification:
+    """What `rank` gives, with what is known of the sound that was prepared."""
+    found = rank(scores, contract, top, prepared.seconds)
+    return dataclasses.replace(found, channel=prepared.channel, notes=prepared.notes)
 
 
 def rank(scores: npt.NDArray[np.float32], contract: Contract, top: int, duration_s: float) -> Identification:

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.audio import audio_blocks
+from voxport.runtime.channels import Channel, ChannelChoice, check_channel
 from voxport.runtime.errors import AudioError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.intake import Intake
 from voxport.runtime.lengths import LengthRange
+from voxport.runtime.prepare import heard_channels
 from voxport.runtime.results import softmax
 from voxport.runtime.scoring import ModelScorer, Scorer, score
 from voxport.runtime.segments import Segment, TurnBuilder, tidy
@@ -80,21 +82,51 @@ class Timeline:
         sample_rate: int | None = None,
         *,
         progress: Progress | None = None,
+        channel: ChannelChoice | None = None,
     ) -> tuple[Segment, ...]:
-        """Who speaks when, in order of time; segments do not overlap. () where all is silence.
+        """Who speaks when, in order of time; segments of a channel do not overlap. () where all is silence.
 
         Args:
             sound: a path to a sound file (read block by block), samples (n,) or (n, channels), or any
                 iterable of such arrays, in order: their sizes do not change the result.
             sample_rate: of samples, in Hz; not used for a path, since a file states its own.
-            progress: called now and then with the seconds of sound done so far, at last with all.
+            progress: called now and then with the seconds of the recording done so far, at last with all.
+            channel: the one to hear, from 1, "mix" for the average, or "each". None compares the channels of a
+                file or an array first (`voxport.runtime.channels`) and hears each that holds a sound of its own;
+                those of an iterable are averaged.
 
         Raises:
             AudioError: the sound cannot be used, or there is none.
             LengthError: it is shorter than the shortest sound that the model takes.
             BackendError: the model or a package failed.
         """
-        name, pieces = self._pieces(sound, sample_rate)
+        name, chosen = self._channels(sound, sample_rate, channel)
+        found: list[Segment] = []
+        done = 0.0
+        for each in chosen:
+            told = None if progress is None else _share(progress, done, len(chosen))
+            segments, seconds = self._segments(sound, sample_rate, name, each, told)
+            done += seconds
+            found += segments
+        return tuple(sorted(found, key=lambda segment: (segment.start_s, segment.channel or 0)))
+
+    def _channels(
+        self, sound: Any, sample_rate: int | None, channel: ChannelChoice | None
+    ) -> tuple[str, tuple[Channel, ...]]:
+        if isinstance(sound, (str, os.PathLike)):
+            return os.fspath(sound), heard_channels(sound, sample_rate, os.fspath(sound), channel)[1]
+        if isinstance(sound, np.ndarray):
+            return "the sound", heard_channels(sound, sample_rate, "the sound", channel)[1]
+        check_channel(channel)
+        if channel == "each":
+            raise AudioError("the sound: its blocks can be read once only, so choose one channel of them, or mix")
+        return "the sound", ("mix" if channel is None else channel,)
+
+    def _segments(
+        self, sound: Any, sample_rate: int | None, name: str, channel: Channel, progress: Progress | None
+    ) -> tuple[tuple[Segment, ...], float]:
+        """The segments of one channel, and the seconds of its sound."""
+        pieces = self._pieces(sound, sample_rate, channel)
         plan = self._plan
         work = _Work(plan, self._options, self._scorer)
         windows = Windows(plan, self._options)
@@ -112,18 +144,24 @@ class Timeline:
         last, _ = windows.tail()
         if last is not None:  # also where it holds nothing new: it answers for the end
             work.add(last)
-        segments = work.finish()
+        number = None if channel == "mix" else channel
+        segments = tuple(replace(segment, channel=number) for segment in work.finish())
         if progress is not None:
             progress(windows.total / plan.rate)
-        return segments
+        return segments, windows.total / plan.rate
 
-    def _pieces(self, sound: Any, sample_rate: int | None) -> tuple[str, Iterator[npt.NDArray[np.float32]]]:
+    def _pieces(self, sound: Any, sample_rate: int | None, channel: Channel) -> Iterator[npt.NDArray[np.float32]]:
         if isinstance(sound, (str, os.PathLike)):
-            return os.fspath(sound), audio_blocks(sound, self._plan.rate)
+            return audio_blocks(sound, self._plan.rate, channel=channel)
         if sample_rate is None:
             raise AudioError("the sound: samples need their sample rate; pass sample_rate in Hz")
-        intake = Intake(sample_rate, self._plan.rate)
-        return "the sound", _taken([sound] if isinstance(sound, np.ndarray) else sound, intake)
+        intake = Intake(sample_rate, self._plan.rate, channel)
+        return _taken([sound] if isinstance(sound, np.ndarray) else sound, intake)
+
+
+def _share(progress: Progress, before: float, channels: int) -> Progress:
+    """`progress` for one of several channels, where `before` seconds of the others are done."""
+    return lambda seconds: progress((before + seconds) / channels)
 
 
 def _taken(blocks: Blocks, intake: Intake) -> Iterator[npt.NDArray[np.float32]]:

@@ -114,7 +114,8 @@ def _pack_key(listing: Listing, options: CorpusOptions) -> str:
 def _entry_facts(entry: Entry) -> tuple[str | int | None, ...]:
     facts = (entry.key, str(entry.path), entry.speaker, entry.frames)
     # Whole files have the key that they always had, so that packs of earlier versions are found.
-    return facts if entry.span is None and entry.member is None else (*facts, str(entry.span), str(entry.member))
+    plain = entry.span is None and entry.member is None and entry.channel is None
+    return facts if plain else (*facts, str(entry.span), str(entry.member), str(entry.channel))
 
 
 def _stamp(entries: Sequence[Entry]) -> str:
@@ -134,7 +135,7 @@ def _stamp(entries: Sequence[Entry]) -> str:
 
 def _build(listing: Listing, options: CorpusOptions, folder: Path, key: str, stamp: str) -> None:
     """Read and check every entry, and write the pack and its index."""
-    places = [(os.path.abspath(entry.path), entry.span, entry.member) for entry in listing.entries]
+    places = [(os.path.abspath(entry.path), entry.span, entry.member, entry.channel) for entry in listing.entries]
     path_repeats = find_repeats(listing.entries, places, "the same file as")
     entries = [entry for i, entry in enumerate(listing.entries) if i not in path_repeats]
     reader = Reader(listing, options, folder.parent)

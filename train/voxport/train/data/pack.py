@@ -19,7 +19,7 @@ import numpy.typing as npt
 from voxport.train.data.cache import PART_PREFIX, atomic_file
 from voxport.train.data.problems import Problem
 
-PACK_VERSION = 1  # rises when the layout below changes: older packs are then built again
+PACK_VERSION = 2  # rises when the layout below or the features change: older packs are then built again
 
 
 class Pack:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from voxport.train.data.channels import with_channels
 from voxport.train.data.entries import LayoutOptions, Listing
 from voxport.train.data.folder import folder_doubt, list_folder, list_splits, no_corpus, split_evidence
 from voxport.train.data.homework import MAPPING, METADATA, list_homework
@@ -65,6 +66,10 @@ def list_corpus(path: Path, options: LayoutOptions) -> Listing:
         CorpusError: there is none, no layout fits, or two do.
         OSError: a folder cannot be read.
     """
+    return with_channels(_list_corpus(path, options), options.channel)
+
+
+def _list_corpus(path: Path, options: LayoutOptions) -> Listing:
     if options.layout is not None and options.layout not in TITLES:
         raise CorpusError(f"no layout {options.layout!r}; known are {', '.join(LAYOUTS)}")
     if path.is_file():
