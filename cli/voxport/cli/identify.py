@@ -1,5 +1,6 @@
 """`voxport identify`: who is speaking in these files?"""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +27,7 @@ from voxport.cli.sounds import (
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Identification, Matches, SpeakerIdentifier, Voice
+    from voxport.runtime import Gallery, Identification, Matches, SpeakerIdentifier, Voice
     from voxport.runtime.channels import ChannelChoice
 
 
@@ -104,15 +105,19 @@ def _identify(
 
 
 def _show(answers: list[tuple[str, "Identification"]]) -> None:
+    known = {True: "yes", False: "no", None: "no threshold"}
     rejects = any(answer.known is not None for _, answer in answers)
     rows = []
     for name, answer in answers:
+        if not answer.ranked:
+            nobody = [titled(name, answer.channel), f"{answer.duration_s:.2f} s", "(no speech)", "", ""]
+            rows.append([*nobody, *(["no"] if rejects else [])])
         for place, candidate in enumerate(answer.ranked):
             row = ["", "", candidate.speaker, f"{candidate.probability:.1%}", f"{candidate.score:.2f}"]
             if place == 0:
                 row[:2] = [titled(name, answer.channel), f"{answer.duration_s:.2f} s"]
             if rejects:
-                row.append(("yes" if answer.known else "no") if place == 0 else "")
+                row.append(known[answer.known] if place == 0 else "")
             rows.append(row)
     columns = ("file", "length", "speaker", "probability", "score", *(("known",) if rejects else ()))
     show_table("Who is speaking", columns, rows)
@@ -134,7 +139,7 @@ def _among_enrolled(
 
     def answer(name: str) -> "list[tuple[Voice, Matches]]":
         voices = voices_of(identifier, name, channel)
-        return [(voice, gallery.identify(voice.embedding, top=top, threshold=threshold)) for voice in voices]
+        return [(voice, _match(gallery, voice, top, threshold)) for voice in voices]
 
     found, errors = each_file(files, "Identifying", answer)
     answers = per_channel(found)
@@ -147,17 +152,27 @@ def _among_enrolled(
     fail_if_any(errors, files)
 
 
+def _match(gallery: "Gallery", voice: "Voice", top: int, threshold: float | None) -> "Matches":
+    from voxport.runtime import Matches
+
+    if voice.speech is not None and not voice.speech.found:
+        return Matches((), gallery.thresholds.identify if threshold is None else threshold, False)
+    return gallery.identify(voice.embedding, top=top, threshold=threshold)
+
+
 def _show_matches(answers: "list[tuple[str, tuple[Voice, Matches]]]") -> None:
+    from voxport.runtime import Match
+
     words = {True: "yes", False: "no", None: "no threshold"}
     rows = [
         (
             titled(name, voice.channel) if place == 0 else "",
             match.speaker,
-            f"{match.cosine:.4f}",
+            "" if math.isnan(match.cosine) else f"{match.cosine:.4f}",
             words[matches.known] if place == 0 else "",
         )
         for name, (voice, matches) in answers
-        for place, match in enumerate(matches.ranked)
+        for place, match in enumerate(matches.ranked or (Match("(no speech)", math.nan),))
     ]
     show_table("Who is speaking", ("file", "speaker", "cosine", "known"), rows)
 
@@ -174,7 +189,7 @@ def _report(
     for name, answer in answers:
         if isinstance(answer, tuple):
             voice, matches = answer
-            heard = {"channel": voice.channel, "notes": encode(voice.notes)}
+            heard = {"channel": voice.channel, "notes": encode(voice.notes), "speech": encode(voice.speech)}
             results.append({"file": name, "speaker": matches.speaker} | encode(matches) | heard)
         else:
             results.append({"file": name, "speaker": answer.speaker} | encode(answer))

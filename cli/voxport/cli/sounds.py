@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -206,12 +207,18 @@ def one_voice(identifier: "SpeakerIdentifier", name: str, channel: "ChannelChoic
 
     Raises:
         ChannelError: the file's channels hold different sounds, and the user chose none.
+        NoSpeechError: it holds no speech.
     """
+    from voxport.runtime import NoSpeechError
     from voxport.runtime.prepare import prepare_sound
 
     found = voices_of(identifier, name, channel)
     if len(found) > 1 and channel is None:
-        prepare_sound(identifier.contract, name, None)  # refuses it, with its reasons
+        heard = prepare_sound(identifier.contract, name, None)  # refuses it, unless one channel alone holds speech
+        found = tuple(replace(each, notes=heard.notes) for each in found if each.channel == heard.channel)
+    for voice in found:
+        if voice.speech is not None and not voice.speech.found:
+            raise NoSpeechError(f"{titled(name, voice.channel)}: {voice.speech.text}")
     return found
 
 
@@ -228,6 +235,8 @@ def titled(name: str, channel: int | None) -> str:
 def show_notes(answers: "Sequence[tuple[str, Identification]] | Sequence[tuple[str, Voice]]") -> None:
     """Say on stderr what is worth knowing about the sounds."""
     for name, answer in answers:
+        if answer.speech is not None and not answer.speech.found:
+            click.echo(f"note: {titled(name, answer.channel)}: {answer.speech.text}", err=True)
         for note in answer.notes:
             click.echo(f"note: {titled(name, answer.channel)}: {note.text}", err=True)
 

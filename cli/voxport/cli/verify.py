@@ -121,7 +121,9 @@ def _report(
         "gallery": gallery,
         "model": model,
         "results": [
-            {"file": file} | encode(found) | {"channel": voice.channel, "notes": encode(voice.notes)}
+            {"file": file}
+            | encode(found)
+            | {"channel": voice.channel, "notes": encode(voice.notes), "speech": encode(voice.speech)}
             for file, (voice, found) in answers
         ],
         "errors": report_errors(errors),

@@ -24,6 +24,7 @@ from voxport.runtime.errors import (
     ContractError,
     GalleryError,
     LengthError,
+    NoSpeechError,
     QueueFullError,
     VoxportError,
 )
@@ -35,6 +36,7 @@ from voxport.runtime.notes import Note
 from voxport.runtime.onnx_model import OnnxModel
 from voxport.runtime.onnx_session import OnnxOptions
 from voxport.runtime.results import Candidate, Identification, Voice
+from voxport.runtime.speech import Speech, SpeechRule
 
 if TYPE_CHECKING:
     from voxport.runtime.batch_queue import BatcherOptions
@@ -76,6 +78,7 @@ __all__ = [
     "Match",
     "Matches",
     "ModelScorer",
+    "NoSpeechError",
     "Note",
     "OnnxModel",
     "OnnxOptions",
@@ -85,6 +88,8 @@ __all__ = [
     "Scorer",
     "Segment",
     "SpeakerIdentifier",
+    "Speech",
+    "SpeechRule",
     "Stream",
     "StreamOptions",
     "Thresholds",

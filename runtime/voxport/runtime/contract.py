@@ -18,6 +18,7 @@ import numpy.typing as npt
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend_spec import Frontend
 from voxport.runtime.schema import decode, encode
+from voxport.runtime.speech import USUAL_RULE, SpeechRule
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "voxport.contract"  # the key of the contract in ONNX metadata and TorchScript extra files
@@ -92,7 +93,11 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a voxport model is, as its own file tells it. `outputs` are those that its graph has."""
+    """What a voxport model is, as its own file tells it.
+
+    `outputs` are those that its graph has. `speech` says which sounds are answered with a name; files from before it
+    have the usual rule, and None answers every sound.
+    """
 
     labels: tuple[str, ...]
     frontend: Frontend
@@ -108,6 +113,7 @@ class Contract:
     parity: Parity | None = None
     rejection: Rejection | None = None
     outputs: tuple[Output, ...] = OUTPUTS
+    speech: SpeechRule | None = USUAL_RULE
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -132,6 +138,8 @@ class Contract:
         data = encode(self)
         if self.outputs == OUTPUTS:
             del data["outputs"]
+        if self.speech == USUAL_RULE:
+            del data["speech"]
         if self.golden.embedding is None:
             del data["golden"]["embedding"]
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)

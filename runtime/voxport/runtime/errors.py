@@ -17,6 +17,10 @@ class ChannelError(AudioError):
     """A sound's channels hold different sounds, and one answer was asked for."""
 
 
+class NoSpeechError(AudioError):
+    """A sound holds no speech, and a voice was asked for."""
+
+
 class LengthError(VoxportError):
     """An input is shorter or longer than the contract allows."""
 

@@ -24,7 +24,8 @@ class Matches:
     """Which enrolled speaker is it?
 
     `ranked` holds the most alike, best first. `known` says whether the best cosine reaches `threshold`;
-    both are None where no threshold was given or calibrated.
+    both are None where no threshold was given or calibrated. A sound without speech is nobody's: `ranked` is
+    empty, and `known` is False.
     """
 
     ranked: tuple[Match, ...]

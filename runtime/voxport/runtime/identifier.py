@@ -16,7 +16,7 @@ from voxport.runtime.errors import VoxportError
 from voxport.runtime.explanation import Explanation
 from voxport.runtime.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
 from voxport.runtime.prepare import Prepared, Sound, prepare_channels, prepare_features, prepare_sound
-from voxport.runtime.results import Identification, Voice, answered, rank
+from voxport.runtime.results import Identification, Voice, answered, rank, unspoken
 
 _WINDOW = 64  # sounds that a batch call holds in memory at once
 
@@ -32,6 +32,9 @@ class SpeakerIdentifier:
     Without it they are compared (`voxport.runtime.channels`): channels of one sound are averaged, the loudest
     stands for channels that cancel each other, and channels that hold different sounds are refused where one
     answer is asked for; `identify_channels` and `voices` answer each.
+
+    A sound without speech (`contract.speech` says which that is) is identified as nobody's; `scores` and `embed` give
+    the network's numbers for any sound.
 
     Every method that takes sound raises AudioError where it cannot be used, LengthError where it is
     shorter or longer than the model allows, and BackendError where onnxruntime or TensorRT fails. A model
@@ -100,6 +103,8 @@ class SpeakerIdentifier:
         """The `top` most probable speakers of one sound, best first."""
         need_output(self.contract, "scores")
         prepared = prepare_sound(self.contract, sound, sample_rate, channel=channel)
+        if prepared.speech is not None and not prepared.speech.found:
+            return unspoken(prepared)
         return answered(self._run([prepared]).scores[0], self.contract, top, prepared)
 
     def identify_channels(
@@ -190,7 +195,8 @@ class SpeakerIdentifier:
         heard = prepare_channels(self.contract, sound, sample_rate, channel=channel)
         vectors = self._run(heard).embedding
         return tuple(
-            Voice(vector, each.seconds, each.channel, each.notes) for vector, each in zip(vectors, heard, strict=True)
+            Voice(vector, each.seconds, each.channel, each.notes, each.speech)
+            for vector, each in zip(vectors, heard, strict=True)
         )
 
     def _windows(

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from voxport.runtime.errors import AudioError, VoxportError
 from voxport.runtime.frontend import compute_features
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.notes import Note
+from voxport.runtime.speech import Speech, find_speech
 
 Sound = str | os.PathLike[str] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
 
@@ -42,13 +44,15 @@ Sound = str | os.PathLike[str] | npt.NDArray[np.floating] | npt.NDArray[np.integ
 class Prepared:
     """One input of the graph: float32 (frames, n_mels) or (samples,), and its seconds of sound.
 
-    `channel` is the number of the channel that it comes from; None where there is one, or all were averaged.
+    `channel` is the number of the channel that it comes from; None where there is one, or all were averaged. `speech`
+    is what the contract's rule found; None without a rule, and of features.
     """
 
     values: npt.NDArray[np.float32]
     seconds: float
     channel: int | None = None
     notes: tuple[Note, ...] = ()
+    speech: Speech | None = None
 
 
 def prepare_sound(
@@ -70,9 +74,13 @@ def prepare_sound(
     """
     check_one_channel(channel)
     heard = _Heard.of(sound, sample_rate, name, channel)
-    if heard.found is not None and len(heard.chosen) > 1:
+    if heard.found is None or len(heard.chosen) == 1:
+        return heard.prepare(contract, heard.chosen[0])
+    spoken = [each for each in map(partial(heard.prepare, contract), heard.chosen) if each.speech and each.speech.found]
+    if len(spoken) != 1:
         raise refuse_several(heard.found, heard.name)
-    return heard.prepare(contract, heard.chosen[0])
+    note = Note("channels", f"only channel {spoken[0].channel} holds speech, and is heard; choose with --channel")
+    return replace(spoken[0], notes=(note, *spoken[0].notes))
 
 
 def prepare_channels(
@@ -144,9 +152,10 @@ class _Heard:
         notes: tuple[Note, ...] = ()
         if self.found is not None and self.found.cancel and len(self.chosen) == 1:
             notes = (Note("channels", cancel_text(self.found, channel)),)
+        speech = None if contract.speech is None else find_speech(samples, rate, contract.speech)
         if contract.input_kind == "features":
             samples = compute_features(samples, contract.frontend)
-        return Prepared(samples, seconds, number, notes)
+        return Prepared(samples, seconds, number, notes, speech)
 
 
 def _decoded(

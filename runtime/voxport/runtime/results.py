@@ -12,6 +12,7 @@ from voxport.runtime.contract import Contract
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.notes import Note
 from voxport.runtime.prepare import Prepared
+from voxport.runtime.speech import Speech
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Identification:
     (of features: of the shortest sound that gives so many frames). `known` says whether the best
     cosine reaches the contract's rejection threshold; None where the model has no threshold. `channel` is
     the number, from 1, of the channel that was heard; None where there is one, or all were averaged. `notes`
-    are remarks on the sound.
+    are remarks on the sound. `speech` is what the contract's rule found in it; None where nothing was checked.
+    A sound without speech is nobody's: `ranked` is empty, and `known` is False.
     """
 
     ranked: tuple[Candidate, ...]
@@ -39,15 +41,22 @@ class Identification:
     known: bool | None
     channel: int | None = None
     notes: tuple[Note, ...] = ()
+    speech: Speech | None = None
 
     @property
     def best(self) -> Candidate:
-        """The most probable speaker, known or not."""
+        """The most probable speaker, known or not.
+
+        Raises:
+            VoxportError: the sound holds no speech; `speaker` is then None.
+        """
+        if not self.ranked:
+            raise VoxportError(f"the sound {self.speech.text if self.speech else 'has no answer'}; ask for .speaker")
         return self.ranked[0]
 
     @property
     def speaker(self) -> str | None:
-        """The speaker's name; None where it is nobody that the model knows."""
+        """The speaker's name; None where it is nobody that the model knows, or nobody speaks."""
         return None if self.known is False else self.best.speaker
 
 
@@ -55,19 +64,28 @@ class Identification:
 class Voice:
     """A voice as a unit vector, float32 (embedding_size,), and what it was heard in.
 
-    `duration_s`, `channel` and `notes` are as in `Identification`.
+    `duration_s`, `channel`, `notes` and `speech` are as in `Identification`. A sound without speech has a vector too,
+    which says nothing.
     """
 
     embedding: npt.NDArray[np.float32]
     duration_s: float
     channel: int | None = None
     notes: tuple[Note, ...] = ()
+    speech: Speech | None = None
 
 
 def answered(scores: npt.NDArray[np.float32], contract: Contract, top: int, prepared: Prepared) -> Identification:
-    """What `rank` gives, with what is known of the sound that was prepared."""
+    """What `rank` gives, with what is known of the sound that was prepared; nobody, where that holds no speech."""
+    if prepared.speech is not None and not prepared.speech.found:
+        return unspoken(prepared)
     found = rank(scores, contract, top, prepared.seconds)
-    return dataclasses.replace(found, channel=prepared.channel, notes=prepared.notes)
+    return dataclasses.replace(found, channel=prepared.channel, notes=prepared.notes, speech=prepared.speech)
+
+
+def unspoken(prepared: Prepared) -> Identification:
+    """The answer to a sound without speech."""
+    return Identification((), prepared.seconds, False, prepared.channel, prepared.notes, prepared.speech)
 
 
 def rank(scores: npt.NDArray[np.float32], contract: Contract, top: int, duration_s: float) -> Identification:

@@ -13,7 +13,7 @@ from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.intake import Intake
 from voxport.runtime.results import Candidate, candidates
 from voxport.runtime.scoring import ModelScorer, Scorer, score
-from voxport.runtime.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
+from voxport.runtime.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
 
 UNKNOWN = -1  # the index of nobody
 
@@ -113,6 +113,7 @@ class Stream:
         self._plan = WindowPlan.of(self._options, identifier.contract)
         self._rate = self._plan.rate if sample_rate is None else sample_rate
         self._scorer = ModelScorer(identifier) if scorer is None else scorer
+        self._rule = identifier.contract.speech
         self._closed = False
         self._channel = channel
         self._recent: deque[tuple[int, npt.NDArray[np.float64]]] = deque(maxlen=self._options.average)
@@ -168,7 +169,7 @@ class Stream:
         return (window for window in self._windows.push(samples) if self._is_speech(window))
 
     def _is_speech(self, window: Window) -> bool:
-        if window.speech >= self._options.min_speech:
+        if holds_speech(window, self._plan.rate, self._options.min_speech, self._rule):
             return True
         self._recent.clear()
         self._leader, self._led = None, 0

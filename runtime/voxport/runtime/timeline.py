@@ -20,7 +20,8 @@ from voxport.runtime.results import softmax
 from voxport.runtime.scoring import ModelScorer, Scorer, score
 from voxport.runtime.segments import Segment, TurnBuilder, tidy
 from voxport.runtime.smoothing import PathSmoother
-from voxport.runtime.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
+from voxport.runtime.speech import SpeechRule
+from voxport.runtime.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
 
 Blocks = Iterable[npt.NDArray[Any]]
 Progress = Callable[[float], None]
@@ -128,7 +129,7 @@ class Timeline:
         """The segments of one channel, and the seconds of its sound."""
         pieces = self._pieces(sound, sample_rate, channel)
         plan = self._plan
-        work = _Work(plan, self._options, self._scorer)
+        work = _Work(plan, self._options, self._scorer, self._identifier.contract.speech)
         windows = Windows(plan, self._options)
         told = 0
         for piece in pieces:
@@ -173,8 +174,8 @@ def _taken(blocks: Blocks, intake: Intake) -> Iterator[npt.NDArray[np.float32]]:
 class _Work:
     """One recording on its way: windows → batches → scores → smooth path → turns."""
 
-    def __init__(self, plan: WindowPlan, options: TimelineOptions, scorer: Scorer) -> None:
-        self._plan, self._options, self._scorer = plan, options, scorer
+    def __init__(self, plan: WindowPlan, options: TimelineOptions, scorer: Scorer, rule: SpeechRule | None) -> None:
+        self._plan, self._options, self._scorer, self._rule = plan, options, scorer, rule
         self._waiting: list[Window | None] = []  # None: a window of silence, which ends a path
         self._speech = 0  # windows in `_waiting` that are to be scored
         self._in_speech = False
@@ -184,12 +185,13 @@ class _Work:
 
     def add(self, window: Window) -> None:
         """The next window in time."""
-        if window.speech >= self._options.min_speech:
+        is_speech = holds_speech(window, self._plan.rate, self._options.min_speech, self._rule)
+        if is_speech:
             self._waiting.append(window)
             self._speech += 1
         elif self._in_speech:
             self._waiting.append(None)
-        self._in_speech = window.speech >= self._options.min_speech
+        self._in_speech = is_speech
         if self._speech == self._options.batch:
             self._run()
 
