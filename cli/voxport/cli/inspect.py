@@ -114,7 +114,8 @@ def _model_rows(found: "Inspection") -> Rows:
             "unknown speakers",
             "no threshold"
             if rejection is None
-            else f"cosine below {rejection.threshold:.4f}, {rejection.false_accept_rate:.2%} accepted wrongly",
+            else f"cosine below {rejection.threshold:.4f}, {rejection.false_accept_rate:.2%} accepted wrongly"
+            + ("" if rejection.calibrated_on is None else f", on {rejection.calibrated_on}"),
         ),
     ]
 

@@ -85,10 +85,16 @@ class Parity:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Reject as unknown below `threshold` (a cosine in [-1, 1]), calibrated for `false_accept_rate`."""
+    """Reject as unknown below `threshold` (a cosine in [-1, 1]), calibrated for `false_accept_rate`.
+
+    `calibrated_on` says in words which voices that rate was seen on, and `false_reject_rate` is the share of the
+    model's own speakers' held-out utterances that fall below; both None where nobody recorded them.
+    """
 
     threshold: float
     false_accept_rate: float
+    calibrated_on: str | None = None
+    false_reject_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,8 @@ class Contract:
         data = encode(self)
         if self.outputs == OUTPUTS:
             del data["outputs"]
+        if self.rejection is not None:
+            data["rejection"] = {name: value for name, value in data["rejection"].items() if value is not None}
         if self.speech == USUAL_RULE:
             del data["speech"]
         if self.golden.embedding is None:

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from voxport.runtime.contract import Rejection
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.compiling import check_compilable, compiled_scores
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
@@ -28,6 +29,7 @@ from voxport.train.launch import check_devices, here, one_at_a_time, train_toget
 from voxport.train.loaders import Share, TrainingSteps, training_loader, validation_loaders
 from voxport.train.model import build_network, count_parameters
 from voxport.train.module import SpeakerModule, TrainingError
+from voxport.train.open_set import store_rejection
 from voxport.train.recipe import Recipe, TrainOptions
 from voxport.train.resident import ResidentCrops, goes_on_device
 from voxport.train.run import RunFacts, RunFolder
@@ -46,6 +48,8 @@ class FitOptions:
     a piece at a time. `compiled` runs the network through torch.compile. `resident` keeps the corpus in the
     device's memory; auto does so on a GPU with room for it. With `adapt_batch` a corpus that does not fill the
     recipe's batch is trained with a smaller one, and the corpus's `announce` is told; else it is refused.
+    `false_accept_rate` is that of the threshold of "nobody known", which is calibrated at the end
+    (`voxport.train.open_set`); None leaves it out.
     """
 
     out: Path
@@ -58,6 +62,11 @@ class FitOptions:
     compiled: bool = False
     resident: Literal["auto", "yes", "no"] = "auto"
     adapt_batch: bool = False
+    false_accept_rate: float | None = 0.05
+
+    def __post_init__(self) -> None:
+        if self.false_accept_rate is not None and not 0 < self.false_accept_rate < 1:
+            raise TrainingError(f"the false-accept rate must be between 0 and 1, found {self.false_accept_rate}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class FitResult:
     seconds: float
     parameters: int
     batch_size: int = 0
+    rejection: Rejection | None = None
 
 
 def with_steps(recipe: Recipe, steps: int | None, seed: int | None = None) -> Recipe:
@@ -124,6 +134,9 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
             history = train_together(_train, (job,), options.devices, device)
         else:
             history = _train(job)
+        rejection = None
+        if place.first and options.false_accept_rate is not None:
+            rejection = store_rejection(folder.model, corpus, options.false_accept_rate, device)
     best = best_validation(history)
     assert best is not None
     return FitResult(
@@ -135,6 +148,7 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
         time.perf_counter() - began,
         count_parameters(recipe.model, facts.frontend.n_mels, len(corpus.labels)),
         recipe.train.batch_size,
+        rejection,
     )
 
 
