@@ -18,10 +18,11 @@ from voxport.cli.sounds import (
     show_errors,
     show_notes,
     threads_option,
+    titled,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Contract, Enrolled, Gallery
+    from voxport.runtime import Contract, Enrolled, Gallery, Voice
     from voxport.runtime.channels import ChannelChoice
 
 
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
     help="Calibrate with these voices of people who are not enrolled; default: the enrolled against each other.",
 )
 @click.option("--list", "listed", is_flag=True, help="Show who is enrolled, and the thresholds.")
+@click.option(
+    "--accept-anyway",
+    is_flag=True,
+    help="Enroll recordings that are noisy, clipped, very quiet or narrow in band all the same.",
+)
 @channel_option("others are refused")
 @device_option
 @threads_option
@@ -68,6 +74,7 @@ def enroll(
     calibrate: float | None,
     strangers: str | None,
     listed: bool,
+    accept_anyway: bool,
     channel: "ChannelChoice | None",
     device: Any,
     threads: int | None,
@@ -92,7 +99,7 @@ def enroll(
         raise click.UsageError("--strangers are for --calibrate RATE")
     from voxport.runtime import Gallery
 
-    contract, vectors = _listen(gallery, name, files, model, channel, device, threads)
+    contract, vectors = _listen(gallery, name, files, model, channel, accept_anyway, device, threads)
     enrolled = None
     if name is None and not (remove or calibrate):
         people = Gallery.load(gallery, contract)
@@ -118,6 +125,7 @@ def _listen(
     files: tuple[str, ...],
     model: str | None,
     channel: "ChannelChoice | None",
+    accept_anyway: bool,
     device: Any,
     threads: int | None,
 ) -> "tuple[Contract | None, Any]":
@@ -133,13 +141,31 @@ def _listen(
     check_output(identifier, model, "embedding")
     if os.path.lexists(gallery):
         Gallery.load(gallery, identifier.contract)  # another model's gallery is refused before the work
-    found, errors = each_file(files, "Listening", lambda file: one_voice(identifier, file, channel))
+
+    def listen(file: str) -> "tuple[Voice, ...]":
+        voices = one_voice(identifier, file, channel)
+        return voices if accept_anyway else _unspoilt(voices, file)
+
+    found, errors = each_file(files, "Listening", listen)
     answers = per_channel(found)
     show_notes(answers)
     if errors:
         show_errors(errors)
         raise VoxportError(f"{len(errors)} of {len(files)} files could not be used; nothing was enrolled")
     return identifier.contract, [voice.embedding for _, voice in answers]
+
+
+def _unspoilt(voices: "tuple[Voice, ...]", file: str) -> "tuple[Voice, ...]":
+    """`voices` of `file`, unless one of them is spoilt: the gallery would keep what is wrong with the recording."""
+    from voxport.runtime import AudioError
+    from voxport.runtime.quality import SPOILING
+
+    for voice in voices:
+        reasons = [note.text for note in voice.notes if note.code in SPOILING]
+        if reasons:
+            way_out = "record it anew, or give --accept-anyway"
+            raise AudioError(f"{titled(file, voice.channel)}: {'; '.join(reasons)}; {way_out}")
+    return voices
 
 
 def _strangers(gallery: "Gallery", path: str | None) -> Any:

@@ -35,6 +35,7 @@ from voxport.runtime.errors import AudioError, VoxportError
 from voxport.runtime.frontend import compute_features
 from voxport.runtime.lengths import LengthRange
 from voxport.runtime.notes import Note
+from voxport.runtime.quality import quality_notes
 from voxport.runtime.speech import Speech, find_speech
 
 Sound = str | os.PathLike[str] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
@@ -153,6 +154,8 @@ class _Heard:
         if self.found is not None and self.found.cancel and len(self.chosen) == 1:
             notes = (Note("channels", cancel_text(self.found, channel)),)
         speech = None if contract.speech is None else find_speech(samples, rate, contract.speech)
+        if speech is not None and speech.found:
+            notes += quality_notes(samples, rate, contract.frontend.f_max, speech)
         if contract.input_kind == "features":
             samples = compute_features(samples, contract.frontend)
         return Prepared(samples, seconds, number, notes, speech)
