@@ -4,7 +4,7 @@
 
     identifier = SpeakerIdentifier.load("model.onnx")
     answer = identifier.identify("who.wav")
-    print(answer.best.speaker, answer.best.probability)
+    print(answer.speaker or "nobody known", answer.ranked, answer.notes)
 
 onnxruntime, soundfile and soxr are imported when they are first needed, not with this package, and torch only
 where a TorchScript or .pt2 file is loaded.
