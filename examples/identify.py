@@ -22,8 +22,9 @@ def main() -> int:
     failed = 0
     for path in sys.argv[2:]:
         try:
-            best = identifier.identify(path).best
-            sys.stdout.write(f"{path}: {best.speaker} ({best.probability:.0%})\n")
+            answer = identifier.identify(path)
+            who = "nobody known" if answer.speaker is None else f"{answer.speaker} ({answer.best.probability:.0%})"
+            sys.stdout.write(f"{path}: {who}\n")
         except VoxportError as problem:
             sys.stderr.write(f"error: {problem}\n")
             failed += 1

@@ -60,7 +60,9 @@ async def identify(request: Request) -> dict[str, object]:
         except (asyncio.TimeoutError, BatcherClosedError) as problem:
             raise HTTPException(503, "too many requests wait, or the server ends; try again later") from problem
     return {
+        "speaker": answer.speaker,
         "speakers": [{"name": each.speaker, "probability": each.probability} for each in answer.ranked],
         "seconds": answer.duration_s,
         "known": answer.known,
+        "notes": [each.text for each in answer.notes],
     }

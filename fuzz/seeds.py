@@ -57,6 +57,7 @@ def a_contract() -> Contract:
         golden=Golden(Array.of(source), Array.of([1.0, 2.0]), tolerance=1e-3),
         parity=Parity(cases=1, max_abs_score=0.0, min_cosine=1.0, top1_agreement=1.0, tolerance=1e-3),
         rejection=Rejection(threshold=0.3, false_accept_rate=0.01),
+        speech=None,  # the recordings are tones and noise, which are to be heard
     )
 
 

@@ -265,6 +265,9 @@ def test_verify_exits_with_0_where_all_are_accepted_and_3_where_one_is_not(
         "accepted": True,
         "duration_s": 0.4,
         "windows": 1,
+        "channel": None,
+        "notes": [],
+        "speech": None,
     }
     found = report("verify", people, "--model", tiny.path, "Low", low, high, "--threshold", 0.99, code=3)
     assert [entry["accepted"] for entry in found["results"]] == [True, False]

@@ -42,6 +42,7 @@ def as_lines(decisions: list[Decision]) -> list[dict[str, Any]]:
             "ranked": [vars(candidate) for candidate in decision.ranked],
             "known": decision.known,
             "firm": decision.firm,
+            "channel": decision.channel,
         }
         for decision in decisions
     ]

@@ -28,14 +28,14 @@ def late_words(model: TinyModel, samples: int, name: str) -> str:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all blocks that were decoded."""
     sizes: list[int] = []
-    mono_blocks = audio._mono_blocks
+    mono_blocks = audio._channel_blocks
 
     def counted(*arguments: object) -> Iterator[audio.Samples]:
         for block in mono_blocks(*arguments):  # type: ignore[arg-type]
             sizes.append(len(block))
             yield block
 
-    monkeypatch.setattr(audio, "_mono_blocks", counted)
+    monkeypatch.setattr(audio, "_channel_blocks", counted)
     return sizes
 
 

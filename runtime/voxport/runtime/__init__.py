@@ -4,7 +4,7 @@
 
     identifier = SpeakerIdentifier.load("model.onnx")
     answer = identifier.identify("who.wav")
-    print(answer.best.speaker, answer.best.probability)
+    print(answer.speaker or "nobody known", answer.ranked, answer.notes)
 
 onnxruntime, soundfile and soxr are imported when they are first needed, not with this package, and torch only
 where a TorchScript or .pt2 file is loaded. Importing this package sets ORT_DISABLE_TELEMETRY, unless you have set it:
@@ -24,16 +24,20 @@ from voxport.runtime.errors import (
     AudioError,
     BackendError,
     BatcherClosedError,
+    ChannelError,
     ContractError,
     GalleryError,
     LengthError,
+    NoSpeechError,
     QueueFullError,
     VoxportError,
 )
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
+from voxport.runtime.notes import Note
 from voxport.runtime.privacy import keep_private
 from voxport.runtime.results import Candidate, Identification, Voice
+from voxport.runtime.speech import Speech, SpeechRule
 
 keep_private()  # also for who imports onnxruntime after us, and not through us
 
@@ -73,6 +77,7 @@ __all__ = [
     "BatcherClosedError",
     "BatcherOptions",
     "Candidate",
+    "ChannelError",
     "Contract",
     "ContractError",
     "Decision",
@@ -91,6 +96,8 @@ __all__ = [
     "Matches",
     "Misfit",
     "ModelScorer",
+    "NoSpeechError",
+    "Note",
     "OnnxModel",
     "OnnxOptions",
     "Pair",
@@ -101,6 +108,8 @@ __all__ = [
     "Segment",
     "ShortThresholds",
     "SpeakerIdentifier",
+    "Speech",
+    "SpeechRule",
     "Strangers",
     "Stream",
     "StreamOptions",

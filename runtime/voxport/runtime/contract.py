@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.spec import Frontend
+from voxport.runtime.speech import USUAL_RULE, SpeechRule
 from voxport.runtime.storage.serialization import decode, encode
 
 CONTRACT_VERSION = 1
@@ -104,14 +105,22 @@ class Parity:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Reject as unknown below `threshold` (a cosine in [-1, 1]), calibrated for `false_accept_rate`."""
+    """Reject as unknown below `threshold` (a cosine in [-1, 1]), calibrated for `false_accept_rate`.
+
+    `calibrated_on` says in words which voices that rate was seen on, and `false_reject_rate` is the share of the
+    model's own speakers' held-out utterances that fall below; both None where nobody recorded them.
+    """
 
     threshold: float
     false_accept_rate: float
+    calibrated_on: str | None = None
+    false_reject_rate: float | None = None
 
     def __post_init__(self) -> None:
         _check_range("rejection threshold", self.threshold, -1, 1)
         _check_range("rejection false_accept_rate", self.false_accept_rate, 0, 1)
+        if self.false_reject_rate is not None:
+            _check_range("rejection false_reject_rate", self.false_reject_rate, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,11 @@ class Windowing:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a voxport model is, as its own file tells it. `outputs` are those that its graph has."""
+    """What a voxport model is, as its own file tells it.
+
+    `outputs` are those that its graph has. `speech` says which sounds are answered with a name; files from before it
+    have the usual rule, and None answers every sound.
+    """
 
     labels: tuple[str, ...]
     frontend: Frontend
@@ -158,6 +171,7 @@ class Contract:
     rejection: Rejection | None = None
     outputs: tuple[Output, ...] = OUTPUTS
     windowing: Windowing = Windowing()
+    speech: SpeechRule | None = USUAL_RULE
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -184,6 +198,10 @@ class Contract:
             del data["outputs"]
         if self.windowing == Windowing():
             del data["windowing"]
+        if self.rejection is not None:
+            data["rejection"] = {name: value for name, value in data["rejection"].items() if value is not None}
+        if self.speech == USUAL_RULE:
+            del data["speech"]
         if self.golden.embedding is None:
             del data["golden"]["embedding"]
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)

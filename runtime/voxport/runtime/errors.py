@@ -13,6 +13,14 @@ class AudioError(VoxportError):
     """A sound file or an array of samples cannot be used as it is."""
 
 
+class ChannelError(AudioError):
+    """A sound's channels hold different sounds, and one answer was asked for."""
+
+
+class NoSpeechError(AudioError):
+    """A sound holds no speech, and a voice was asked for."""
+
+
 class LengthError(VoxportError):
     """An input is shorter or longer than the contract allows."""
 

@@ -8,14 +8,17 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.channels import Channel, ChannelChoice
 from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Backend, Explanation, Float32, need_output
 from voxport.runtime.backends.batching import group_by_length, pad
 from voxport.runtime.backends.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.results import Identification, Voice, rank
-from voxport.runtime.windowing.hearing import Heard, hear, open_features, open_sound
+from voxport.runtime.notes import is_unspoken
+from voxport.runtime.results import Identification, Voice, answered, unspoken
+from voxport.runtime.windowing.hearing import Heard, hear, open_channels, open_features, open_sound
+from voxport.runtime.windowing.long_input import LongSound
 
 _TOGETHER = 64  # sounds that a batch call holds in memory at once
 
@@ -28,6 +31,14 @@ class SpeakerIdentifier:
     kept between calls: any number of threads may share one identifier. A sound of up to the model's longest
     length is heard whole; a longer one, up to a day, in windows of that length, by the rule in the contract
     (see `voxport.runtime.windowing.long_input`), in memory that does not grow with it.
+
+    Of a sound with several channels `channel` is the one to hear, counted from 1, or "mix" for their average.
+    Without it they are compared (`voxport.runtime.audio.channels`): channels of one sound are averaged, the loudest
+    stands for channels that cancel each other, and channels that hold different sounds are refused where one
+    answer is asked for; `identify_channels` and `voices` answer each.
+
+    A sound without speech (`contract.speech` says which that is) is identified as nobody's; `scores` and `embed` give
+    the network's numbers for any sound.
 
     Every method that takes sound raises AudioError where it cannot be used, LengthError where it is
     shorter than the model allows, and BackendError where onnxruntime or TensorRT fails. A model
@@ -90,10 +101,26 @@ class SpeakerIdentifier:
         """The loaded model, which runs batches that are prepared already."""
         return self._backend
 
-    def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
+    def identify(
+        self, sound: Sound, sample_rate: int | None = None, *, top: int = 5, channel: Channel | None = None
+    ) -> Identification:
         """The `top` most probable speakers of one sound, best first."""
         need_output(self.contract, "scores")
-        return self._ranked(hear(self._backend, open_sound(self.contract, sound, sample_rate)), top)
+        source = open_sound(self.contract, sound, sample_rate, channel=channel)
+        if is_unspoken(source):  # of a longer one that is known when it has been read
+            return unspoken(source)
+        return self._answered(hear(self._backend, source), top)
+
+    def identify_channels(
+        self, sound: Sound, sample_rate: int | None = None, *, top: int = 5, channel: ChannelChoice | None = None
+    ) -> tuple[Identification, ...]:
+        """What `identify` answers, for each channel that holds a sound of its own: of most sounds, one answer.
+
+        With `channel="each"` every channel is answered.
+        """
+        need_output(self.contract, "scores")
+        opened = open_channels(self.contract, sound, sample_rate, channel=channel)
+        return tuple(self._answered(heard, top) for heard in self._together(opened))
 
     def identify_features(self, features: npt.ArrayLike, *, top: int = 5) -> Identification:
         """Like `identify`, of features (frames, n_mels) computed with the contract's frontend.
@@ -103,10 +130,15 @@ class SpeakerIdentifier:
             LengthError: too few frames.
         """
         need_output(self.contract, "scores")
-        return self._ranked(hear(self._backend, open_features(self.contract, features)), top)
+        return self._answered(hear(self._backend, open_features(self.contract, features)), top)
 
     def identify_batch(
-        self, sounds: Iterable[Sound], sample_rate: int | None = None, *, top: int = 5
+        self,
+        sounds: Iterable[Sound],
+        sample_rate: int | None = None,
+        *,
+        top: int = 5,
+        channel: Channel | None = None,
     ) -> list[Identification]:
         """Identify many sounds of any lengths, with the results of `identify` in the order of `sounds`.
 
@@ -115,17 +147,20 @@ class SpeakerIdentifier:
         raises, and its message names it.
         """
         need_output(self.contract, "scores")
-        return [self._ranked(heard, top) for heard in self._each(sounds, sample_rate)]
+        return [self._answered(heard, top) for heard in self._each(sounds, sample_rate, channel)]
 
-    def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+    def scores(self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None) -> Float32:
         """Scores of one sound, float32 (speakers,): score_scale × cosine, in the order of the labels."""
         need_output(self.contract, "scores")
-        return hear(self._backend, open_sound(self.contract, sound, sample_rate)).answer.scores.reshape(-1)
+        source = open_sound(self.contract, sound, sample_rate, channel=channel)
+        return hear(self._backend, source).answer.scores.reshape(-1)
 
-    def scores_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
+    def scores_batch(
+        self, sounds: Iterable[Sound], sample_rate: int | None = None, *, channel: Channel | None = None
+    ) -> Float32:
         """Scores of many sounds of any lengths, float32 (sounds, speakers); see `identify_batch`."""
         need_output(self.contract, "scores")
-        rows = [heard.answer.scores for heard in self._each(sounds, sample_rate)]
+        rows = [heard.answer.scores for heard in self._each(sounds, sample_rate, channel)]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.contract.labels)), np.float32)
 
     def scores_features(self, features: npt.ArrayLike) -> Float32:
@@ -133,59 +168,91 @@ class SpeakerIdentifier:
         need_output(self.contract, "scores")
         return hear(self._backend, open_features(self.contract, features)).answer.scores.reshape(-1)
 
-    def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+    def embed(self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None) -> Float32:
         """The voice of one sound as a unit vector, float32 (embedding_size,). Compare two by dot product."""
-        return self.voice(sound, sample_rate).embedding
+        return self.voice(sound, sample_rate, channel=channel).embedding
 
-    def voice(self, sound: Sound, sample_rate: int | None = None, *, pieces: Sequence[float] = ()) -> Voice:
-        """Like `embed`, with the length of the sound and the number of windows.
+    def voice(
+        self,
+        sound: Sound,
+        sample_rate: int | None = None,
+        *,
+        channel: Channel | None = None,
+        pieces: Sequence[float] = (),
+    ) -> Voice:
+        """Like `embed`, with what it was heard in: length, number of windows, channel, notes and speech.
 
         `pieces` are lengths in seconds: the loudest piece of each is embedded too, for `Gallery.enroll`, so that the
         gallery can be calibrated for short sounds. `voxport.runtime.audio.pieces.PIECE_SECONDS` are the commands'.
         """
         need_output(self.contract, "embedding")
-        whole = _voice(hear(self._backend, open_sound(self.contract, sound, sample_rate)))
-        if not pieces:
-            return whole
-        from voxport.runtime.audio.pieces import loud_pieces  # only who enrolls needs it
+        whole = _voice(hear(self._backend, open_sound(self.contract, sound, sample_rate, channel=channel)))
+        return self._with_pieces(whole, sound, sample_rate, pieces) if pieces else whole
 
-        found = loud_pieces(self.contract, sound, sample_rate, pieces)
-        rate = self.contract.frontend.sample_rate
-        return dataclasses.replace(whole, pieces=tuple(self.voice(piece, rate) for piece in found))
+    def voices(
+        self,
+        sound: Sound,
+        sample_rate: int | None = None,
+        *,
+        channel: ChannelChoice | None = None,
+        pieces: Sequence[float] = (),
+    ) -> tuple[Voice, ...]:
+        """What `voice` gives, for each channel that holds a sound of its own; with `channel="each"`, for every one."""
+        need_output(self.contract, "embedding")
+        opened = open_channels(self.contract, sound, sample_rate, channel=channel)
+        found = tuple(_voice(heard) for heard in self._together(opened))
+        if not pieces:
+            return found
+        return tuple(self._with_pieces(each, sound, sample_rate, pieces) for each in found)
 
     def voice_features(self, features: npt.ArrayLike) -> Voice:
         """Like `voice`, of features (frames, n_mels); raises as `identify_features` does."""
         need_output(self.contract, "embedding")
         return _voice(hear(self._backend, open_features(self.contract, features)))
 
-    def embed_batch(self, sounds: Iterable[Sound], sample_rate: int | None = None) -> Float32:
+    def embed_batch(
+        self, sounds: Iterable[Sound], sample_rate: int | None = None, *, channel: Channel | None = None
+    ) -> Float32:
         """Unit vectors of many sounds of any lengths, float32 (sounds, embedding_size); see `identify_batch`."""
         need_output(self.contract, "embedding")
-        rows = [heard.answer.embedding for heard in self._each(sounds, sample_rate)]
+        rows = [heard.answer.embedding for heard in self._each(sounds, sample_rate, channel)]
         return np.concatenate(rows) if rows else np.zeros((0, self.contract.embedding_size), np.float32)
 
     def embed_features(self, features: npt.ArrayLike) -> Float32:
         """Like `embed`, of features (frames, n_mels); raises as `identify_features` does."""
         return self.voice_features(features).embedding
 
-    def _ranked(self, heard: Heard, top: int) -> Identification:
-        return rank(heard.answer.scores[0], self.contract, top, heard.seconds, heard.windows)
+    def _answered(self, heard: Heard, top: int) -> Identification:
+        return answered(heard.answer.scores[0], self.contract, top, heard.source, heard.windows)
 
-    def _each(self, sounds: Iterable[Sound], sample_rate: int | None) -> Iterator[Heard]:
+    def _with_pieces(self, whole: Voice, sound: Sound, sample_rate: int | None, seconds: Sequence[float]) -> Voice:
+        from voxport.runtime.audio.pieces import loud_pieces  # only who enrolls needs it
+
+        channel: Channel = "mix" if whole.channel is None else whole.channel
+        found = loud_pieces(self.contract, sound, sample_rate, seconds, channel)
+        rate = self.contract.frontend.sample_rate
+        return dataclasses.replace(whole, pieces=tuple(self.voice(piece, rate) for piece in found))
+
+    def _each(self, sounds: Iterable[Sound], sample_rate: int | None, channel: Channel | None) -> Iterator[Heard]:
         """Open `_TOGETHER` sounds at a time, and answer each, in order."""
         if isinstance(sounds, (str, os.PathLike)):  # its letters would be taken for paths
             raise VoxportError(f"{os.fspath(sounds)}: expected several sounds; give a list of paths or arrays")
         items = enumerate(sounds)
         while chunk := list(islice(items, _TOGETHER)):
-            opened = [open_sound(self.contract, sound, sample_rate, f"sound {i}") for i, sound in chunk]
-            short = [item for item in opened if isinstance(item, Prepared)]
-            rows = iter(range(len(short)))
-            answers = self._run(short) if short else None
-            for item in opened:
-                if isinstance(item, Prepared) and answers is not None:
-                    yield Heard(answers.take(next(rows)), item.seconds)
-                else:
-                    yield hear(self._backend, item)
+            yield from self._together(
+                [open_sound(self.contract, sound, sample_rate, f"sound {i}", channel=channel) for i, sound in chunk]
+            )
+
+    def _together(self, opened: Sequence[Prepared | LongSound]) -> Iterator[Heard]:
+        """Answer each, in order: those that the graph takes whole in batches, the others window by window."""
+        short = [item for item in opened if isinstance(item, Prepared)]
+        rows = iter(range(len(short)))
+        answers = self._run(short) if short else None
+        for item in opened:
+            if isinstance(item, Prepared) and answers is not None:
+                yield Heard(answers.take(next(rows)), item)
+            else:
+                yield hear(self._backend, item)
 
     def _run(self, prepared: Sequence[Prepared]) -> Answer:
         """Answer in the order given, however the rows are grouped into batches."""
@@ -198,4 +265,12 @@ class SpeakerIdentifier:
 
 
 def _voice(heard: Heard) -> Voice:
-    return Voice(heard.answer.embedding.reshape(-1), heard.seconds, heard.windows)
+    vector, source = heard.answer.embedding.reshape(-1), heard.source
+    return Voice(
+        vector,
+        source.seconds,
+        heard.windows,
+        channel=source.channel,
+        notes=source.notes,
+        speech=source.speech,
+    )

@@ -1,5 +1,6 @@
 """Scores → a ranked answer."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.notes import Described, Note, is_unspoken
+from voxport.runtime.speech import Speech
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,6 @@ class Candidate:
     probability: float
 
 
-@dataclass(frozen=True, eq=False)
-class Voice:
-    """The voice of one sound: a unit vector, float32 (embedding_size,).
-
-    `duration_s` is the length of the sound in seconds, `windows` how many windows the vector was averaged over.
-    `pieces` are voices of short pieces of the same sound, where they were asked for: a gallery calibrates with them.
-    """
-
-    embedding: npt.NDArray[np.float32]
-    duration_s: float
-    windows: int = 1
-    pieces: tuple["Voice", ...] = ()
-
-
 @dataclass(frozen=True)
 class Identification:
     """Who is speaking.
@@ -41,18 +30,68 @@ class Identification:
     `ranked` holds the best candidates, best first. `duration_s` is the length of the sound in seconds
     (of features: of the shortest sound that gives so many frames). `known` says whether the best
     cosine reaches the contract's rejection threshold; None where the model has no threshold. `windows` is how
-    many windows the answer was averaged over: 1 where the model heard the sound whole.
+    many windows the answer was averaged over: 1 where the model heard the sound whole. `channel` is the number,
+    from 1, of the channel that was heard; None where there is one, or all were averaged. `notes` are remarks on the
+    sound. `speech` is what the contract's rule found in it; None where nothing was checked. A sound without speech
+    is nobody's: `ranked` is empty, and `known` is False.
     """
 
     ranked: tuple[Candidate, ...]
     duration_s: float
     known: bool | None
     windows: int = 1
+    channel: int | None = None
+    notes: tuple[Note, ...] = ()
+    speech: Speech | None = None
 
     @property
     def best(self) -> Candidate:
-        """The most probable speaker."""
+        """The most probable speaker, known or not.
+
+        Raises:
+            VoxportError: the sound holds no speech; `speaker` is then None.
+        """
+        if not self.ranked:
+            raise VoxportError(f"the sound {self.speech.text if self.speech else 'has no answer'}; ask for .speaker")
         return self.ranked[0]
+
+    @property
+    def speaker(self) -> str | None:
+        """The speaker's name; None where it is nobody that the model knows, or nobody speaks."""
+        return None if self.known is False else self.best.speaker
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """A voice as a unit vector, float32 (embedding_size,), and what it was heard in.
+
+    `duration_s`, `windows`, `channel`, `notes` and `speech` are as in `Identification`. A sound without speech has a
+    vector too, which says nothing. `pieces` are voices of short pieces of the same sound, where they were asked for:
+    a gallery calibrates with them.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    duration_s: float
+    windows: int = 1
+    pieces: tuple["Voice", ...] = ()
+    channel: int | None = None
+    notes: tuple[Note, ...] = ()
+    speech: Speech | None = None
+
+
+def answered(
+    scores: npt.NDArray[np.float32], contract: Contract, top: int, heard: Described, windows: int = 1
+) -> Identification:
+    """What `rank` gives, with what is known of the sound that was heard; nobody, where that holds no speech."""
+    if is_unspoken(heard):
+        return unspoken(heard, windows)
+    found = rank(scores, contract, top, heard.seconds, windows)
+    return dataclasses.replace(found, channel=heard.channel, notes=heard.notes, speech=heard.speech)
+
+
+def unspoken(heard: Described, windows: int = 1) -> Identification:
+    """The answer to a sound without speech."""
+    return Identification((), heard.seconds, False, windows, heard.channel, heard.notes, heard.speech)
 
 
 def rank(

@@ -8,20 +8,26 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
+    channel_option,
     check_output,
     check_packages,
     check_place,
     device_option,
     each_file,
     fail_if_any,
+    heard_as,
+    per_channel,
     report_errors,
     show_errors,
+    show_notes,
     threads_option,
-    voice_file,
+    titled,
+    voices_of,
 )
 
 if TYPE_CHECKING:
     from voxport.runtime import Contract, Voice
+    from voxport.runtime.audio.channels import ChannelChoice
 
 _WIDEST = 8  # files; the table of more would not fit a terminal
 
@@ -37,12 +43,19 @@ _WIDEST = 8  # files; the table of more would not fit a terminal
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("-o", "--output", type=click.Path(), help="Write the vectors there, as NumPy's .npz.")
+@channel_option("others are embedded each")
 @device_option
 @threads_option
 @json_option
 @needs("cpu", "audio")
 def embed(
-    model: str, files: tuple[str, ...], output: str | None, device: Any, threads: int | None, as_json: bool
+    model: str,
+    files: tuple[str, ...],
+    output: str | None,
+    channel: "ChannelChoice | None",
+    device: Any,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Turn each FILE into a unit vector, and show how alike the voices are.
 
@@ -62,9 +75,11 @@ def embed(
     check_packages(files, model)
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
-    answers, errors = each_file(
-        files, "Embedding", lambda name: voice_file(identifier, name, pieces=output is not None)
+    found, errors = each_file(
+        files, "Embedding", lambda name: voices_of(identifier, name, channel, pieces=output is not None)
     )
+    answers = per_channel(found)
+    show_notes(answers)
     show_errors(errors)
     if output is not None and answers:
         _write(Path(output), answers, identifier.contract)
@@ -79,14 +94,18 @@ def embed(
 def _write(path: Path, answers: "list[tuple[str, Voice]]", contract: "Contract") -> None:
     from voxport.runtime.gallery.embeddings import write_embeddings
 
-    names, voices = [name for name, _ in answers], [voice for _, voice in answers]
+    names, voices = [titled(name, voice.channel) for name, voice in answers], [voice for _, voice in answers]
     write_embeddings(path, names, voices, contract.checkpoint_sha256, contract.labels)
 
 
 def _show(answers: "list[tuple[str, Voice]]") -> None:
     others = answers[:_WIDEST]
     rows = [
-        (number, name, *(f"{float(voice.embedding @ other.embedding):.4f}" for _, other in others))
+        (
+            number,
+            titled(name, voice.channel),
+            *(f"{float(voice.embedding @ other.embedding):.4f}" for _, other in others),
+        )
         for number, (name, voice) in enumerate(answers, 1)
     ]
     show_table("Cosines", ("", "file", *(str(number) for number in range(1, len(others) + 1))), rows)
@@ -100,9 +119,6 @@ def _report(
         "model": model,
         "checkpoint_sha256": contract.checkpoint_sha256,
         "embedding_size": contract.embedding_size,
-        "results": [
-            {"file": name, "embedding": voice.embedding, "duration_s": voice.duration_s, "windows": voice.windows}
-            for name, voice in answers
-        ],
+        "results": [{"file": name, "embedding": voice.embedding} | heard_as(voice) for name, voice in answers],
         "errors": report_errors(errors),
     }

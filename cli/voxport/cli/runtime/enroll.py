@@ -10,18 +10,23 @@ from voxport.cli.common import emit_json, example, json_option, needs, show_tabl
 from voxport.cli.runtime.arguments import find_places
 from voxport.cli.runtime.gallery_tables import read_voices, show_speakers, threshold_lines
 from voxport.cli.runtime.shared import (
+    channel_option,
     check_output,
     check_packages,
     device_option,
     each_file,
     heard_as,
+    one_voice,
+    per_channel,
     show_errors,
+    show_notes,
     threads_option,
-    voice_file,
+    titled,
 )
 
 if TYPE_CHECKING:
     from voxport.runtime import Contract, Enrolled, Gallery, Likeness, Voice
+    from voxport.runtime.audio.channels import ChannelChoice
 
 
 @click.command(
@@ -50,9 +55,13 @@ if TYPE_CHECKING:
     help="Calibrate with these voices of people who are not enrolled; default: the enrolled against each other.",
 )
 @click.option(
-    "--accept-anyway", is_flag=True, help="Enroll, or calibrate, in spite of what is said against it; it is still said."
+    "--accept-anyway",
+    is_flag=True,
+    help="Enroll, or calibrate, in spite of what is said against it, a spoiled recording or another's voice; it is "
+    "still said.",
 )
 @click.option("--list", "listed", is_flag=True, help="Show who is enrolled, and the thresholds.")
+@channel_option("others are refused")
 @device_option
 @threads_option
 @json_option
@@ -65,6 +74,7 @@ def enroll(
     strangers: str | None,
     accept_anyway: bool,
     listed: bool,
+    channel: "ChannelChoice | None",
     device: Any,
     threads: int | None,
     as_json: bool,
@@ -77,15 +87,17 @@ def enroll(
 
     Nothing is enrolled either where a FILE is more like another's voice than like NAME's, is as unlike NAME's
     other sounds as another person's are (a cosine below 0.3, or what the gallery itself tells), or where a new NAME's
-    voice is enrolled already; see voxport gallery check. --calibrate refuses names that are one voice, and strangers
-    who are enrolled. Voices of strangers come from: voxport embed MODEL FILE... -o EMB.npz
+    voice is enrolled already (see voxport gallery check); nor where a FILE is noisy, clipped, very quiet or narrow in
+    band. --accept-anyway enrolls all these. One without speech is refused always. --calibrate refuses names that are
+    one voice, and strangers who are enrolled. Voices of strangers come from: voxport embed MODEL FILE... -o EMB.npz
     """
     model, gallery, rest = find_places(arguments, model)
     name, files = (rest[0] if rest else None), rest[1:]
     _check_usage(name, files, model, strangers, bool(remove or calibrate or listed), calibrate)
     from voxport.runtime import Gallery
 
-    contract, voices = _listen(gallery, name, files, model, device, threads)
+    contract, heard = _listen(gallery, name, files, model, channel, accept_anyway, device, threads)
+    voices, titles = [voice for _, voice in heard], [titled(file, voice.channel) for file, voice in heard]
     enrolled = None
     likenesses: tuple[Likeness, ...] = ()
     if name is None and not (remove or calibrate):
@@ -98,11 +110,11 @@ def enroll(
                 people.remove(leaving)
             if name is not None:
                 likenesses = people.examine(name, voices)
-                _judge(files, likenesses, accept_anyway)
+                _judge(titles, likenesses, accept_anyway)
                 enrolled = people.enroll(name, voices)
             if calibrate is not None:
                 people.calibrate(calibrate, read_voices(people, strangers), accept_anyway=accept_anyway)
-    likeness = list(zip(files, voices, likenesses, strict=True)) if likenesses else []
+    likeness = list(zip(heard, likenesses, strict=True)) if likenesses else []
     if as_json:
         emit_json(_report(gallery, people, enrolled, remove, likeness))
     else:
@@ -142,28 +154,35 @@ def _judge(files: "Sequence[str]", likenesses: "Sequence[Likeness]", accept_anyw
             click.echo(f"warning: {file}: {each.doubt or each.warning}", err=True)
     if doubts and not accept_anyway:
         raise GalleryError(
-            f"{len(doubts)} of {len(files)} files do not fit, so nothing was enrolled; leave them out, or enroll them "
+            f"{len(doubts)} of {len(files)} sounds do not fit, so nothing was enrolled; leave them out, or enroll them "
             "all the same with --accept-anyway"
         )
 
 
-def _show_likeness(likeness: "Sequence[tuple[str, Voice, Likeness]]") -> None:
+def _show_likeness(likeness: "Sequence[tuple[tuple[str, Voice], Likeness]]") -> None:
     rows = [
         (
-            file,
+            titled(file, voice.channel),
             f"{voice.duration_s:.2f} s",
             "" if each.own is None else f"{each.own:.4f}",
             each.nearest or "",
             "" if each.nearest_cosine is None else f"{each.nearest_cosine:.4f}",
         )
-        for file, voice, each in likeness
+        for (file, voice), each in likeness
     ]
     show_table("", ("file", "length", "own voice", "nearest other", "cosine"), rows)
 
 
 def _listen(
-    gallery: str, name: str | None, files: tuple[str, ...], model: str | None, device: Any, threads: int | None
-) -> "tuple[Contract | None, list[Voice]]":
+    gallery: str,
+    name: str | None,
+    files: tuple[str, ...],
+    model: str | None,
+    channel: "ChannelChoice | None",
+    accept_anyway: bool,
+    device: Any,
+    threads: int | None,
+) -> "tuple[Contract | None, list[tuple[str, Voice]]]":
     """The model's contract and the voices of `files`; before the gallery is locked, as it takes time."""
     from voxport.runtime import Gallery, SpeakerIdentifier, VoxportError, read_contract
     from voxport.runtime.gallery.state import check_name
@@ -176,11 +195,31 @@ def _listen(
     check_output(identifier, model, "embedding")
     if os.path.lexists(gallery):
         Gallery.load(gallery, identifier.contract)  # another model's gallery is refused before the work
-    answers, errors = each_file(files, "Listening", lambda file: voice_file(identifier, file, pieces=True))
+
+    def listen(file: str) -> "tuple[Voice, ...]":
+        voices = one_voice(identifier, file, channel, pieces=True)
+        return voices if accept_anyway else _unspoilt(voices, file)
+
+    found, errors = each_file(files, "Listening", listen)
+    answers = per_channel(found)
+    show_notes(answers)
     if errors:
         show_errors(errors)
         raise VoxportError(f"{len(errors)} of {len(files)} files could not be used; nothing was enrolled")
-    return identifier.contract, [voice for _, voice in answers]
+    return identifier.contract, answers
+
+
+def _unspoilt(voices: "tuple[Voice, ...]", file: str) -> "tuple[Voice, ...]":
+    """`voices` of `file`, unless one of them is spoilt: the gallery would keep what is wrong with the recording."""
+    from voxport.runtime import AudioError
+    from voxport.runtime.quality import SPOILING
+
+    for voice in voices:
+        reasons = [note.text for note in voice.notes if note.code in SPOILING]
+        if reasons:
+            way_out = "record it anew, or give --accept-anyway"
+            raise AudioError(f"{titled(file, voice.channel)}: {'; '.join(reasons)}; {way_out}")
+    return voices
 
 
 def _show(
@@ -202,7 +241,7 @@ def _report(
     gallery: "Gallery",
     enrolled: "Enrolled | None",
     removed: tuple[str, ...],
-    likeness: "Sequence[tuple[str, Voice, Likeness]]",
+    likeness: "Sequence[tuple[tuple[str, Voice], Likeness]]",
 ) -> dict[str, Any]:
     from voxport.runtime.storage.serialization import encode
 
@@ -211,7 +250,7 @@ def _report(
         "checkpoint_sha256": gallery.checkpoint_sha256,
         "embedding_size": gallery.embedding_size,
         "enrolled": enrolled,
-        "files": [{"file": file} | heard_as(voice) | encode(each) for file, voice, each in likeness],
+        "files": [{"file": file} | heard_as(voice) | encode(each) for (file, voice), each in likeness],
         "removed": removed,
         "speakers": gallery.speakers,
         "thresholds": gallery.thresholds,

@@ -1,5 +1,6 @@
 """`voxport identify`: who is speaking in these files?"""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
+    channel_option,
     check_output,
     check_packages,
     check_threshold,
@@ -16,15 +18,19 @@ from voxport.cli.runtime.shared import (
     gallery_option,
     heard_as,
     holds_features,
+    per_channel,
     report_errors,
     show_errors,
+    show_notes,
     threads_option,
     threshold_option,
-    voice_file,
+    titled,
+    voices_of,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Identification, Matches, SpeakerIdentifier, Voice
+    from voxport.runtime import Gallery, Identification, Matches, SpeakerIdentifier, Voice
+    from voxport.runtime.audio.channels import ChannelChoice
 
 
 @click.command(
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Speakers to show for each file.")
+@channel_option("others are answered each")
 @gallery_option
 @threshold_option
 @device_option
@@ -51,6 +58,7 @@ def identify(
     model: str,
     files: tuple[str, ...],
     top: int,
+    channel: "ChannelChoice | None",
     gallery: str | None,
     threshold: float | None,
     device: Any,
@@ -79,37 +87,43 @@ def identify(
     if explain:
         click.echo(str(identifier.explain()), err=True)
     if gallery is not None:
-        _among_enrolled(identifier, model, files, top, gallery, threshold, as_json)
+        _among_enrolled(identifier, model, files, channel, top, gallery, threshold, as_json)
         return
-    answers, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top))
+    found, errors = each_file(files, "Identifying", lambda name: _identify(identifier, name, top, channel))
+    answers = per_channel(found)
+    show_notes(answers)
     show_errors(errors)
     if as_json:
-        from voxport.runtime.storage.serialization import encode
-
-        emit_json(_report({"model": model}, identifier, [(name, encode(each)) for name, each in answers], errors))
+        emit_json(_report({"model": model}, identifier, answers, errors))
     elif answers:
         _show(answers)
     fail_if_any(errors, files)
 
 
-def _identify(identifier: "SpeakerIdentifier", name: str, top: int) -> "Identification":
+def _identify(
+    identifier: "SpeakerIdentifier", name: str, top: int, channel: "ChannelChoice | None"
+) -> "tuple[Identification, ...]":
     if not holds_features(name):
-        return identifier.identify(name, top=top)
+        return identifier.identify_channels(name, top=top, channel=channel)
     from voxport.runtime.audio.preprocess import read_features
 
-    return identifier.identify_features(read_features(name), top=top)
+    return (identifier.identify_features(read_features(name), top=top),)
 
 
 def _show(answers: list[tuple[str, "Identification"]]) -> None:
+    known = {True: "yes", False: "no", None: "no threshold"}
     rejects = any(answer.known is not None for _, answer in answers)
     rows = []
     for name, answer in answers:
+        if not answer.ranked:
+            nobody = [titled(name, answer.channel), f"{answer.duration_s:.2f} s", "(no speech)", "", ""]
+            rows.append([*nobody, *(["no"] if rejects else [])])
         for place, candidate in enumerate(answer.ranked):
             row = ["", "", candidate.speaker, f"{candidate.probability:.1%}", f"{candidate.score:.2f}"]
             if place == 0:
-                row[:2] = [name, f"{answer.duration_s:.2f} s"]
+                row[:2] = [titled(name, answer.channel), f"{answer.duration_s:.2f} s"]
             if rejects:
-                row.append(("yes" if answer.known else "no") if place == 0 else "")
+                row.append(known[answer.known] if place == 0 else "")
             rows.append(row)
     columns = ("file", "length", "speaker", "probability", "score", *(("known",) if rejects else ()))
     show_table("Who is speaking", columns, rows)
@@ -119,6 +133,7 @@ def _among_enrolled(
     identifier: "SpeakerIdentifier",
     model: str,
     files: tuple[str, ...],
+    channel: "ChannelChoice | None",
     top: int,
     path: str,
     threshold: float | None,
@@ -128,28 +143,42 @@ def _among_enrolled(
 
     gallery = Gallery.load(path, identifier.contract)
 
-    def answer(name: str) -> "tuple[Voice, Matches]":
-        voice = voice_file(identifier, name)
-        return voice, gallery.identify(voice, top=top, threshold=threshold)
+    def answer(name: str) -> "list[tuple[Voice, Matches]]":
+        voices = voices_of(identifier, name, channel)
+        return [(voice, _match(gallery, voice, top, threshold)) for voice in voices]
 
-    heard, errors = each_file(files, "Identifying", answer)
+    found, errors = each_file(files, "Identifying", answer)
+    answers = per_channel(found)
+    show_notes([(name, voice) for name, (voice, _) in answers])
     show_errors(errors)
     if as_json:
-        from voxport.runtime.storage.serialization import encode
-
-        found = [(name, encode(matches) | heard_as(voice)) for name, (voice, matches) in heard]
-        emit_json(_report({"model": model, "gallery": path}, identifier, found, errors))
-    elif heard:
-        _show_matches([(name, matches) for name, (_, matches) in heard])
+        emit_json(_report({"model": model, "gallery": path}, identifier, answers, errors))
+    elif answers:
+        _show_matches(answers)
     fail_if_any(errors, files)
 
 
-def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
+def _match(gallery: "Gallery", voice: "Voice", top: int, threshold: float | None) -> "Matches":
+    from voxport.runtime import Matches
+
+    if voice.speech is not None and not voice.speech.found:
+        return Matches((), gallery.thresholds.identify if threshold is None else threshold, False)
+    return gallery.identify(voice, top=top, threshold=threshold)
+
+
+def _show_matches(answers: "list[tuple[str, tuple[Voice, Matches]]]") -> None:
+    from voxport.runtime import Match
+
     words = {True: "yes", False: "no", None: "no threshold"}
     rows = [
-        (name if place == 0 else "", match.speaker, f"{match.cosine:.4f}", words[matches.known] if place == 0 else "")
-        for name, matches in answers
-        for place, match in enumerate(matches.ranked)
+        (
+            titled(name, voice.channel) if place == 0 else "",
+            match.speaker,
+            "" if math.isnan(match.cosine) else f"{match.cosine:.4f}",
+            words[matches.known] if place == 0 else "",
+        )
+        for name, (voice, matches) in answers
+        for place, match in enumerate(matches.ranked or (Match("(no speech)", math.nan),))
     ]
     show_table("Who is speaking", ("file", "speaker", "cosine", "known"), rows)
 
@@ -157,11 +186,17 @@ def _show_matches(answers: list[tuple[str, "Matches"]]) -> None:
 def _report(
     source: dict[str, str],
     identifier: "SpeakerIdentifier",
-    answers: list[tuple[str, Any]],
+    answers: "list[tuple[str, Identification]] | list[tuple[str, tuple[Voice, Matches]]]",
     errors: list[tuple[str, str]],
 ) -> dict[str, Any]:
     from voxport.runtime.storage.serialization import encode
 
-    results = [{"file": name} | answer for name, answer in answers]
+    results = []
+    for name, answer in answers:
+        if isinstance(answer, tuple):
+            voice, matches = answer
+            results.append({"file": name, "speaker": matches.speaker} | encode(matches) | heard_as(voice))
+        else:
+            results.append({"file": name, "speaker": answer.speaker} | encode(answer))
     runs_on = encode(identifier.explain())
     return {**source, "runs_on": runs_on, "results": results, "errors": report_errors(errors)}

@@ -9,6 +9,7 @@ from voxport.cli.common import emit_json, example, json_option, needs, show_tabl
 if TYPE_CHECKING:
     from voxport.runtime.contract import TensorSpec
     from voxport.runtime.inspection import Inspection
+    from voxport.runtime.speech import SpeechRule
 
 Rows = list[tuple[str, object]]
 
@@ -108,13 +109,22 @@ def _model_rows(found: "Inspection") -> Rows:
         ("gives", " and ".join(contract.outputs)),
         ("embedding", f"{contract.embedding_size} numbers, unit length"),
         ("score", f"{contract.score_scale:g} × cosine"),
+        ("speech", "every sound is answered" if contract.speech is None else _rule(contract.speech)),
         (
             "unknown speakers",
             "no threshold"
             if rejection is None
-            else f"cosine below {rejection.threshold:.4f}, {rejection.false_accept_rate:.2%} accepted wrongly",
+            else f"cosine below {rejection.threshold:.4f}, {rejection.false_accept_rate:.2%} accepted wrongly"
+            + ("" if rejection.calibrated_on is None else f", on {rejection.calibrated_on}"),
         ),
     ]
+
+
+def _rule(rule: "SpeechRule") -> str:
+    return (
+        f"from {rule.floor_db:g} dB, {rule.min_seconds:g} s within {rule.range_db:g} dB; level moves by "
+        f"{rule.swing_db:g} dB, flatness by {rule.variety_db:g} dB and is above {rule.flatness_db:g} dB"
+    )
 
 
 def _frontend_rows(found: "Inspection") -> Rows:

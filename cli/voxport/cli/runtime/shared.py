@@ -5,16 +5,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from voxport.runtime import GalleryScorer, SpeakerIdentifier, Voice
+    from voxport.runtime import GalleryScorer, Identification, SpeakerIdentifier, Voice
+    from voxport.runtime.audio.channels import ChannelChoice
     from voxport.runtime.contract import Output
 
+F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
 
 _BAR_FROM = 5  # files; fewer are done before a bar could be read
@@ -29,6 +31,30 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2."
 )
+
+
+def _parsed(ctx: click.Context, param: click.Parameter, value: str | None) -> "ChannelChoice | None":
+    from voxport.runtime import AudioError
+    from voxport.runtime.audio.channels import parse_channel
+
+    if value is None:
+        return None
+    try:
+        return parse_channel(value)
+    except AudioError as problem:
+        raise click.BadParameter(f"{value!r} is no channel: give its number from 1 on, mix or each") from problem
+
+
+def channel_option(usual: str) -> Callable[[F], F]:
+    """--channel; `usual` completes the sentence that says what is done without it."""
+    return click.option(
+        "--channel",
+        callback=_parsed,
+        metavar="N|mix|each",
+        help="Of a sound with several channels, hear one (from 1), their average, or each by itself.  "
+        f"[default: all as one where they are of one sound; {usual}]",
+    )
+
 
 gallery_option = click.option(
     "--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own."
@@ -162,20 +188,75 @@ def each_file(
     return answers, errors
 
 
-def voice_file(identifier: "SpeakerIdentifier", name: str, *, pieces: bool = False) -> "Voice":
-    """The voice in a sound file or in a `.npy` file of features; `pieces` adds what a gallery calibrates with."""
+def voices_of(
+    identifier: "SpeakerIdentifier", name: str, channel: "ChannelChoice | None", *, pieces: bool = False
+) -> "tuple[Voice, ...]":
+    """The voices of a sound file, one for each channel that is heard, or that of a `.npy` file of features.
+
+    `pieces` adds what a gallery calibrates with.
+    """
     if not holds_features(name):
         from voxport.runtime.audio.pieces import PIECE_SECONDS
 
-        return identifier.voice(name, pieces=PIECE_SECONDS if pieces else ())
+        return identifier.voices(name, channel=channel, pieces=PIECE_SECONDS if pieces else ())
     from voxport.runtime.audio.preprocess import read_features
 
-    return identifier.voice_features(read_features(name))
+    return (identifier.voice_features(read_features(name)),)
 
 
-def heard_as(voice: "Voice") -> dict[str, float]:
+def heard_as(voice: "Voice") -> dict[str, Any]:
     """How a sound was heard, for a report in JSON."""
-    return {"duration_s": voice.duration_s, "windows": voice.windows}
+    from voxport.runtime.storage.serialization import encode
+
+    return {
+        "duration_s": voice.duration_s,
+        "windows": voice.windows,
+        "channel": voice.channel,
+        "notes": encode(voice.notes),
+        "speech": encode(voice.speech),
+    }
+
+
+def one_voice(
+    identifier: "SpeakerIdentifier", name: str, channel: "ChannelChoice | None", *, pieces: bool = False
+) -> "tuple[Voice, ...]":
+    """What `voices_of` gives, where a sound must be of one voice: several only where each channel was asked for.
+
+    Raises:
+        ChannelError: the file's channels hold different sounds, and the user chose none.
+        NoSpeechError: it holds no speech.
+    """
+    from voxport.runtime import NoSpeechError
+
+    if channel == "each" or holds_features(name):
+        found = voices_of(identifier, name, channel, pieces=pieces)
+    else:
+        from voxport.runtime.audio.pieces import PIECE_SECONDS
+
+        found = (identifier.voice(name, channel=channel, pieces=PIECE_SECONDS if pieces else ()),)
+    for voice in found:
+        if voice.speech is not None and not voice.speech.found:
+            raise NoSpeechError(f"{titled(name, voice.channel)}: {voice.speech.text}")
+    return found
+
+
+def per_channel(answers: Sequence[tuple[str, Sequence[R]]]) -> list[tuple[str, R]]:
+    """Answers of files as answers of channels."""
+    return [(name, each) for name, found in answers for each in found]
+
+
+def titled(name: str, channel: int | None) -> str:
+    """What a table calls a channel of a file."""
+    return name if channel is None else f"{name}, channel {channel}"
+
+
+def show_notes(answers: "Sequence[tuple[str, Identification]] | Sequence[tuple[str, Voice]]") -> None:
+    """Say on stderr what is worth knowing about the sounds."""
+    for name, answer in answers:
+        if answer.speech is not None and not answer.speech.found:
+            click.echo(f"note: {titled(name, answer.channel)}: {answer.speech.text}", err=True)
+        for note in answer.notes:
+            click.echo(f"note: {titled(name, answer.channel)}: {note.text}", err=True)
 
 
 def show_errors(errors: Sequence[tuple[str, str]]) -> None:

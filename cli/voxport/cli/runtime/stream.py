@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from voxport.cli.common import example, json_option, needs
 from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
+    channel_option,
     check_output,
     check_threshold,
     device_option,
@@ -19,6 +20,7 @@ from voxport.cli.runtime.shared import (
     gallery_scorer,
     threads_option,
     threshold_option,
+    titled,
 )
 
 if TYPE_CHECKING:
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from voxport.runtime import Decision
+    from voxport.runtime.audio.channels import Channel, ChannelChoice
 
 _FORMATS = {"s16": "<i2", "f32": "<f4"}  # little-endian, as nearly every recorder writes
 _READ = 1 << 14  # bytes taken from standard input at most at a time
+_WATCHED_SECONDS = 30.0  # of a live sound's channels
 _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
 
 
@@ -38,6 +42,7 @@ _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
         arecord -q -f S16_LE -r 16000 -c 1 -t raw | voxport stream model.onnx
         ffmpeg -v error -i talk.mp4 -ac 1 -ar 16000 -f f32le - | voxport stream model.onnx --format f32 --json
         voxport stream model.onnx talk.wav --firm
+        ffmpeg -v error -i call.wav -ar 16000 -f s16le - | voxport stream model.onnx --channels 2 --channel each
         voxport stream model.onnx talk.wav --gallery people.gallery --threshold 0.5
         """
     )
@@ -52,6 +57,7 @@ _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
 @click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
 @click.option("--hop", type=float, metavar="SECONDS", help="From window to window.  [default: a quarter window]")
 @click.option("--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Speakers in a decision.")
+@channel_option("others are decided each, and channels of standard input are averaged")
 @gallery_option
 @threshold_option
 @device_option
@@ -67,6 +73,7 @@ def stream(
     device: Any,
     threads: int | None,
     verify: bool,
+    channel: "ChannelChoice | None",
     gallery: str | None,
     threshold: float | None,
     **options: Any,
@@ -77,6 +84,7 @@ def stream(
     those that have settled. Silence gives none. At the end of the sound the tail is decided too.
     """
     from voxport.runtime import SpeakerIdentifier, Stream, StreamOptions
+    from voxport.runtime.audio.decode import audio_blocks
 
     refuse_gallery(model)
     check_threshold(gallery, threshold)
@@ -86,17 +94,29 @@ def stream(
     settings = StreamOptions(window_s=options["window"], hop_s=options["hop"], top=options["top"])
     rate = options["rate"] if file == "-" else identifier.contract.frontend.sample_rate
     scorer = gallery_scorer(identifier, gallery, threshold)
-    live = Stream(identifier, rate, settings, scorer=scorer)
+    chosen = _channels(file, options["channels"], channel)
+    streams = [Stream(identifier, rate, settings, scorer=scorer, channel=each) for each in chosen]
     line = _json_line if as_json else _line if scorer is None else partial(_cosine_line, scorer.scale)
     # What is decided before a fault in the sound is printed before the fault is told.
     decided = 0
-    for chunk in _chunks(file, rate, options["kind"], options["channels"]):
-        decided += _print(live.push(chunk), only_firm, line)
-    decided += _print(live.close(), only_firm, line)
+    if file == "-":
+        watch = _ChannelWatch(rate) if channel is None and options["channels"] > 1 else None
+        for chunk in _raw_chunks(_standard_input(), options["kind"], options["channels"]):
+            if watch is not None:
+                watch.push(chunk)
+            decided += sum(_print(live.push(chunk), only_firm, line) for live in streams)
+        if watch is not None:
+            watch.finish()
+    else:
+        for blocks in zip(*(audio_blocks(file, rate, channel=each) for each in chosen), strict=True):
+            for live, block, each in zip(streams, blocks, chosen, strict=True):
+                decided += _print(live.push(_as_channel(block, each)), only_firm, line)
+    decided += sum(_print(live.close(), only_firm, line) for live in streams)
     if not decided:  # nothing at all on the screen would look like a fault
         what = "firm decision" if only_firm else "decision"
         click.echo(
-            f"note: no {what} in {live.seconds:.2f} s of sound: too short, silence, or too little speech", err=True
+            f"note: no {what} in {streams[0].seconds:.2f} s of sound: too short, silence, or too little speech",
+            err=True,
         )
 
 
@@ -109,10 +129,62 @@ def _check_raw_options(file: str) -> None:
         raise click.UsageError(f"{', '.join(typed)}: of raw PCM on standard input; {file} tells its own, leave it out")
 
 
-def _chunks(file: str, rate: int, kind: str, channels: int) -> Iterator["npt.NDArray[np.generic]"]:
-    from voxport.runtime.audio.decode import audio_blocks
+def _as_channel(block: "npt.NDArray[np.float32]", channel: "Channel") -> "npt.NDArray[np.float32]":
+    """A block (n,) of one channel in the place where a stream looks for that channel."""
+    import numpy as np
 
-    return _raw_chunks(_standard_input(), kind, channels) if file == "-" else audio_blocks(file, rate)
+    return block if channel == "mix" else np.broadcast_to(block[:, None], (len(block), channel))
+
+
+class _ChannelWatch:
+    """Compares the channels of a live sound that are averaged for want of a choice, and tells where that is wrong."""
+
+    def __init__(self, rate: int) -> None:
+        from voxport.runtime.audio.channels import ChannelMeter
+
+        self._meter, self._left, self._heard = ChannelMeter(rate), round(_WATCHED_SECONDS * rate), False
+
+    def push(self, chunk: "npt.NDArray[np.generic]") -> None:
+        from voxport.runtime.audio.decode import check_values
+
+        if self._left > 0:
+            self._meter.push(check_values(chunk, "standard input"))
+            self._left, self._heard = self._left - len(chunk), True
+            if self._left <= 0:
+                self._tell()
+
+    def finish(self) -> None:
+        """The sound has ended."""
+        if self._left > 0 and self._heard:
+            self._tell()
+
+    def _tell(self) -> None:
+        found = self._meter.finish()
+        if found.differ or found.cancel:
+            what = "hold different sounds" if found.differ else "cancel each other"
+            click.echo(f"warning: the channels {what}, and their average is heard; choose with --channel", err=True)
+
+
+def _channels(file: str, channels: int, wanted: "ChannelChoice | None") -> "tuple[Channel, ...]":
+    """The channels to hear, each with a stream of its own."""
+    from voxport.runtime import AudioError
+    from voxport.runtime.audio.channels import cancel_text
+    from voxport.runtime.audio.preprocess import heard_channels
+
+    if file != "-":
+        found, chosen = heard_channels(file, None, file, wanted)
+        if found is not None and found.cancel and wanted is None:
+            click.echo(f"note: {file}: {cancel_text(found, chosen[0])}", err=True)
+        return chosen
+    if wanted is None:
+        if channels > 1:
+            click.echo(f"note: {channels} channels are averaged; hear each with --channel each", err=True)
+        return ("mix",)
+    if wanted == "each":
+        return tuple(range(1, channels + 1))
+    if wanted != "mix" and wanted > channels:
+        raise AudioError(f"standard input has no channel {wanted}: --channels says {channels}")
+    return (wanted,)
 
 
 def _standard_input() -> BinaryIO:
@@ -181,6 +253,7 @@ def _cosine_line(scale: float, decision: "Decision") -> str:
 
 def _worded(decision: "Decision", likeness: str) -> str:
     best = decision.best
-    who = best.speaker if decision.speaker is not None else f"(unknown; most like {best.speaker})"
+    name = best.speaker if decision.speaker is not None else f"(unknown; most like {best.speaker})"
+    who = titled(name, decision.channel)
     mark = "firm" if decision.firm else "    "
     return f"{decision.start_s:9.2f} – {decision.end_s:8.2f} s  {mark}  {likeness}  {who}"

@@ -13,6 +13,7 @@ from voxport.cli.common import emit_json, example, json_option, needs, show_tabl
 from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
     at_terminal,
+    channel_option,
     check_output,
     check_place,
     check_threshold,
@@ -26,6 +27,7 @@ from voxport.cli.runtime.shared import (
 
 if TYPE_CHECKING:
     from voxport.runtime import Segment
+    from voxport.runtime.audio.channels import ChannelChoice
 
 
 @click.command(
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 )
 @click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
 @click.option("--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Silence in a segment.")
+@channel_option("others are divided each")
 @gallery_option
 @threshold_option
 @device_option
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
 @needs("cpu", "audio")
 def timeline(
     model: str, file: str, rttm: Path | None, plot: Path | None, device: Any, threads: int | None, verify: bool,
-    as_json: bool, gallery: str | None, threshold: float | None, **options: Any,
+    as_json: bool, channel: "ChannelChoice | None", gallery: str | None, threshold: float | None, **options: Any,
 ) -> None:  # fmt: skip
     """Say who speaks when in FILE, a sound file of any length.
 
@@ -88,7 +91,7 @@ def timeline(
     scorer = gallery_scorer(identifier, gallery, threshold)
     engine = Timeline(identifier, settings, scorer=scorer)
     with _progress(file) as done:
-        segments = engine.segments(file, progress=done)
+        segments = engine.segments(file, progress=done, channel=channel)
     seconds = done.seconds
     if rttm is not None:
         _write_rttm(segments, file, rttm)
@@ -140,8 +143,10 @@ def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: flo
     if not segments:
         click.echo(f"{file}: nobody speaks in its {seconds:.1f} s")
         return
+    several = any(segment.channel is not None for segment in segments)
     rows = [
         (
+            *([segment.channel] if several else []),
             clock(segment.start_s),
             clock(segment.end_s),
             f"{segment.duration_s:.2f} s",
@@ -155,7 +160,8 @@ def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: flo
         for segment in segments
     ]
     likeness = ("probability", "score") if scale is None else ("cosine",)
-    show_table(f"Who speaks when in {file}", ("from", "to", "length", "speaker", *likeness), rows)
+    columns = (*(("channel",) if several else ()), "from", "to", "length", "speaker", *likeness)
+    show_table(f"Who speaks when in {file}", columns, rows)
 
 
 def clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.runtime.arguments import find_places
 from voxport.cli.runtime.shared import (
+    channel_option,
     check_output,
     check_packages,
     check_threshold,
@@ -14,14 +15,18 @@ from voxport.cli.runtime.shared import (
     each_file,
     fail_if_any,
     heard_as,
+    one_voice,
+    per_channel,
     report_errors,
     show_errors,
+    show_notes,
     threads_option,
-    voice_file,
+    titled,
 )
 
 if TYPE_CHECKING:
     from voxport.runtime import Verification, Voice
+    from voxport.runtime.audio.channels import ChannelChoice
 
 REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 
@@ -39,6 +44,7 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 @click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="Cosine from which on to accept; default: the gallery's."
 )
+@channel_option("others are refused")
 @device_option
 @threads_option
 @json_option
@@ -47,6 +53,7 @@ def verify(
     arguments: tuple[str, ...],
     model: str | None,
     threshold: float | None,
+    channel: "ChannelChoice | None",
     device: Any,
     threads: int | None,
     as_json: bool,
@@ -72,50 +79,51 @@ def verify(
     if name not in enrolled:
         raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport gallery list {gallery}")
 
-    def answer(file: str) -> "tuple[Voice, Verification]":
-        voice = voice_file(identifier, file)
-        return voice, enrolled.verify(name, voice, threshold=threshold)
+    def answer(file: str) -> "list[tuple[Voice, Verification]]":
+        voices = one_voice(identifier, file, channel)
+        return [(voice, enrolled.verify(name, voice, threshold=threshold)) for voice in voices]
 
     heard, errors = each_file(files, "Verifying", answer)
-    answers = [(file, found) for file, (_, found) in heard]
+    answers = per_channel(heard)
+    show_notes([(file, voice) for file, (voice, _) in answers])
     show_errors(errors)
     if as_json:
-        emit_json(_report(gallery, model, heard, errors))
+        emit_json(_report(gallery, model, answers, errors))
     elif answers:
         _show(answers)
     fail_if_any(errors, files)
-    if any(verification.accepted is None for _, verification in answers):
+    if any(verification.accepted is None for _, (_, verification) in answers):
         raise GalleryError(
             f"{gallery}: no threshold to decide with; give --threshold, "
             f"or set one with: voxport gallery calibrate {gallery} 0.05"
         )
-    if not all(verification.accepted for _, verification in answers):
+    if not all(verification.accepted for _, (_, verification) in answers):
         raise SystemExit(REJECTED)
 
 
-def _show(answers: "list[tuple[str, Verification]]") -> None:
+def _show(answers: "list[tuple[str, tuple[Voice, Verification]]]") -> None:
     words = {True: "yes", False: "no", None: ""}
     rows = [
         (
-            file,
+            titled(file, voice.channel),
             found.speaker,
             f"{found.cosine:.4f}",
             "none" if found.threshold is None else f"{found.threshold:.4f}",
             words[found.accepted],
         )
-        for file, found in answers
+        for file, (voice, found) in answers
     ]
     show_table("", ("file", "speaker", "cosine", "threshold", "accepted"), rows)
 
 
 def _report(
-    gallery: str, model: str, heard: "list[tuple[str, tuple[Voice, Verification]]]", errors: list[tuple[str, str]]
+    gallery: str, model: str, answers: "list[tuple[str, tuple[Voice, Verification]]]", errors: list[tuple[str, str]]
 ) -> dict[str, Any]:
     from voxport.runtime.storage.serialization import encode
 
     return {
         "gallery": gallery,
         "model": model,
-        "results": [{"file": file} | encode(found) | heard_as(voice) for file, (voice, found) in heard],
+        "results": [{"file": file} | encode(found) | heard_as(voice) for file, (voice, found) in answers],
         "errors": report_errors(errors),
     }

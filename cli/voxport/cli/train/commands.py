@@ -34,6 +34,7 @@ from voxport.cli.train.options import (
 from voxport.cli.train.profile import profile as profile_a_step
 
 if TYPE_CHECKING:
+    from voxport.runtime.contract import Rejection
     from voxport.train.training.run_dir import RunFacts
 
 
@@ -64,6 +65,13 @@ def train() -> None:
 @device_option
 @click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="GPUs that share every batch.")
 @click.option("--accumulate", type=click.IntRange(1), help="Pieces in which a batch goes through the network [1].")
+@click.option(
+    "--false-accept-rate",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help='Share of strangers that the threshold of "nobody known" may let through; 0: no threshold.',
+)
 @resident_option
 @compile_option
 @progress_option
@@ -100,6 +108,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         corpus = dataclasses.replace(corpus, announce=say)
     speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
     options = FitOptions(out, corpus, device, resume, shown, accumulate=choices["accumulate"] or 1, **speed)
+    options = dataclasses.replace(options, false_accept_rate=choices["false_accept_rate"] or None)
     # A batch size that the user wrote down is theirs; that of a recipe by its name is only a default.
     by_name = not resume and Path(choices["recipe"]).suffix != ".toml"
     result = run_fit(data, recipe, dataclasses.replace(options, adapt_batch=by_name))
@@ -117,11 +126,20 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         ("accuracy, whole utterances", f"{result.accuracy_whole:.2%}"),
         ("accuracy, crops", f"{result.accuracy_crop:.2%} of {recipe.train.crop_frames} frames"),
         ("batch", _shares(result.batch_size, max(options.devices, place.world), options.accumulate)),
+        ("nobody known", _threshold(result.rejection)),
         ("time", f"{result.seconds / 60:.1f} min"),
         ("checkpoint", str(result.model)),
         ("curves", str(curves)),
     ]
     show_table("Training", ("", "validation part"), rows)
+
+
+def _threshold(rejection: "Rejection | None") -> str:
+    if rejection is None:
+        return "no threshold"
+    known = "" if rejection.false_reject_rate is None else f", {rejection.false_reject_rate:.1%} of the known kept out"
+    strangers = f"{rejection.false_accept_rate:.1%} of strangers let through"
+    return f"below a cosine of {rejection.threshold:.3f}: {strangers}{known}"
 
 
 def _begun(out: Path, choices: dict[str, Any]) -> "RunFacts":

@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LAYOUT_NAMES = ("layout", "speaker_column", "encoding")
+LAYOUT_NAMES = ("layout", "speaker_column", "encoding", "channel")
 
 
 def layout_options(command: F) -> F:
     """Add the options that decide how a corpus is read, where it does not say so itself."""
+    command = click.option(
+        "--channel",
+        metavar="N|mix|each",
+        help="Channel of sounds that have several: its number from 1, their average, or each as an utterance of its "
+        "own.  [default: all where they are of one sound; others are refused]",
+    )(command)
     command = click.option("--encoding", help="Encoding of a manifest that is not UTF-8, such as cp1252.")(command)
     command = click.option("--speaker-column", help="Column of a table that holds the speaker.")(command)
     return click.option("--layout", help="Layout of the corpus, where it is not recognised; see docs/training.md.")(

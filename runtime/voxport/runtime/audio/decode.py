@@ -3,7 +3,8 @@
 Conventions: samples are float32, mono, shape (n,), full scale [-1, 1]. Rates are in Hz, durations in
 seconds; a duration is samples / rate. libsndfile (soundfile) decodes wav, flac, ogg, mp3 and whatever
 else it knows, by content and not by extension, and FFmpeg (PyAV, the extra `media`) what it does not;
-channels are averaged; libsoxr (soxr, quality HQ) resamples, so that n samples become round(n · to / from).
+channels are averaged, or one of them is taken (see `voxport.runtime.audio.channels`); libsoxr (soxr, quality HQ)
+resamples, so that n samples become round(n · to / from).
 
 The packages are imported when first needed: an application that has samples at the right rate needs
 none.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.channels import Channel, ChannelMeter, Channels, pick
 from voxport.runtime.audio.media import MediaError, MediaFile, is_media
 from voxport.runtime.errors import AudioError, BackendError
 
@@ -46,13 +48,18 @@ SoundFile = Union["soundfile.SoundFile", MediaFile]
 
 
 def read_audio(
-    path: PathName, sample_rate: int, *, max_seconds: float | None = MAX_SECONDS, enough: int | None = None
+    path: PathName,
+    sample_rate: int,
+    *,
+    max_seconds: float | None = MAX_SECONDS,
+    enough: int | None = None,
+    channel: Channel = "mix",
 ) -> Samples:
     """The sound of a file, shape (n,), float32, mono, in [-1, 1] at `sample_rate`.
 
-    The file may have 1 to 8 channels, which are averaged, and a rate of 4 to 192 kHz. It is decoded in
-    blocks and refused once it is longer than `max_seconds` (None: any length). A file that is cut short is
-    refused where its format tells: wav, flac, ogg, and mp3 with a Xing header, as all encoders write it.
+    The file may have 1 to 8 channels, of which `channel` is taken, or the average of all, and a rate of 4 to 192 kHz.
+    It is decoded in blocks and refused once it is longer than `max_seconds` (None: any length). A file that is cut
+    short is refused where its format tells: wav, flac, ogg, and mp3 with a Xing header, as all encoders write it.
     (libsndfile guesses the length of an mp3 of variable bit rate without that header.)
 
     With `enough`, decoding stops at the block in which there come to be more samples than that: what lies
@@ -64,7 +71,7 @@ def read_audio(
     """
     blocks: list[Samples] = []
     count = 0
-    with closing(audio_blocks(path, sample_rate, max_seconds=max_seconds)) as found:
+    with closing(audio_blocks(path, sample_rate, max_seconds=max_seconds, channel=channel)) as found:
         for block in found:
             blocks.append(block)
             count += len(block)
@@ -76,7 +83,7 @@ def read_audio(
 
 
 def audio_blocks(
-    path: PathName, sample_rate: int, *, max_seconds: float | None = None
+    path: PathName, sample_rate: int, *, max_seconds: float | None = None, channel: Channel = "mix"
 ) -> Generator[Samples, None, None]:
     """The sound of `read_audio` block by block, none of them empty: in constant memory, however long it is.
 
@@ -86,7 +93,8 @@ def audio_blocks(
     check_rate(sample_rate, "sample_rate")
     with _open(name) as file:
         _check_header(file, name)
-        blocks = _resampled(_mono_blocks(file, name, max_seconds), file.samplerate, sample_rate)
+        mono = (_mono(block, channel, name) for block in _channel_blocks(file, name, max_seconds))
+        blocks = _resampled(mono, file.samplerate, sample_rate)
         yield from (block for block in blocks if len(block))
 
 
@@ -98,6 +106,39 @@ def audio_seconds(path: PathName) -> float | None:
         return file.frames / file.samplerate if 0 < file.frames < _UNKNOWN_FRAMES else None
 
 
+def audio_channels(
+    path: PathName, start: float = 0.0, end: float | None = None, *, in_samples: bool = False
+) -> Channels | None:
+    """What the channels of a sound file, or of the piece that `read_piece` takes, have to do with each other.
+
+    None where there is only one. Reads it block by block, at most MAX_SECONDS of it. Raises as `read_audio`.
+    """
+    name = os.fspath(path)
+    with _open(name) as file:
+        _check_header(file, name)
+        if file.channels == 1:
+            return None
+        scale = 1 if in_samples else file.samplerate
+        first, last = round(start * scale), None if end is None else round(end * scale)
+        meter, left = ChannelMeter(file.samplerate), round(MAX_SECONDS * file.samplerate)
+        for block in (
+            _channel_blocks(file, name, None) if (first, last) == (0, None) else _piece_blocks(file, name, first, last)
+        ):
+            meter.push(block[:left])
+            left -= len(block)
+            if left <= 0:
+                break
+        return meter.finish(name)
+
+
+def audio_channel_count(path: PathName) -> int:
+    """The number of channels of a sound file, as its header claims it. Raises as `read_audio`."""
+    name = os.fspath(path)
+    with _open(name) as file:
+        _check_header(file, name)
+        return int(file.channels)
+
+
 def audio_rate(path: PathName) -> int:
     """The rate of a sound file, in Hz, as its header claims it. Raises as `read_audio`."""
     name = os.fspath(path)
@@ -107,7 +148,13 @@ def audio_rate(path: PathName) -> int:
 
 
 def read_piece(
-    path: PathName, sample_rate: int, start: float, end: float | None = None, *, in_samples: bool = False
+    path: PathName,
+    sample_rate: int,
+    start: float,
+    end: float | None = None,
+    *,
+    in_samples: bool = False,
+    channel: Channel = "mix",
 ) -> Samples:
     """The piece of a sound file from `start` to `end` (None: its end), shape (n,), float32, at `sample_rate`.
 
@@ -125,7 +172,8 @@ def read_piece(
         rate = file.samplerate
         scale = 1 if in_samples else rate
         first, last = round(start * scale), None if end is None else round(end * scale)
-        cut = list(_resampled(_piece_blocks(file, name, first, last), rate, sample_rate))
+        mono = (_mono(block, channel, name) for block in _piece_blocks(file, name, first, last))
+        cut = list(_resampled(mono, rate, sample_rate))
     samples = np.concatenate(cut) if cut else np.zeros(0, np.float32)
     if len(samples) == 0:
         raise AudioError(f"{name}: the piece from {first / rate:g} s on holds no sample at {sample_rate} Hz")
@@ -149,23 +197,48 @@ def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> Samples:
 
 
 def sample_blocks(
-    samples: npt.NDArray[Any], from_rate: int, to_rate: int, name: str = "samples"
+    samples: npt.NDArray[Any], from_rate: int, to_rate: int, name: str = "samples", channel: Channel = "mix"
 ) -> Generator[Samples, None, None]:
-    """What `resample` gives of an array, block by block: as little is copied, however long it is. Raises alike."""
+    """What `resample` gives of one channel, or of the average, block by block: as little is copied, however long it is.
+
+    Raises as `resample` does, and AudioError where there is no such channel.
+    """
     layout = check_layout(samples, name)
-    pieces = (check_samples(layout[start : start + _BLOCK], name) for start in range(0, len(layout), _BLOCK))
+    pieces = (check_samples(layout[start : start + _BLOCK], name, channel) for start in range(0, len(layout), _BLOCK))
     yield from (block for block in _resampled(pieces, from_rate, to_rate) if len(block))
 
 
-def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
+def sample_channels(samples: npt.NDArray[Any], sample_rate: int, name: str = "samples") -> Channels | None:
+    """What `audio_channels` tells of a file, of an array (n, channels) at `sample_rate` Hz; None where there is one.
+
+    At most MAX_SECONDS of it are looked at, block by block. Raises as `check_samples` does.
+    """
+    layout = check_layout(samples, name)
+    if layout.ndim == 1 or layout.shape[1] == 1:
+        return None
+    check_rate(sample_rate, "sample_rate")
+    meter = ChannelMeter(sample_rate)
+    layout = layout[: round(MAX_SECONDS * sample_rate)]
+    for start in range(0, len(layout), _BLOCK):
+        meter.push(check_values(layout[start : start + _BLOCK], name))
+    return meter.finish(name)
+
+
+def check_samples(samples: npt.ArrayLike, name: str = "samples", channel: Channel = "mix") -> Samples:
     """`samples` as mono float32 of shape (n,); `name` is what messages call them.
 
     Takes float16, float32 and float64 in [-1, 1], and int16 and int32, which are divided by their full
-    scale (32768 and 2³¹). Shape (n,), or (n, channels) with at most 8 channels, which are averaged.
+    scale (32768 and 2³¹). Shape (n,), or (n, channels) with at most 8 channels, of which `channel` is taken or
+    all are averaged.
 
     Raises:
-        AudioError: another type or shape, no samples, NaN or infinity, or floats far beyond [-1, 1].
+        AudioError: another type or shape, no samples, no such channel, NaN or infinity, or floats far beyond [-1, 1].
     """
+    return np.ascontiguousarray(pick(check_values(samples, name), channel, name), dtype=np.float32)
+
+
+def check_values(samples: npt.ArrayLike, name: str = "samples") -> npt.NDArray[np.floating]:
+    """The samples that `check_samples` checks, as floats, with all their channels. Raises as it does."""
     array = check_layout(samples, name)
     if array.dtype.kind == "i":
         array = array / float(-np.iinfo(array.dtype).min)
@@ -174,8 +247,7 @@ def check_samples(samples: npt.ArrayLike, name: str = "samples") -> Samples:
     peak = float(np.abs(array).max())
     if peak > PEAK_LIMIT:
         raise AudioError(f"{name}: samples reach {peak:.6g}, expected [-1, 1]; divide 16-bit values by 32768")
-    mono = array if array.ndim == 1 else array.mean(axis=1, dtype=np.float64)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return array
 
 
 def check_layout(samples: npt.ArrayLike, name: str = "samples") -> npt.NDArray[Any]:
@@ -252,8 +324,16 @@ def _check_header(file: SoundFile, name: str) -> None:
         raise AudioError(f"{name}: the Ogg stream is damaged or cut short; get the file again, or convert it")
 
 
-def _mono_blocks(file: SoundFile, name: str, max_seconds: float | None) -> Iterator[Samples]:
-    """Decode block by block, so that no header can make us allocate what the file does not hold."""
+def _mono(block: npt.NDArray[np.floating], channel: Channel, name: str) -> Samples:
+    """One channel, or the average, as an array of its own: the block's memory is decoded into again."""
+    return np.asarray(pick(block, channel, name), np.float32)
+
+
+def _channel_blocks(file: SoundFile, name: str, max_seconds: float | None) -> Iterator[npt.NDArray[np.floating]]:
+    """Decode (n, channels) block by block, so that no header can make us allocate what the file does not hold.
+
+    A block is valid until the next one is asked for.
+    """
     limit = math.inf if max_seconds is None else max_seconds * file.samplerate
     buffer = np.empty((_BLOCK, file.channels), np.float32)
     decoded = 0
@@ -261,14 +341,14 @@ def _mono_blocks(file: SoundFile, name: str, max_seconds: float | None) -> Itera
         decoded += count
         if decoded > limit:
             raise AudioError(f"{name}: longer than {max_seconds:g} s; cut it, or raise max_seconds")
-        yield check_samples(buffer[:count], name)
+        yield check_values(buffer[:count], name)
     slack = file.slack if isinstance(file, MediaFile) else _MP3_SLACK if file.format == "MP3" else 0
     if decoded + slack < file.frames:
         raise AudioError(f"{name}: cut short: {decoded} of {file.frames} samples; get the file again, or convert it")
 
 
-def _piece_blocks(file: SoundFile, name: str, first: int, last: int | None) -> Iterator[Samples]:
-    """The frames from `first` to `last`, block by block; decodes what lies before only where it must."""
+def _piece_blocks(file: SoundFile, name: str, first: int, last: int | None) -> Iterator[npt.NDArray[np.floating]]:
+    """The frames (n, channels) from `first` to `last`, block by block; decodes what lies before only where it must."""
     position = 0
     if first and not isinstance(file, MediaFile) and file.format in _EXACT and first <= file.frames < _UNKNOWN_FRAMES:
         file.seek(first)
@@ -282,7 +362,7 @@ def _piece_blocks(file: SoundFile, name: str, first: int, last: int | None) -> I
             found += stop - begin
             if found > MAX_SECONDS * rate:
                 raise AudioError(f"{name}: a piece of more than {MAX_SECONDS:g} s; cut it")
-            yield check_samples(buffer[begin:stop], name)
+            yield check_values(buffer[begin:stop], name)
     if found == 0 or (last is not None and position < last - _OVERSHOOT * rate):
         end = "" if last is None else f" to {last / rate:g}"
         units = "; are these samples, and not seconds?" if first / rate > 10 * position / rate + 60 else ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.channels import Channel
 from voxport.runtime.audio.decode import check_samples, read_audio, resample
 from voxport.runtime.audio.preprocess import Sound
 from voxport.runtime.audio.vad import FRAME_SECONDS
@@ -17,19 +18,21 @@ _WHOLE = 1.5  # a sound shorter than so many pieces is no source of one
 
 
 def loud_pieces(
-    contract: Contract, sound: Sound, sample_rate: int | None, seconds: Sequence[float]
+    contract: Contract, sound: Sound, sample_rate: int | None, seconds: Sequence[float], channel: Channel = "mix"
 ) -> list[npt.NDArray[np.float32]]:
     """The loudest piece of each of these lengths, samples (n,) at the model's rate, where the sound is longer.
 
-    It is looked for in as much of the sound as the model takes at once. Raises AudioError as reading it does.
+    It is taken from one channel, or from the average, and looked for in as much of the sound as the model takes at
+    once. Raises AudioError as reading it does.
     """
     rate, allowed = contract.frontend.sample_rate, LengthRange.of_sound(contract)
     if isinstance(sound, (str, os.PathLike)):
-        samples = read_audio(sound, rate, enough=allowed.longest)
+        samples = read_audio(sound, rate, enough=allowed.longest, channel=channel)
     else:
         given = sample_rate or rate
         start = np.asarray(sound)[: allowed.longest * given // rate + 1]
-        samples = check_samples(start) if given == rate else resample(start, given, rate)
+        mono = check_samples(start, channel=channel)
+        samples = mono if given == rate else resample(mono, given, rate)
     samples = samples[: allowed.longest]
     frame = max(1, round(rate * FRAME_SECONDS))
     energy = np.concatenate([[0.0], np.square(samples[: len(samples) // frame * frame], dtype=np.float64)])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.channels import Channel, check_channel
 from voxport.runtime.audio.decode import audio_package, check_rate, check_samples
 from voxport.runtime.errors import AudioError
 
@@ -23,12 +24,17 @@ class Intake:
     chunks of few samples cost little. The last 40 ms therefore come with later chunks, or at the end.
     """
 
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        """Raises AudioError for rates other than 4 to 192 kHz, BackendError where soxr is needed but missing."""
+    def __init__(self, from_rate: int, to_rate: int, channel: Channel = "mix") -> None:
+        """`channel` is the one to hear of chunks (n, channels), from 1, or "mix" for their average.
+
+        Raises AudioError for rates other than 4 to 192 kHz, BackendError where soxr is needed but missing.
+        """
+        check_channel(channel)
         if isinstance(from_rate, bool) or not isinstance(from_rate, (int, np.integer)):
             raise AudioError(f"sample_rate must be a whole number of Hz, found {from_rate!r:.60}")
         check_rate(from_rate, "sample_rate")
         self._resampler: Any = None
+        self._channel = channel
         self._seconds_of_one = 1 / from_rate
         self._taken = 0
         if from_rate != to_rate:
@@ -54,10 +60,10 @@ class Intake:
         name = f"the chunk at {self.seconds:.3f} s"
         array = _array(chunk, name)
         if array.ndim > 0 and 0 < len(array) <= _PIECE:
-            pieces: Iterable[Samples] = [check_samples(array, name)]
+            pieces: Iterable[Samples] = [check_samples(array, name, self._channel)]
         else:
-            _check_whole(array, name)
-            pieces = map(check_samples, _pieces(array))
+            _check_whole(array, name, self._channel)
+            pieces = (check_samples(piece, name, self._channel) for piece in _pieces(array))
         self._taken += len(array)
         return itertools.chain.from_iterable(map(self._resampled, pieces))
 
@@ -88,14 +94,14 @@ def _array(chunk: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
         raise AudioError(f"{name}: expected an array of samples ({problem})") from problem
 
 
-def _check_whole(array: npt.NDArray[Any], name: str) -> None:
+def _check_whole(array: npt.NDArray[Any], name: str, channel: Channel) -> None:
     """What `check_samples` checks, without a copy of it all; no samples are no mistake."""
     if array.ndim == 0:
         check_samples(array, name)  # refuses it
     elif len(array) == 0:  # its type and channels are judged like any other's
-        check_samples(np.zeros((1, *array.shape[1:]), array.dtype), name)
+        check_samples(np.zeros((1, *array.shape[1:]), array.dtype), name, channel)
     for piece in _pieces(array):
-        check_samples(piece, name)
+        check_samples(piece, name, channel)
 
 
 def _pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

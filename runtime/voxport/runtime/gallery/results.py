@@ -88,7 +88,8 @@ class Matches:
     """Which enrolled speaker is it?
 
     `ranked` holds the most alike, best first. `known` says whether the best cosine reaches `threshold`;
-    both are None where no threshold was given or calibrated.
+    both are None where no threshold was given or calibrated. A sound without speech is nobody's: `ranked` is
+    empty, and `known` is False.
     """
 
     ranked: tuple[Match, ...]
@@ -97,8 +98,13 @@ class Matches:
 
     @property
     def best(self) -> Match:
-        """The most alike."""
+        """The most alike, known or not."""
         return self.ranked[0]
+
+    @property
+    def speaker(self) -> str | None:
+        """The speaker's name; None where it is nobody that is enrolled."""
+        return None if self.known is False else self.best.speaker
 
 
 @dataclass(frozen=True)

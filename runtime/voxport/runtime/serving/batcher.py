@@ -1,5 +1,6 @@
 """Micro-batching for servers: concurrent requests of similar length run together."""
 
+import dataclasses
 import os
 import threading
 import weakref
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from voxport.runtime.audio.channels import Channel
 from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Float32, need_output
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
-from voxport.runtime.results import Identification, rank
+from voxport.runtime.notes import Described
+from voxport.runtime.results import Identification, answered
 from voxport.runtime.serving.long_request import answer_long
 from voxport.runtime.serving.queue import BatcherOptions, Finish
 from voxport.runtime.serving.worker import BatchWorker, fail
@@ -71,7 +74,9 @@ class Batcher:
 
     # --- from threads -----------------------------------------------------------------------------
 
-    def submit(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> "Future[Identification]":
+    def submit(
+        self, sound: Sound, sample_rate: int | None = None, *, top: int = 5, channel: Channel | None = None
+    ) -> "Future[Identification]":
         """Queue one sound, as `SpeakerIdentifier.identify` takes it, and return its future answer.
 
         The sound's own errors are the future's. An array may be changed once this has returned.
@@ -80,27 +85,34 @@ class Batcher:
             QueueFullError: `max_queue` requests wait already. Nothing was decoded.
             BatcherClosedError: the batcher is closed, or was made before the process forked.
         """
-        return self._submit(sound, sample_rate, self._ranked(top))
+        return self._submit(sound, sample_rate, channel, self._ranked(top))
 
-    def submit_scores(self, sound: Sound, sample_rate: int | None = None) -> "Future[Float32]":
+    def submit_scores(
+        self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None
+    ) -> "Future[Float32]":
         """Like `submit`, for the scores of `SpeakerIdentifier.scores`, float32 (speakers,)."""
-        return self._submit(sound, sample_rate, _scores)
+        return self._submit(sound, sample_rate, channel, _scores)
 
-    def submit_embed(self, sound: Sound, sample_rate: int | None = None) -> "Future[Float32]":
+    def submit_embed(
+        self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None
+    ) -> "Future[Float32]":
         """Like `submit`, for the unit vector of `SpeakerIdentifier.embed`, float32 (embedding_size,)."""
-        return self._submit(sound, sample_rate, _embedding)
+        return self._submit(sound, sample_rate, channel, _embedding)
 
-    def _submit(self, sound: Sound, sample_rate: int | None, finish: Finish) -> "Future[Any]":
+    def _submit(self, sound: Sound, sample_rate: int | None, channel: Channel | None, finish: Finish) -> "Future[Any]":
         need_output(self._contract, "embedding" if finish is _embedding else "scores")
         self._worker.reserve()
         future: Future[Any] = Future()
-        self._enqueue(sound, sample_rate, finish, future)
+        self._enqueue(sound, sample_rate, channel, finish, future)
         return future
 
-    def _enqueue(self, sound: Sound, sample_rate: int | None, finish: Finish, future: "Future[Any]") -> None:
+    def _enqueue(
+        self, sound: Sound, sample_rate: int | None, channel: Channel | None, finish: Finish, future: "Future[Any]"
+    ) -> None:
         """Prepare a sound in the place that it has, and let it wait; all that goes wrong is the future's."""
         try:
-            source = open_sound(self._contract, sound, sample_rate, max_seconds=self._options.max_seconds)
+            most = self._options.max_seconds
+            source = open_sound(self._contract, sound, sample_rate, channel=channel, max_seconds=most)
             if isinstance(source, LongSound):
                 source.own()
         except BaseException as problem:
@@ -118,7 +130,9 @@ class Batcher:
 
     # --- from event loops -------------------------------------------------------------------------
 
-    async def identify(self, sound: Sound, sample_rate: int | None = None, *, top: int = 5) -> Identification:
+    async def identify(
+        self, sound: Sound, sample_rate: int | None = None, *, top: int = 5, channel: Channel | None = None
+    ) -> Identification:
         """The answer of `SpeakerIdentifier.identify`, with its errors. Waits while the queue is full.
 
         Do not change an array before the answer is there.
@@ -126,20 +140,20 @@ class Batcher:
         Raises:
             BatcherClosedError: the batcher is closed, or was before this request ran.
         """
-        found: Identification = await self._answer(sound, sample_rate, self._ranked(top))
+        found: Identification = await self._answer(sound, sample_rate, channel, self._ranked(top))
         return found
 
-    async def scores(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+    async def scores(self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None) -> Float32:
         """Like `identify`, for the scores of `SpeakerIdentifier.scores`, float32 (speakers,)."""
-        found: Float32 = await self._answer(sound, sample_rate, _scores)
+        found: Float32 = await self._answer(sound, sample_rate, channel, _scores)
         return found
 
-    async def embed(self, sound: Sound, sample_rate: int | None = None) -> Float32:
+    async def embed(self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None) -> Float32:
         """Like `identify`, for the unit vector of `SpeakerIdentifier.embed`, float32 (embedding_size,)."""
-        found: Float32 = await self._answer(sound, sample_rate, _embedding)
+        found: Float32 = await self._answer(sound, sample_rate, channel, _embedding)
         return found
 
-    async def _answer(self, sound: Sound, sample_rate: int | None, finish: Finish) -> Any:
+    async def _answer(self, sound: Sound, sample_rate: int | None, channel: Channel | None, finish: Finish) -> Any:
         import asyncio  # who awaits has it already; who does not need not load it
 
         need_output(self._contract, "embedding" if finish is _embedding else "scores")
@@ -153,7 +167,8 @@ class Batcher:
         future: Future[Any] = Future()
         try:
             # Its end is not awaited: it ends in the future, even where this loop does not go on.
-            asyncio.get_running_loop().run_in_executor(None, self._enqueue, sound, sample_rate, finish, future)
+            enqueue = partial(self._enqueue, sound, sample_rate, channel, finish, future)
+            asyncio.get_running_loop().run_in_executor(None, enqueue)
         except RuntimeError:  # the executor is shut down
             self._worker.release()
             raise
@@ -202,15 +217,15 @@ class Batcher:
         return partial(_identification, self._contract, top)
 
 
-def _identification(contract: Contract, top: int, answer: Answer, seconds: float) -> Identification:
-    return rank(answer.scores[0], contract, top, seconds)
+def _identification(contract: Contract, top: int, answer: Answer, heard: Described) -> Identification:
+    return answered(answer.scores[0], contract, top, heard)
 
 
-def _scores(answer: Answer, _: float) -> Float32:
+def _scores(answer: Answer, _: Described) -> Float32:
     return np.array(answer.scores[0])
 
 
-def _embedding(answer: Answer, _: float) -> Float32:
+def _embedding(answer: Answer, _: Described) -> Float32:
     return np.array(answer.embedding[0])
 
 
@@ -218,4 +233,4 @@ def _own(prepared: Prepared, sound: Sound) -> Prepared:
     """Samples that need no conversion are the caller's own array, who may fill it again meanwhile."""
     if isinstance(sound, (str, os.PathLike)) or prepared.values.ndim > 1:
         return prepared
-    return Prepared(prepared.values.copy(), prepared.seconds)
+    return dataclasses.replace(prepared, values=prepared.values.copy())

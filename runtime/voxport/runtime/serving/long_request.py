@@ -10,6 +10,7 @@ from voxport.runtime.audio.preprocess import Prepared
 from voxport.runtime.backends.base import Answer
 from voxport.runtime.contract import Contract
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.notes import Described
 from voxport.runtime.results import Identification
 from voxport.runtime.serving.queue import Finish
 from voxport.runtime.serving.worker import BatchWorker, fail
@@ -75,11 +76,11 @@ def answer_long(
         worker.add(Prepared(last.values, seconds), partial(_pooled, pool, last.weight, source, finish), future)
 
 
-def _pooled(pool: Pool, weight: int, source: LongInput, finish: Finish, answer: Answer, _: float) -> Any:
+def _pooled(pool: Pool, weight: int, source: LongInput, finish: Finish, answer: Answer, _: Described) -> Any:
     pool.add(answer, weight)
-    result = finish(pool.answer(), source.seconds)
+    result = finish(pool.answer(), source)
     return dataclasses.replace(result, windows=pool.windows) if isinstance(result, Identification) else result
 
 
-def _as_it_is(answer: Answer, _: float) -> Answer:
+def _as_it_is(answer: Answer, _: Described) -> Answer:
     return answer

@@ -11,9 +11,10 @@ from voxport.runtime.audio.preprocess import Prepared
 from voxport.runtime.backends.base import Answer
 from voxport.runtime.backends.batching import MAX_SECONDS
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.notes import Described
 from voxport.runtime.windowing.long_input import MAX_SECONDS as LONGEST
 
-Finish = Callable[[Answer, float], Any]  # the answer's one row, seconds → the result
+Finish = Callable[[Answer, Described], Any]  # the answer's one row, what it was asked about → the result
 
 _MAX_WAIT_MS = 60_000.0
 

@@ -221,7 +221,7 @@ def fail(future: "Future[Any]", problem: BaseException) -> None:
 
 def _answer(request: Request, answer: Answer) -> None:
     try:
-        result = request.finish(answer, request.prepared.seconds)
+        result = request.finish(answer, request.prepared)
     except BaseException as problem:
         request.future.set_exception(problem)
     else:

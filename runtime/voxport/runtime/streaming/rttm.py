@@ -12,14 +12,16 @@ UNKNOWN_NAME = "unknown"
 
 
 def rttm_lines(segments: Sequence[Segment], recording: str) -> list[str]:
-    """`SPEAKER recording 1 start duration <NA> <NA> name <NA> <NA>` for each segment, seconds to the ms.
+    """`SPEAKER recording channel start duration <NA> <NA> name <NA> <NA>` for each segment, seconds to the ms.
+
+    The channel is 1 where a segment has none.
 
     White space in a name becomes `_`, since it would separate fields. Names that are then the same get a
     number; a voice that nobody knows is `unknown`.
     """
     names = safe_names([segment.speaker for segment in segments])
     return [
-        f"SPEAKER {_safe(recording)} 1 {segment.start_s:.3f} {segment.end_s - segment.start_s:.3f} "
+        f"SPEAKER {_safe(recording)} {segment.channel or 1} {segment.start_s:.3f} {segment.duration_s:.3f} "
         f"<NA> <NA> {names[segment.speaker]} <NA> <NA>"
         for segment in segments
     ]

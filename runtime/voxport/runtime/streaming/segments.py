@@ -10,7 +10,8 @@ class Segment:
 
     `speaker` is None for a voice that the model does not know. `score` (score_scale × cosine) and
     `probability` are means over the turn's windows: of the speaker, or of the most similar one where
-    he is unknown.
+    he is unknown. `channel` is the channel that was heard, from 1; None where there is one, or all were
+    averaged.
     """
 
     start_s: float
@@ -18,6 +19,7 @@ class Segment:
     speaker: str | None
     score: float
     probability: float
+    channel: int | None = None
 
     @property
     def duration_s(self) -> float:

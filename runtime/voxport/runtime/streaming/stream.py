@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.channels import Channel, check_one_channel
 from voxport.runtime.audio.resample_stream import Intake
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Candidate, candidates
 from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
-from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
+from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
 
 UNKNOWN = -1  # the index of nobody
 
@@ -47,7 +48,8 @@ class Decision:
     """Who speaks in the windows from `start_s` to `end_s` (seconds since the stream began).
 
     `ranked` holds the best candidates by smoothed score, best first. `known` says whether the best
-    reaches the threshold; None where there is none. `firm` says that the answer has settled.
+    reaches the threshold; None where there is none. `firm` says that the answer has settled. `channel` is the
+    channel that was heard, from 1; None where there is one, or all were averaged.
     """
 
     start_s: float
@@ -55,6 +57,7 @@ class Decision:
     ranked: tuple[Candidate, ...]
     known: bool | None
     firm: bool
+    channel: int | None = None
 
     @property
     def best(self) -> Candidate:
@@ -88,6 +91,7 @@ class Stream:
         options: StreamOptions | None = None,
         *,
         scorer: Scorer | None = None,
+        channel: Channel = "mix",
     ) -> None:
         """Open a stream.
 
@@ -96,17 +100,22 @@ class Stream:
             sample_rate: of the chunks, in Hz, 4 to 192 kHz; None: the model's own. Others are resampled.
             options: None takes the defaults.
             scorer: who is compared with; None takes the model's own speakers.
+            channel: the one to hear of chunks (n, channels), from 1, or "mix" for the average. What is yet to come
+                cannot be compared: of a call, open a stream for each channel.
 
         Raises:
             LengthError: the model does not take windows of that length.
             AudioError: the rate cannot be used.
             BackendError: the rate is not the model's, and soxr is not installed.
         """
+        check_one_channel(channel)
         self._options = options or StreamOptions()
         self._plan = WindowPlan.of(self._options, identifier.contract)
         self._rate = self._plan.rate if sample_rate is None else sample_rate
         self._scorer = ModelScorer(identifier) if scorer is None else scorer
+        self._rule = identifier.contract.speech
         self._closed = False
+        self._channel = channel
         self._recent: deque[tuple[int, npt.NDArray[np.float64]]] = deque(maxlen=self._options.average)
         self.reset()
 
@@ -115,7 +124,7 @@ class Stream:
 
         Args:
             chunk: any number of samples, also none. float16, float32 or float64 in [-1, 1], int16 or
-                int32; shape (n,), or (n, channels) with at most 8 channels, which are averaged.
+                int32; shape (n,), or (n, channels) with at most 8 channels.
 
         Raises:
             AudioError: NaN, infinity, another type or shape, or floats far beyond [-1, 1]. Nothing of
@@ -144,7 +153,7 @@ class Stream:
 
     def reset(self) -> None:
         """Begin again at time 0, as a new stream would; what was not decided is forgotten."""
-        self._intake = Intake(self._rate, self._plan.rate)
+        self._intake = Intake(self._rate, self._plan.rate, self._channel)
         self._windows = Windows(self._plan, self._options)
         self._closed = False
         self._recent.clear()
@@ -160,7 +169,7 @@ class Stream:
         return (window for window in self._windows.push(samples) if self._is_speech(window))
 
     def _is_speech(self, window: Window) -> bool:
-        if window.speech >= self._options.min_speech:
+        if holds_speech(window, self._plan.rate, self._options.min_speech, self._rule):
             return True
         self._recent.clear()
         self._leader, self._led = None, 0
@@ -178,7 +187,9 @@ class Stream:
         agreed = self._lead(row)[1] == leader
         firm = agreed and self._led >= self._options.firm_after and margin >= self._options.firm_margin
         ranked = candidates(mean, self._scorer.speakers, self._options.top)
-        return Decision(self._recent[0][0] / self._plan.rate, window.stop / self._plan.rate, ranked, known, bool(firm))
+        start, stop = self._recent[0][0] / self._plan.rate, window.stop / self._plan.rate
+        channel = None if self._channel == "mix" else self._channel
+        return Decision(start, stop, ranked, known, bool(firm), channel)
 
     def _lead(self, mean: npt.NDArray[np.float64]) -> tuple[bool | None, int, float]:
         """Whether the best is known, its index (or UNKNOWN), and its lead in cosine."""

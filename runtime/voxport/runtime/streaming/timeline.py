@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.channels import Channel, ChannelChoice, check_channel
 from voxport.runtime.audio.decode import audio_blocks
+from voxport.runtime.audio.preprocess import heard_channels
 from voxport.runtime.audio.resample_stream import Intake
 from voxport.runtime.errors import AudioError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.results import softmax
+from voxport.runtime.speech import SpeechRule
 from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
 from voxport.runtime.streaming.segments import Segment, TurnBuilder, tidy
 from voxport.runtime.streaming.viterbi import PathSmoother
-from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, whole, within
+from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
 
 Blocks = Iterable[npt.NDArray[Any]]
 Progress = Callable[[float], None]
@@ -80,23 +83,53 @@ class Timeline:
         sample_rate: int | None = None,
         *,
         progress: Progress | None = None,
+        channel: ChannelChoice | None = None,
     ) -> tuple[Segment, ...]:
-        """Who speaks when, in order of time; segments do not overlap. () where all is silence.
+        """Who speaks when, in order of time; segments of a channel do not overlap. () where all is silence.
 
         Args:
             sound: a path to a sound file (read block by block), samples (n,) or (n, channels), or any
                 iterable of such arrays, in order: their sizes do not change the result.
             sample_rate: of samples, in Hz; not used for a path, since a file states its own.
-            progress: called now and then with the seconds of sound done so far, at last with all.
+            progress: called now and then with the seconds of the recording done so far, at last with all.
+            channel: the one to hear, from 1, "mix" for the average, or "each". None compares the channels of a
+                file or an array first (`voxport.runtime.audio.channels`) and hears each that holds a sound of its own;
+                those of an iterable are averaged.
 
         Raises:
             AudioError: the sound cannot be used, or there is none.
             LengthError: it is shorter than the shortest sound that the model takes.
             BackendError: the model or a package failed.
         """
-        name, pieces = self._pieces(sound, sample_rate)
+        name, chosen = self._channels(sound, sample_rate, channel)
+        found: list[Segment] = []
+        done = 0.0
+        for each in chosen:
+            told = None if progress is None else _share(progress, done, len(chosen))
+            segments, seconds = self._segments(sound, sample_rate, name, each, told)
+            done += seconds
+            found += segments
+        return tuple(sorted(found, key=lambda segment: (segment.start_s, segment.channel or 0)))
+
+    def _channels(
+        self, sound: Any, sample_rate: int | None, channel: ChannelChoice | None
+    ) -> tuple[str, tuple[Channel, ...]]:
+        if isinstance(sound, (str, os.PathLike)):
+            return os.fspath(sound), heard_channels(sound, sample_rate, os.fspath(sound), channel)[1]
+        if isinstance(sound, np.ndarray):
+            return "the sound", heard_channels(sound, sample_rate, "the sound", channel)[1]
+        check_channel(channel)
+        if channel == "each":
+            raise AudioError("the sound: its blocks can be read once only, so choose one channel of them, or mix")
+        return "the sound", ("mix" if channel is None else channel,)
+
+    def _segments(
+        self, sound: Any, sample_rate: int | None, name: str, channel: Channel, progress: Progress | None
+    ) -> tuple[tuple[Segment, ...], float]:
+        """The segments of one channel, and the seconds of its sound."""
+        pieces = self._pieces(sound, sample_rate, channel)
         plan = self._plan
-        work = _Work(plan, self._options, self._scorer)
+        work = _Work(plan, self._options, self._scorer, self._identifier.contract.speech)
         windows = Windows(plan, self._options)
         told = 0
         for piece in pieces:
@@ -112,18 +145,24 @@ class Timeline:
         last, _ = windows.tail()
         if last is not None:  # also where it holds nothing new: it answers for the end
             work.add(last)
-        segments = work.finish()
+        number = None if channel == "mix" else channel
+        segments = tuple(replace(segment, channel=number) for segment in work.finish())
         if progress is not None:
             progress(windows.total / plan.rate)
-        return segments
+        return segments, windows.total / plan.rate
 
-    def _pieces(self, sound: Any, sample_rate: int | None) -> tuple[str, Iterator[npt.NDArray[np.float32]]]:
+    def _pieces(self, sound: Any, sample_rate: int | None, channel: Channel) -> Iterator[npt.NDArray[np.float32]]:
         if isinstance(sound, (str, os.PathLike)):
-            return os.fspath(sound), audio_blocks(sound, self._plan.rate)
+            return audio_blocks(sound, self._plan.rate, channel=channel)
         if sample_rate is None:
             raise AudioError("the sound: samples need their sample rate; pass sample_rate in Hz")
-        intake = Intake(sample_rate, self._plan.rate)
-        return "the sound", _taken([sound] if isinstance(sound, np.ndarray) else sound, intake)
+        intake = Intake(sample_rate, self._plan.rate, channel)
+        return _taken([sound] if isinstance(sound, np.ndarray) else sound, intake)
+
+
+def _share(progress: Progress, before: float, channels: int) -> Progress:
+    """`progress` for one of several channels, where `before` seconds of the others are done."""
+    return lambda seconds: progress((before + seconds) / channels)
 
 
 def _taken(blocks: Blocks, intake: Intake) -> Iterator[npt.NDArray[np.float32]]:
@@ -135,8 +174,8 @@ def _taken(blocks: Blocks, intake: Intake) -> Iterator[npt.NDArray[np.float32]]:
 class _Work:
     """One recording on its way: windows → batches → scores → smooth path → turns."""
 
-    def __init__(self, plan: WindowPlan, options: TimelineOptions, scorer: Scorer) -> None:
-        self._plan, self._options, self._scorer = plan, options, scorer
+    def __init__(self, plan: WindowPlan, options: TimelineOptions, scorer: Scorer, rule: SpeechRule | None) -> None:
+        self._plan, self._options, self._scorer, self._rule = plan, options, scorer, rule
         self._waiting: list[Window | None] = []  # None: a window of silence, which ends a path
         self._speech = 0  # windows in `_waiting` that are to be scored
         self._in_speech = False
@@ -146,12 +185,13 @@ class _Work:
 
     def add(self, window: Window) -> None:
         """The next window in time."""
-        if window.speech >= self._options.min_speech:
+        is_speech = holds_speech(window, self._plan.rate, self._options.min_speech, self._rule)
+        if is_speech:
             self._waiting.append(window)
             self._speech += 1
         elif self._in_speech:
             self._waiting.append(None)
-        self._in_speech = window.speech >= self._options.min_speech
+        self._in_speech = is_speech
         if self._speech == self._options.batch:
             self._run()
 

@@ -24,14 +24,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.audio.channels import Channel
 from voxport.runtime.audio.decode import PathName, audio_blocks, audio_seconds, sample_blocks
-from voxport.runtime.audio.preprocess import Sound, prepare_features
+from voxport.runtime.audio.preprocess import ChosenChannels, prepare_features
 from voxport.runtime.backends.base import Answer
 from voxport.runtime.contract import Contract, Windowing
 from voxport.runtime.errors import LengthError, VoxportError
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.notes import Described, Note
+from voxport.runtime.speech import Speech
+from voxport.runtime.windowing.stretches import Stretches
 
 Float32 = npt.NDArray[np.float32]
 
@@ -47,13 +51,8 @@ class Piece:
     weight: int
 
 
-class LongInput(Protocol):
-    """An input of more than the model's longest length, not yet read."""
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of sound; known when the pieces have been taken."""
-        ...
+class LongInput(Described, Protocol):
+    """An input of more than the model's longest length, not yet read; described when the pieces have been taken."""
 
     def pieces(self) -> Iterator[Piece]:
         """At least one window, in order of time, in memory that does not grow; raises as reading does."""
@@ -63,23 +62,51 @@ class LongInput(Protocol):
 class LongSound:
     """A sound that `prepare_sound` has found too long, and nothing else wrong with."""
 
-    def __init__(self, contract: Contract, sound: Sound, sample_rate: int | None, name: str, most: float) -> None:
+    def __init__(
+        self, contract: Contract, chosen: ChosenChannels, channel: Channel = "mix", *, most: float = MAX_SECONDS
+    ) -> None:
         """Raises LengthError where the sound claims to be longer than `most` seconds; `pieces`, where it is."""
-        self._contract, self._most = contract, most
-        self._rate = sample_rate or contract.frontend.sample_rate
+        sound, name = chosen.sound, chosen.name
+        self._contract, self._most, self._heard = contract, most, channel
+        self._rate = chosen.sample_rate or contract.frontend.sample_rate
+        self._notes, self._stretches = chosen.notes, Stretches(contract)
         self._sound: PathName | npt.NDArray[Any]
         if isinstance(sound, (str, os.PathLike)):
             self._sound, self._name = sound, os.fspath(sound)
             self.seconds = audio_seconds(sound) or 0.0
         else:
             self._sound, self._name = np.asarray(sound), name
-            self.seconds = len(sound) / self._rate
+            self.seconds = len(self._sound) / self._rate
         _check_seconds(self.seconds, self._name, most)
 
     def own(self) -> None:
         """Copy an array, which its owner may change meanwhile."""
         if not isinstance(self._sound, (str, os.PathLike)):
             self._sound = self._sound.copy()
+
+    @property
+    def channel(self) -> int | None:
+        """See Described."""
+        return None if self._heard == "mix" else self._heard
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """See Described, and `voxport.runtime.windowing.stretches`."""
+        return (*self._notes, *self._stretches.notes)
+
+    @property
+    def speech(self) -> Speech | None:
+        """See Described, and `voxport.runtime.windowing.stretches`."""
+        return self._stretches.speech
+
+    def add_note(self, note: Note) -> None:
+        """Put another note before the others."""
+        self._notes = (note, *self._notes)
+
+    def listen(self) -> None:
+        """Read the sound through, to know its notes and its speech before its pieces are taken; raises as they do."""
+        for _ in self._blocks():
+            pass
 
     def pieces(self) -> Iterator[Piece]:
         """See LongInput; raises AudioError and LengthError where the fault is reached."""
@@ -93,19 +120,26 @@ class LongSound:
     def _blocks(self) -> Iterator[Float32]:
         rate, sound = self._contract.frontend.sample_rate, self._sound
         if isinstance(sound, (str, os.PathLike)):
-            blocks = audio_blocks(sound, rate)
+            blocks = audio_blocks(sound, rate, channel=self._heard)
         else:
-            blocks = sample_blocks(sound, self._rate, rate, self._name)
-        count = 0
+            blocks = sample_blocks(sound, self._rate, rate, self._name, self._heard)
+        count, stretches = 0, Stretches(self._contract)
         for block in blocks:
             count += len(block)
             self.seconds = count / rate
             _check_seconds(self.seconds, self._name, self._most)
+            stretches.push(block)
             yield block
+        stretches.finish()
+        self._stretches = stretches
 
 
 class LongFeatures:
     """Features (frames, n_mels) that `prepare_features` has found too long; each of their frames counts as speech."""
+
+    channel: int | None = None
+    notes: tuple[Note, ...] = ()
+    speech: Speech | None = None
 
     def __init__(self, contract: Contract, features: npt.NDArray[Any], name: str) -> None:
         """Raises LengthError for more than MAX_SECONDS."""

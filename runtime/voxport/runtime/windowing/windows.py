@@ -16,6 +16,7 @@ from voxport.runtime.audio.vad import FRAME_SECONDS, EnergyGate
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import LengthError, VoxportError
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.speech import SpeechRule, find_speech
 
 # Long enough for a voice to show (1 s is already much worse), short enough that turns do not blend.
 DEFAULT_WINDOW_SECONDS = 2.0
@@ -32,7 +33,8 @@ class WindowOptions:
     nearest to it. `hop_s` is the step from window to window, in whole steps of 20 ms; None takes a quarter of
     the window. A window counts as speech when at least the share `min_speech` of its 20 ms frames
     passes the energy gate: no quieter than `floor_db` (dB relative to full scale), and no more than
-    `range_db` below the recording's running level (see `voxport.runtime.audio.vad`).
+    `range_db` below the recording's running level (see `voxport.runtime.audio.vad`). What the contract's rule
+    (`voxport.runtime.speech`) takes for noise or tones is no speech either.
 
     Raises:
         VoxportError: a value outside its range.
@@ -123,6 +125,11 @@ class Window:
     def stop(self) -> int:
         """The first sample behind the window."""
         return self.start + len(self.samples)
+
+
+def holds_speech(window: Window, sample_rate: int, min_share: float, rule: SpeechRule | None) -> bool:
+    """Whether a window counts as speech: enough of it passed the gate, and the contract's `rule` finds speech."""
+    return window.speech >= min_share and (rule is None or find_speech(window.samples, sample_rate, rule).found)
 
 
 class Windows:

@@ -192,7 +192,11 @@ def _finished(data: Path, recipe: Recipe, options: AblationOptions) -> RunResult
     begun = steps_done(folder) if folder.facts.exists() else 0
     resume = folder.facts.exists()
     try:
-        fitted = fit(data, recipe, FitOptions(folder.path, corpus, options.device, resume, options.progress))
+        fitted = fit(
+            data,
+            recipe,
+            FitOptions(folder.path, corpus, options.device, resume, options.progress, false_accept_rate=None),
+        )
     except VoxportError as problem:
         raise VoxportError(f"{recipe.name}, seed {recipe.train.seed}: {problem}") from problem
     result, evidence = _measure(data, recipe, corpus, fitted, begun if resume else None, options.device)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from voxport.runtime.frontend.presets import PROFILES
 from voxport.runtime.frontend.spec import Frontend
+from voxport.train.data.channels import list_utterances
 from voxport.train.data.corpus import Corpus, CorpusOptions, Utterance
 from voxport.train.data.errors import CorpusError, EntryError, Problem, refusal
 from voxport.train.data.feature_store import (
@@ -25,7 +26,7 @@ from voxport.train.data.feature_store import (
 from voxport.train.data.features import SoundResult, compute_all, load_cached
 from voxport.train.data.frontend_check import Appearance, appearance, check_frontend
 from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, find_repeats
-from voxport.train.data.layouts.recognition import list_corpus, listing_lines
+from voxport.train.data.layouts.recognition import listing_lines
 from voxport.train.data.stored_features import read_stored
 from voxport.train.progress import track
 
@@ -104,7 +105,7 @@ def open_corpus(
     """
     path = Path(os.path.abspath(Path(path).expanduser()))
     try:
-        listing = list_corpus(path, options.layout)
+        listing = list_utterances(path, options.layout)
     except OSError as problem:
         raise CorpusError(f"{path}: cannot be listed ({problem})") from problem
     _check_n_mels(listing, options.frontend)
@@ -141,7 +142,7 @@ def holds_sounds(path: str | os.PathLike[str], layout: LayoutOptions) -> bool:
     Raises:
         CorpusError: there is no such corpus.
     """
-    entries = list_corpus(Path(os.path.abspath(Path(path).expanduser())), layout).entries
+    entries = list_utterances(Path(os.path.abspath(Path(path).expanduser())), layout).entries
     return bool(entries) and all(entry.is_sound for entry in entries)
 
 
@@ -182,7 +183,8 @@ def _pack_key(listing: Listing, options: CorpusOptions) -> str:
 def _entry_facts(entry: Entry) -> tuple[str | int | None, ...]:
     facts = (entry.key, str(entry.path), entry.speaker, entry.frames)
     # Whole files have the key that they always had, so that packs of earlier versions are found.
-    return facts if entry.span is None and entry.member is None else (*facts, str(entry.span), str(entry.member))
+    plain = entry.span is None and entry.member is None and entry.channel is None
+    return facts if plain else (*facts, str(entry.span), str(entry.member), str(entry.channel))
 
 
 def _stamp(entries: Sequence[Entry]) -> str:
@@ -202,7 +204,7 @@ def _stamp(entries: Sequence[Entry]) -> str:
 
 def _build(listing: Listing, options: CorpusOptions, folder: Path, key: str, stamp: str) -> None:
     """Read and check every entry, and write the pack and its index."""
-    places = [(os.path.abspath(entry.path), entry.span, entry.member) for entry in listing.entries]
+    places = [(os.path.abspath(entry.path), entry.span, entry.member, entry.channel) for entry in listing.entries]
     path_repeats = find_repeats(listing.entries, places, "the same file as")
     entries = [entry for i, entry in enumerate(listing.entries) if i not in path_repeats]
     reader = Reader(listing, options, folder.parent)

@@ -12,6 +12,7 @@ ProblemKind = Literal[
     "missing",  # no such file
     "unreadable",  # damaged, or not what its name says
     "malformed",  # a line of a manifest or an item of metadata.json that says nothing usable
+    "channels",  # they hold different sounds, and nobody said which is the speaker's
     "short",  # fewer frames than the corpus's minimum
     "not-finite",  # NaN or infinity
     "wrong-shape",  # not (frames, n_mels), or not as many frames as declared

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from voxport.runtime.storage.cache_root import cache_root
 from voxport.train.data.errors import CorpusError, Problem
 
-PACK_VERSION = 1  # rises when the layout below changes: older packs are then built again
+PACK_VERSION = 2  # rises when the layout below or the features change: older packs are then built again
 
 
 class Pack:

@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.audio.decode import read_audio, read_piece
-from voxport.runtime.errors import AudioError, LengthError
+from voxport.runtime.audio.channels import Channel, refuse_several
+from voxport.runtime.audio.decode import audio_channels, read_audio, read_piece
+from voxport.runtime.errors import AudioError, ChannelError, LengthError
 from voxport.runtime.frontend.log_mel import compute_features, num_frames
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.data.errors import CorpusError, EntryError
 from voxport.train.data.feature_store import atomic_file
-from voxport.train.data.layouts.base import Entry
+from voxport.train.data.layouts.base import Entry, Span
 
-FEATURES_VERSION = 1  # rises when the same frontend definition comes to give other numbers
+FEATURES_VERSION = 2  # rises when the same frontend definition comes to give other numbers
 
 _POOL_PAYS = 24  # files; below, starting processes takes longer than the work
 _CHUNK = 4  # files that a worker takes at once
@@ -110,14 +111,28 @@ def read_sound(entry: Entry, sample_rate: int) -> npt.NDArray[np.float32]:
     """The samples of `entry`, shape (n,), at `sample_rate`: its file's, a piece of it, or those of a member.
 
     Raises:
-        AudioError: what `read_audio` and `read_piece` refuse.
+        AudioError: what `read_audio` and `read_piece` refuse, and channels that hold different sounds.
         CorpusError: the archive or table that it lies in cannot be read.
     """
     span = entry.span
     with sound_file(entry) as path:
+        channel = _usual_channel(path, span) if entry.channel is None else entry.channel
         if span is None:
-            return read_audio(path, sample_rate)
-        return read_piece(path, sample_rate, span.start, span.end, in_samples=span.unit == "samples")
+            return read_audio(path, sample_rate, channel=channel)
+        return read_piece(path, sample_rate, span.start, span.end, in_samples=span.unit == "samples", channel=channel)
+
+
+def _usual_channel(path: Path, span: Span | None) -> Channel:
+    """The channel to hear where the user named none; ChannelError where they hold different sounds."""
+    if span is None:
+        found = audio_channels(path)
+    else:
+        found = audio_channels(path, span.start, span.end, in_samples=span.unit == "samples")
+    if found is None:
+        return "mix"
+    if len(found.usual) > 1:
+        raise refuse_several(found, str(path))
+    return found.usual[0]
 
 
 @contextlib.contextmanager
@@ -152,6 +167,8 @@ def _features(entry: Entry, frontend: Frontend) -> npt.NDArray[np.float32]:
         reason = str(problem).removeprefix(f"{entry.path}: ")
         if entry.member is not None:
             reason = reason.partition(": ")[2]  # the file that the message names is gone
+        if isinstance(problem, ChannelError):
+            raise EntryError("channels", reason) from problem
         raise EntryError("not-finite" if "NaN" in reason else "unreadable", reason) from problem
     if not np.isfinite(features).all():
         raise EntryError("not-finite", "the features are not all finite")
@@ -159,7 +176,12 @@ def _features(entry: Entry, frontend: Frontend) -> npt.NDArray[np.float32]:
 
 
 def _digest(entry: Entry) -> str:
-    """A hash of the sound's content, and of which piece of it is meant."""
+    """A hash of the sound's content, and of which channel and piece of it is meant."""
+    content = _content_digest(entry)
+    return content if entry.channel is None else hashlib.sha256(f"{content}#{entry.channel}".encode()).hexdigest()
+
+
+def _content_digest(entry: Entry) -> str:
     if entry.member is not None:
         try:
             return hashlib.sha256(entry.member.read(entry.path)).hexdigest()

@@ -12,10 +12,11 @@ import numpy as np
 from voxport.runtime.audio.decode import audio_rate, audio_seconds
 from voxport.runtime.errors import AudioError
 from voxport.runtime.frontend.spec import Frontend
+from voxport.train.data.channels import list_utterances
 from voxport.train.data.errors import CorpusError, Problem, count_kinds
 from voxport.train.data.features import sound_file
 from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing
-from voxport.train.data.layouts.recognition import TITLES, list_corpus
+from voxport.train.data.layouts.recognition import TITLES
 from voxport.train.progress import track
 
 # Seconds: crops of training are 1.3 to 4 s, and utterances beyond a minute are rare.
@@ -75,7 +76,7 @@ def survey(path: Path, options: LayoutOptions, frontend: Frontend, progress: boo
     """
     path = Path(os.path.abspath(path.expanduser()))
     try:
-        listing = list_corpus(path, options)
+        listing = list_utterances(path, options)
     except OSError as problem:
         raise CorpusError(f"{path}: cannot be listed ({problem})") from problem
     entries = [entry for entry in listing.entries if entry.speaker is not None]

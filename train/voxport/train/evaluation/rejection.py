@@ -55,7 +55,7 @@ def calibrate_rejection(
     others = cosines.astype(np.float64)
     others[np.arange(count), labels] = -np.inf
     impostors = np.sort(others.max(axis=1))[::-1]
-    threshold = _just_above(impostors, allowed)
+    threshold = threshold_for(impostors, allowed)
     false_accepts, false_rejects = int((impostors >= threshold).sum()), int((best < threshold).sum())
     return RejectionReport(
         threshold,
@@ -87,7 +87,7 @@ def allowed_false_accepts(count: int, false_accept_rate: float) -> int:
     return allowed
 
 
-def _just_above(descending: npt.NDArray[np.float64], allowed: int) -> float:
+def threshold_for(descending: npt.NDArray[np.float64], allowed: int) -> float:
     """A value that at most `allowed` of `descending` reach, half-way to the next larger one.
 
     Half-way, so that neither rounding nor another backend's arithmetic changes the count.

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from voxport.runtime.contract import Rejection
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
 from voxport.train.data.crops import too_few
@@ -24,6 +25,7 @@ from voxport.train.data.layouts.base import Listing
 from voxport.train.data.split import training_count
 from voxport.train.models.layers import use_host_dropout
 from voxport.train.models.speaker_net import build_network, count_parameters
+from voxport.train.open_set import store_rejection
 from voxport.train.recipe import Recipe, TrainOptions
 from voxport.train.training.checkpoint_callback import RunSaver, best_validation
 from voxport.train.training.compile import check_compilable, compiled_scores
@@ -52,6 +54,8 @@ class FitOptions:
     a piece at a time. `compiled` runs the network through torch.compile. `resident` keeps the corpus in the
     device's memory; auto does so on a GPU with room for it. With `adapt_batch` a corpus that does not fill the
     recipe's batch is trained with a smaller one, and the corpus's `announce` is told; else it is refused.
+    `false_accept_rate` is that of the threshold of "nobody known", which is calibrated at the end
+    (`voxport.train.open_set`); None leaves it out.
     """
 
     out: Path
@@ -64,6 +68,11 @@ class FitOptions:
     compiled: bool = False
     resident: Literal["auto", "yes", "no"] = "auto"
     adapt_batch: bool = False
+    false_accept_rate: float | None = 0.05
+
+    def __post_init__(self) -> None:
+        if self.false_accept_rate is not None and not 0 < self.false_accept_rate < 1:
+            raise TrainingError(f"the false-accept rate must be between 0 and 1, found {self.false_accept_rate}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class FitResult:
     seconds: float
     parameters: int
     batch_size: int = 0
+    rejection: Rejection | None = None
 
 
 def with_steps(recipe: Recipe, steps: int | None, seed: int | None = None) -> Recipe:
@@ -130,6 +140,9 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
             history = train_together(_train, (job,), options.devices, device)
         else:
             history = _train(job)
+        rejection = None
+        if place.first and options.false_accept_rate is not None:
+            rejection = store_rejection(folder.model, corpus, options.false_accept_rate, device)
     best = best_validation(history)
     assert best is not None
     return FitResult(
@@ -141,6 +154,7 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
         time.perf_counter() - began,
         count_parameters(recipe.model, facts.frontend.n_mels, len(corpus.labels)),
         recipe.train.batch_size,
+        rejection,
     )
 
 

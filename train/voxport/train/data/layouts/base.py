@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from voxport.runtime.audio.channels import Channel, parse_channel
 from voxport.runtime.audio.media import MEDIA_SUFFIXES
+from voxport.runtime.errors import AudioError
 from voxport.train.data.errors import CorpusError, Problem
 from voxport.train.data.layouts.members import ParquetCell, TarMember
 
@@ -37,7 +39,8 @@ class Entry:
 
     `key` is its stable, relative name; `speaker` is None for a test utterance, whose speaker is not
     told; `frames` is the length that the corpus declares, if it does. With `span` it is a piece of the
-    file, and with `member` it lies inside the archive or table `path`.
+    file, and with `member` it lies inside the archive or table `path`. `channel` is the one that is heard of a
+    sound; None: all, where they are of one sound.
     """
 
     key: str
@@ -46,6 +49,7 @@ class Entry:
     frames: int | None = None
     span: Span | None = None
     member: TarMember | ParquetCell | None = None
+    channel: Channel | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -91,14 +95,22 @@ class LayoutOptions:
     """What the user decides about the reading of a corpus; None: what the corpus itself says.
 
     `layout` is a name of `voxport.train.data.layouts.recognition.LAYOUTS`, `speaker_column` the column of a table
-    that holds the speaker, `encoding` that of a text file that is not UTF-8, by its Python name.
+    that holds the speaker, `encoding` that of a text file that is not UTF-8, by its Python name. `channel` is the
+    channel of every sound, as text: its number from 1, `mix` for the average, or `each`, which makes every channel an
+    utterance of its own; None compares a sound's channels and refuses those that differ.
     """
 
     layout: str | None = None
     speaker_column: str | None = None
     encoding: str | None = None
+    channel: str | None = None
 
     def __post_init__(self) -> None:
+        if self.channel is not None:
+            try:
+                parse_channel(self.channel)
+            except AudioError as problem:
+                raise CorpusError(str(problem)) from problem
         if self.encoding is not None:
             try:
                 "".encode(self.encoding)
