@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from voxport.cli.root import cli
 from voxport.runtime.imports import ImportFailure, explain_import, state_of
 
 Installer = Callable[..., None]
+
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the partner, PyTorch, is not installed")
 
 
 @pytest.fixture
@@ -47,6 +50,7 @@ def test_a_package_that_is_not_installed() -> None:
     assert str(failure) == 'the package no-such-package is not installed: pip install "no-such-package"'
 
 
+@needs_torch
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -103,6 +107,7 @@ def test_what_follows_the_name_of_a_package(install: Installer) -> None:
     assert state_of(ModuleNotFoundError("no", name="torch"), "torch") == "is not installed"
 
 
+@needs_torch
 def test_a_command_says_it_in_one_line(install: Installer, tmp_path: Path) -> None:
     install("pytorch_lightning", "raise OSError('undefined symbol: wrong_build')", "2.6.6")
     (tmp_path / "corpus").mkdir()
