@@ -85,7 +85,7 @@ def test_report_beside_the_model(exported: Exported) -> None:
     assert written["passed"] is True
     assert exported.report.agreement is not None
     assert written["agreement"]["max_abs_score"] == exported.report.agreement.max_abs_score
-    assert written["tolerance"]["reason"].startswith("10 × the eager network's own rounding")
+    assert written["tolerance"]["reason"].startswith("10 × the network's own rounding on that input")
     assert written["real_utterances"] == "none, because the checkpoint does not say what it was trained on"
     assert len(written["cases"]) == len(exported.report.cases)
     assert sum(len(case["rows"]) for case in written["cases"]) == written["agreement"]["comparisons"]
