@@ -246,7 +246,7 @@ def test_enroll_and_verify_ask_which_channel(tiny: TinyModel, call: Path, cancel
     assert "choose one with --channel N" in refused.stderr
     assert not gallery.exists()
     run("enroll", gallery, "--model", tiny.path, "Ada", call, "--channel", 1)
-    told = run("enroll", gallery, "--model", tiny.path, "Bob", cancelling)
+    told = run("enroll", tmp_path / "others.gallery", "--model", tiny.path, "Bob", cancelling)
     assert f"note: {cancelling}, channel 1: its channels cancel each other" in told.stderr
     refused = run("verify", gallery, "--model", tiny.path, "Ada", call, "--threshold", 0.9, code=1)
     assert "choose one with --channel N" in refused.stderr
