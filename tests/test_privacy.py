@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests import sandbox
+from tests.runtime.test_speech import talk
 from tests.train.corpora import write_homework, write_recipe
 from voxport.runtime.privacy import NOT_REPORTED, keep_private
 
@@ -60,8 +61,8 @@ def house(tmp_path: Path) -> House:
     return House(tmp_path)
 
 
-def write_sound(path: Path, hertz: float, seconds: float = 1.0) -> Path:
-    wanted = np.sin(2 * np.pi * hertz * np.arange(int(16000 * seconds)) / 16000) * 8000
+def write_sound(path: Path, seed: int) -> Path:
+    wanted = np.clip(talk(1.5, seed), -1, 1) * 32000
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -89,7 +90,7 @@ def test_the_sandbox_notes_strange_files(house: House, tmp_path_factory: pytest.
 
 def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> None:
     corpus, recipe = write_homework(house.work / "corpus"), write_recipe(house.work)
-    sound, other = write_sound(house.work / "low.wav", 200), write_sound(house.work / "high.wav", 900)
+    sound, other = write_sound(house.work / "low.wav", 1), write_sound(house.work / "high.wav", 2)
     commands = {
         "train corpus": (corpus,),
         "train fit": ("--data", corpus, "--recipe", recipe, "--out", "run", "--device", "cpu"),
@@ -97,8 +98,8 @@ def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> 
         "inspect": ("model.onnx",),
         "identify": ("model.onnx", sound, "--json"),
         "embed": ("model.onnx", sound),
-        "enroll": ("people.gallery", "Low", sound, "--model", "model.onnx"),
-        "verify": ("people.gallery", "Low", other, "--model", "model.onnx", "--threshold", -1),
+        "enroll": ("model.onnx", "people.gallery", "Low", sound, "--accept-anyway"),
+        "verify": ("model.onnx", "people.gallery", "Low", other, "--threshold", -1),
         "timeline": ("model.onnx", sound, "--plot", "timeline.png"),
         "stream": ("model.onnx", sound),
     }

@@ -75,11 +75,11 @@ def test_an_export_answers_the_same_at_every_gain(tmp_path: Path, kind: InputKin
     for seed in range(3):
         sound = speech_like(seed, 1.5)
         plain = identifier.embed(sound, sample_rate=16000)
-        name = identifier.identify(sound, sample_rate=16000).best.speaker
+        best = identifier.scores(sound, sample_rate=16000).argmax()
         for decibels in GAINS:
             louder = change(sound, decibels)
             assert float(plain @ identifier.embed(louder, sample_rate=16000)) >= 0.999
-            assert identifier.identify(louder, sample_rate=16000).best.speaker == name
+            assert identifier.scores(louder, sample_rate=16000).argmax() == best
 
 
 @pytest.mark.parametrize("name", recipe_names())
