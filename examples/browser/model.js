@@ -34,11 +34,11 @@ export class Model {
   /** Speakers of `samples` (mono, at the model's rate), best first, and whether the best is known. */
   async identify(samples) {
     checkLength(samples.length, this.contract);
-    const { labels, score_scale, rejection } = this.contract;
+    const { labels, score_scale, rejection, temperature = 1 } = this.contract;
     const { scores, milliseconds } = await this.#ask("run", samples);
     const most = scores.reduce((a, b) => Math.max(a, b), -Infinity);
     if (!Number.isFinite(most)) throw new UserError("The model's answer is not a number.");
-    const shares = Array.from(scores, (score) => Math.exp(score - most));
+    const shares = Array.from(scores, (score) => Math.exp((score - most) / temperature));
     const sum = shares.reduce((a, b) => a + b, 0);
     const ranked = labels
       .map((speaker, i) => ({ speaker, score: scores[i], probability: shares[i] / sum }))

@@ -160,6 +160,8 @@ def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...
             embedding=None if scored else Array.of(evidence.reference.embeddings[golden]),
         ),
         rejection=checkpoint.rejection,
+        temperature=checkpoint.temperature,
+        conditions=checkpoint.conditions,
         outputs=outputs,
     )
 

@@ -124,6 +124,32 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class ConditionLine:
+    """How the model fares where sound is changed in one way: `clean`, `codec`, `noise` and so on.
+
+    Of `sounds` changed sounds `accuracy` is the share that is named rightly, `equal_error_rate` that of clean
+    against changed sounds, `wrong_known` the share that the rejection threshold lets through under a wrong name, and
+    `wrong_probability` the median probability of wrong answers; each None where it could not be measured.
+    `measured_on` says in words on which sounds.
+    """
+
+    kind: str
+    sounds: int
+    accuracy: float | None
+    equal_error_rate: float | None
+    wrong_known: float | None
+    wrong_probability: float | None
+    measured_on: str
+
+    def __post_init__(self) -> None:
+        for name in ("accuracy", "equal_error_rate", "wrong_known", "wrong_probability"):
+            share = getattr(self, name)
+            if share is not None:
+                _check_range(f"conditions {name}", share, 0, 1)
+        _check_range("conditions sounds", self.sounds, 0, _MOST**2)
+
+
+@dataclass(frozen=True)
 class Windowing:
     """How an input is answered that is longer than `max_frames`: see `voxport.runtime.windowing.long_input`.
 
@@ -152,8 +178,9 @@ class Windowing:
 class Contract:
     """What a voxport model is, as its own file tells it.
 
-    `outputs` are those that its graph has. `speech` says which sounds are answered with a name; files from before it
-    have the usual rule, and None answers every sound.
+    Probabilities are the softmax of scores / `temperature`, which is fitted on clean and on changed sounds.
+    `conditions` say how the model fares on either. `outputs` are those that its graph has. `speech` says
+    which sounds are answered with a name; files from before it have the usual rule, and None answers every sound.
     """
 
     labels: tuple[str, ...]
@@ -172,6 +199,8 @@ class Contract:
     outputs: tuple[Output, ...] = OUTPUTS
     windowing: Windowing = Windowing()
     speech: SpeechRule | None = USUAL_RULE
+    temperature: float = 1.0
+    conditions: tuple[ConditionLine, ...] = ()
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -183,6 +212,7 @@ class Contract:
             raise ValueError(f"embedding_size must be positive, found {self.embedding_size}")
         if self.score_scale <= 0:
             raise ValueError(f"score_scale must be positive, found {self.score_scale}")
+        _check_range("temperature", self.temperature, 1e-3, _MOST)
         if not self.outputs or self.outputs != tuple(name for name in OUTPUTS if name in self.outputs):
             raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, in this order, found {self.outputs}")
         if "scores" not in self.outputs and self.golden.embedding is None:
@@ -202,6 +232,10 @@ class Contract:
             data["rejection"] = {name: value for name, value in data["rejection"].items() if value is not None}
         if self.speech == USUAL_RULE:
             del data["speech"]
+        if self.temperature == 1:
+            del data["temperature"]
+        if not self.conditions:
+            del data["conditions"]
         if self.golden.embedding is None:
             del data["golden"]["embedding"]
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -260,6 +294,7 @@ _FRONTEND_RANGES = {
 }
 _MODEL_RANGES = {"max_frames": (1, 1 << 24), "embedding_size": (1, 1 << 16), "score_scale": (1e-3, 1e4)}  # frames: 46 h
 _MOST_OF_NAME = 1000  # characters
+_MOST_LINES = 100  # of conditions
 _MOST_DISTANCE = 0.5  # that a tolerance may allow, between cosines and between unit vectors
 # Names are printed, one to a line: controls, line separators, direction overrides and lone surrogates
 # must not steer a terminal. Joiners stay: Persian, Hindi and emoji are written with them.
@@ -280,7 +315,12 @@ def check_contract(contract: Contract, where: str) -> Contract:
                     f"{where}: {part}{name} is {value!s:.20}, only {least:g} to {most:g} is possible; export it again"
                 )
     _check_tolerances(contract, where)
-    for text in (contract.recipe, contract.checkpoint_sha256, contract.frontend.name, *contract.labels):
+    lines = [text for line in contract.conditions for text in (line.kind, line.measured_on)]
+    if len(lines) > 2 * _MOST_LINES:
+        raise ContractError(
+            f"{where}: {len(lines) // 2} conditions, at most {_MOST_LINES} are possible; export it again"
+        )
+    for text in (contract.recipe, contract.checkpoint_sha256, contract.frontend.name, *contract.labels, *lines):
         if len(text) > _MOST_OF_NAME:
             raise ContractError(f"{where}: the name {text!r:.60} has more than {_MOST_OF_NAME} characters; rename it")
         if UNPRINTABLE.search(text):

@@ -158,7 +158,10 @@ def _answer(
     probabilities = None
     if scores is not None:
         probabilities = np.array(
-            [np.nan if lost else softmax(row).max() for row, lost in zip(scores, refused, strict=True)]
+            [
+                np.nan if lost else softmax(row, contract.temperature).max()
+                for row, lost in zip(scores, refused, strict=True)
+            ]
         )
     cosine = None if scores is None else scores.max(axis=1) / contract.score_scale
     best = None if scores is None else np.where(refused, -2, np.nan_to_num(scores, nan=-np.inf).argmax(axis=1))

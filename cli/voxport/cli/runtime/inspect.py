@@ -7,7 +7,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
-    from voxport.runtime.contract import TensorSpec
+    from voxport.runtime.contract import ConditionLine, TensorSpec
     from voxport.runtime.inspection import Inspection
     from voxport.runtime.speech import SpeechRule
 
@@ -52,6 +52,20 @@ def _page(found: "Inspection") -> None:
     ):
         show_table(title, ("fact", "value"), rows)
         click.echo()
+    if found.contract.conditions:
+        title = f"Outside the studio, on {found.contract.conditions[0].measured_on}"
+        show_table(title, CONDITION_COLUMNS, [condition_row(line) for line in found.contract.conditions])
+        click.echo()
+
+
+CONDITION_COLUMNS = ("kind", "sounds", "right", "EER", "known under a wrong name", "wrong answers claim")
+
+
+def condition_row(line: "ConditionLine") -> tuple[object, ...]:
+    """One line of the contract's table of conditions."""
+    shares = (line.accuracy, line.equal_error_rate, line.wrong_known)
+    claimed = "–" if line.wrong_probability is None else f"{line.wrong_probability:.2f}"
+    return (line.kind, line.sounds, *("–" if share is None else f"{100 * share:.1f} %" for share in shares), claimed)
 
 
 def _file_rows(found: "Inspection") -> Rows:
@@ -109,6 +123,7 @@ def _model_rows(found: "Inspection") -> Rows:
         ("gives", " and ".join(contract.outputs)),
         ("embedding", f"{contract.embedding_size} numbers, unit length"),
         ("score", f"{contract.score_scale:g} × cosine"),
+        ("probability", f"softmax of scores / {contract.temperature:.4g}"),
         ("speech", "every sound is answered" if contract.speech is None else _rule(contract.speech)),
         (
             "unknown speakers",

@@ -106,6 +106,8 @@ def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[
         Check("score scale", True, f"{one.score_scale:g}"),
         Check("recipe", one.recipe == two.recipe, " and ".join(dict.fromkeys((one.recipe, two.recipe)))),
         Check("rejection", one.rejection == two.rejection, f"{one.rejection or 'none'} and {two.rejection or 'none'}"),
+        Check("temperature", one.temperature == two.temperature, f"{one.temperature:g} and {two.temperature:g}"),
+        Check("conditions", one.conditions == two.conditions, f"{len(one.conditions)} and {len(two.conditions)} lines"),
     ]
     for name, backend in zip(names, backends, strict=True):
         try:

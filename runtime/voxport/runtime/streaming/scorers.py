@@ -58,6 +58,7 @@ class ModelScorer:
         need_output(contract, "scores")
         self.speakers = contract.labels
         self.scale = contract.score_scale
+        self.temperature = contract.temperature
         self.threshold = None if contract.rejection is None else contract.rejection.threshold
         self._rate = contract.frontend.sample_rate
 
@@ -109,6 +110,11 @@ class GalleryScorer:
         """Scores (windows, speakers); raises what `SpeakerIdentifier.embed_batch` raises."""
         embeddings = self._identifier.embed_batch(windows, self._rate)
         return np.asarray(np.clip(embeddings @ self._voices.T, -1, 1), np.float64) * self.scale
+
+
+def temperature_of(scorer: Scorer) -> float:
+    """What scores are divided by before the softmax: the model's own, and 1 for any other scorer."""
+    return scorer.temperature if isinstance(scorer, ModelScorer) else 1.0
 
 
 def score(scorer: Scorer, windows: Sequence[Samples]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ from voxport.runtime.audio.resample_stream import Intake
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Candidate, candidates
-from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
+from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of
 from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
 
 UNKNOWN = -1  # the index of nobody
@@ -186,7 +186,7 @@ class Stream:
         # The mean lags behind a change of speaker: the newest window must not contradict it.
         agreed = self._lead(row)[1] == leader
         firm = agreed and self._led >= self._options.firm_after and margin >= self._options.firm_margin
-        ranked = candidates(mean, self._scorer.speakers, self._options.top)
+        ranked = candidates(mean, self._scorer.speakers, self._options.top, temperature_of(self._scorer))
         start, stop = self._recent[0][0] / self._plan.rate, window.stop / self._plan.rate
         channel = None if self._channel == "mix" else self._channel
         return Decision(start, stop, ranked, known, bool(firm), channel)

@@ -18,7 +18,7 @@ from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.results import softmax
 from voxport.runtime.speech import SpeechRule
-from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
+from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of
 from voxport.runtime.streaming.segments import Segment, TurnBuilder, tidy
 from voxport.runtime.streaming.viterbi import PathSmoother
 from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
@@ -242,5 +242,5 @@ class _Work:
         for speaker in path:
             window, row = self._scored.popleft()
             nearest = int(np.argmax(row)) if speaker == len(row) else speaker
-            probability = float(softmax(row)[nearest])
+            probability = float(softmax(row, temperature_of(self._scorer))[nearest])
             self._turns.add(window.first, window.voiced, speaker, float(row[nearest]), probability)

@@ -118,6 +118,8 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
         checkpoint_sha256=source.sha256,
         golden=golden,
         rejection=checkpoint.rejection,
+        temperature=checkpoint.temperature,
+        conditions=checkpoint.conditions,
         outputs=graph.outputs,
     )
     return Served("onnxruntime", contract, *expected_tensors(contract))
