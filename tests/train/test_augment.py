@@ -43,8 +43,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opening(cache: Path, jobs: int = 1) -> CorpusOptions:
-    return CorpusOptions(FRONTEND, cache=cache, jobs=jobs, progress=False)
+def opening(cache: Path) -> CorpusOptions:
+    return CorpusOptions(FRONTEND, cache=cache, jobs=1, progress=False)
 
 
 def copies_of(data: Path, cache: Path, options: AugmentOptions = OPTIONS, seed: int = 7) -> tuple[Corpus, Copies]:
@@ -58,7 +58,7 @@ def test_copies_depend_on_recipe_seed_and_corpus_alone(data: Path, tmp_path: Pat
     corpus, copies = copies_of(data, tmp_path / "one")
     again = copies_of(data, tmp_path / "one")[1]
     assert again.pack.path == copies.pack.path  # not computed again
-    elsewhere = open_copies(corpus, np.arange(0, 24, 2), OPTIONS, 7, opening(tmp_path / "two", jobs=2))
+    elsewhere = open_copies(corpus, np.arange(0, 24, 2), OPTIONS, 7, opening(tmp_path / "two"))
     assert elsewhere is not None
     np.testing.assert_array_equal(elsewhere.pack.rows, copies.pack.rows)
     other = copies_of(data, tmp_path / "one", seed=8)[1]

@@ -69,7 +69,7 @@ def change_energies(
     if wanted["tempo"] < options.tempo:
         energies = _stretched(energies, draws.between(options.tempo_factors, generator))
     if wanted["room"] < options.room + options.playback:
-        t60, direct_db = generator.uniform(*options.room_t60_s), generator.uniform(-9, 9)
+        t60, direct_db = draws.between(options.room_t60_s, generator), generator.uniform(-9, 9)
         energies = reverberant(energies, t60, direct_db, frontend.hop_length / frontend.sample_rate)
     if wanted["noise"] < options.noise:
         noise = noise_energies(len(energies), generator.uniform(-2, 0.3), frontend, generator)

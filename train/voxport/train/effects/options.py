@@ -22,8 +22,9 @@ class AugmentOptions:
     `band` (of telephones and microphones), `clip`, `codec` (one of `codecs`, where a name may stand twice).
     `room_t60_s` is a reverberation time in seconds; of `rooms` simulated rooms, or with `rir_folder` of its measured
     responses, one is taken. Signal-to-noise ratios are of mean powers. Utterances played at `speed_speakers` times
-    their speed are taken for further speakers in training, who are no part of the model. `tilt` (dB from the lowest to the highest band) and `tempo` (duration
-    without pitch) change stored features alone, `playback`, `clip` and the choice of codec sounds alone.
+    their speed are taken for further speakers in training, who are no part of the model. `tilt` (dB from the lowest
+    to the highest band) and `tempo` (duration without pitch) change stored features alone; `playback`, `clip` and
+    the choice of codec sounds alone.
     """
 
     copies: int = 8
