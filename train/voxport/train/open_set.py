@@ -65,7 +65,7 @@ def store_calibration(
         temperature = fit_temperature(scores, np.tile(labels, len(answers)))
         calibrated = dataclasses.replace(calibrated, temperature=temperature)
         what = f"{len(indices)} held-out utterances of the training's corpus"
-        calibrated = dataclasses.replace(calibrated, conditions=lines(calibrated, answers, labels, what))
+        calibrated = dataclasses.replace(calibrated, conditions=condition_lines_of(calibrated, answers, labels, what))
     if calibrated != checkpoint:
         save_checkpoint(calibrated, path)
     return calibrated
@@ -89,12 +89,18 @@ def answers_by_kind(
     return {kind: _answers(checkpoint, features, device) for kind, features in {"clean": clean, **changed}.items()}
 
 
-def lines(
+def condition_lines_of(
     checkpoint: Checkpoint, answers: Mapping[str, Answers], labels: npt.NDArray[np.int64], what: str
 ) -> tuple[ConditionLine, ...]:
     """A line a kind, with the checkpoint's own threshold and temperature."""
     scale = checkpoint.recipe.model.am_scale
     return condition_lines(answers, labels, scale, checkpoint.temperature, checkpoint.rejection, what)
+
+
+def spread(places: Sequence[int]) -> npt.NDArray[np.int64]:
+    """At most MOST_CHANGED of `places`, spread evenly."""
+    chosen = np.linspace(0, len(places) - 1, min(len(places), MOST_CHANGED)).round().astype(np.int64)
+    return np.asarray(places, np.int64)[chosen]
 
 
 def _answers(checkpoint: Checkpoint, features: Sequence[Features], device: str) -> Answers:

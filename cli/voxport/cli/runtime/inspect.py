@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import CONDITION_COLUMNS, condition_row, emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
-    from voxport.runtime.contract import ConditionLine, TensorSpec
+    from voxport.runtime.contract import TensorSpec
     from voxport.runtime.inspection import Inspection
     from voxport.runtime.speech import SpeechRule
 
@@ -56,16 +56,6 @@ def _page(found: "Inspection") -> None:
         title = f"Outside the studio, on {found.contract.conditions[0].measured_on}"
         show_table(title, CONDITION_COLUMNS, [condition_row(line) for line in found.contract.conditions])
         click.echo()
-
-
-CONDITION_COLUMNS = ("kind", "sounds", "right", "EER", "known under a wrong name", "wrong answers claim")
-
-
-def condition_row(line: "ConditionLine") -> tuple[object, ...]:
-    """One line of the contract's table of conditions."""
-    shares = (line.accuracy, line.equal_error_rate, line.wrong_known)
-    claimed = "–" if line.wrong_probability is None else f"{line.wrong_probability:.2f}"
-    return (line.kind, line.sounds, *("–" if share is None else f"{100 * share:.1f} %" for share in shares), claimed)
 
 
 def _file_rows(found: "Inspection") -> Rows:
