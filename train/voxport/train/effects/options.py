@@ -30,7 +30,7 @@ class AugmentOptions:
     copies: int = 8
     clean: float = 0.15
     speed: float = 0.6
-    speed_factors: tuple[float, ...] = (0.9, 1.1)
+    speed_factors: tuple[float, ...] = (0.94, 1.06)
     speed_speakers: tuple[float, ...] = ()
     room: float = 0.35
     playback: float = 0.1
@@ -48,8 +48,17 @@ class AugmentOptions:
     band_high_hz: tuple[float, ...] = (3000.0, 7500.0)
     clip: float = 0.15
     clip_factors: tuple[float, ...] = (2.0, 15.0)
-    codec: float = 0.4
-    codecs: tuple[str, ...] = ("mu_law", "a_law", "gsm", "mp3_lowest", "mp3_lowest", "mp3_low", "opus_lowest")
+    codec: float = 0.5
+    codecs: tuple[str, ...] = (
+        "mu_law",
+        "a_law",
+        "gsm",
+        "mp3_lowest",
+        "mp3_lowest",
+        "mp3_lowest",
+        "mp3_low",
+        "opus_lowest",
+    )
     tilt: float = 0.3
     tilt_db: tuple[float, ...] = (-12.0, 12.0)
     tempo: float = 0.3
