@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RECIPE = "demo"
 BENCH_FRAMES = (128, 400)  # 1.3 and 4 s
-BENCH_SECONDS = 0.5  # of warm-up at least, and timed, in each of the blocks
+BENCH_SECONDS = 0.3  # of warm-up at least, and timed, in each of the blocks
 
 _WITHOUT_TORCH = """
 import sys
