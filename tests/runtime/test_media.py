@@ -97,6 +97,24 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_audio(path, 16000), both.mean(axis=0), atol=1 / 16384)
 
 
+@pytest.mark.parametrize("name", ["mp4", "chrome", "wavpack"])
+def test_surround_sound_gives_each_of_its_eight_channels(tmp_path: Path, name: str) -> None:
+    kind = replace(KINDS[name], bit_rate=512_000)
+    pitches = np.array([200, 300, 430, 100, 560, 690, 820, 950])  # the fourth is for low frequencies alone
+    sound = 0.1 * np.sin(2 * np.pi * pitches[:, None] * np.arange(kind.rate) / kind.rate)
+    path = encode(tmp_path / f"film{kind.suffix}", sound, kind)
+    for number, pitch in enumerate(pitches, 1):
+        found = read_audio(path, 16000, channel=number)[4000:12000]
+        assert np.abs(np.fft.rfft(found)).argmax() == pitch // 2  # half a second: 2 Hz a bin
+
+
+def test_more_channels_than_are_taken(tmp_path: Path) -> None:
+    path = encode(tmp_path / "stadium.wv", np.tile(voice(16000, 0.3), (16, 1)), KINDS["wavpack"])
+    for read in (lambda: read_audio(path, 16000), lambda: audio_seconds(path), lambda: read_piece(path, 16000, 0.1)):
+        with pytest.raises(AudioError, match="16 channels, at most 8 are taken; mix it down first"):
+            read()
+
+
 @pytest.mark.parametrize("name", ["phone", "mp4", "chrome"])
 def test_a_call_gives_the_channel_that_is_asked_for(tiny: TinyModel, tmp_path: Path, name: str) -> None:
     kind = replace(KINDS[name], bit_rate=192_000)
