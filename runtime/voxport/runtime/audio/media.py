@@ -10,7 +10,7 @@ import importlib.util
 import io
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -272,7 +272,8 @@ def _array(frame: "AudioFrame", channels: int) -> npt.NDArray[Any]:
     kind = _TYPES.get(frame.format.name)
     if kind is None:
         raise MediaError(f"its samples are {frame.format.name}, which is not read")
-    return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:channels]], axis=1)
+    planes: Sequence[Any] = frame.planes[:channels]
+    return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes], axis=1)
 
 
 def _floats(array: npt.NDArray[Any]) -> Block:
