@@ -115,16 +115,15 @@ def _show(answers: list[tuple[str, "Identification"]]) -> None:
     rejects = any(answer.known is not None for _, answer in answers)
     rows = []
     for name, answer in answers:
+        lines = [[each.speaker, f"{each.probability:.1%}", f"{each.score:.2f}"] for each in answer.ranked]
         if not answer.ranked:
-            nobody = [titled(name, answer.channel), f"{answer.duration_s:.2f} s", "(no speech)", "", ""]
-            rows.append([*nobody, *(["no"] if rejects else [])])
-        for place, candidate in enumerate(answer.ranked):
-            row = ["", "", candidate.speaker, f"{candidate.probability:.1%}", f"{candidate.score:.2f}"]
-            if place == 0:
-                row[:2] = [titled(name, answer.channel), f"{answer.duration_s:.2f} s"]
-            if rejects:
-                row.append(known[answer.known] if place == 0 else "")
-            rows.append(row)
+            lines = [["(no speech)", "", ""]]
+        elif answer.known is False:  # a name in the first line would be read as the answer
+            lines = [["(nobody known)", "", ""], *([f"most like {lines[0][0]}", *lines[0][1:]], *lines[1:])]
+        first = [titled(name, answer.channel), f"{answer.duration_s:.2f} s"]
+        for place, line in enumerate(lines):
+            told = [known[answer.known] if place == 0 else ""] if rejects else []
+            rows.append([*(first if place == 0 else ["", ""]), *line, *told])
     columns = ("file", "length", "speaker", "probability", "score", *(("known",) if rejects else ()))
     show_table("Who is speaking", columns, rows)
 
