@@ -29,7 +29,7 @@ from voxport.cli.runtime.shared import (
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Gallery, Identification, Matches, SpeakerIdentifier, Voice
+    from voxport.runtime import Identification, Matches, SpeakerIdentifier, Voice
     from voxport.runtime.audio.channels import ChannelChoice
 
 
@@ -145,7 +145,7 @@ def _among_enrolled(
 
     def answer(name: str) -> "list[tuple[Voice, Matches]]":
         voices = voices_of(identifier, name, channel)
-        return [(voice, _match(gallery, voice, top, threshold)) for voice in voices]
+        return [(voice, gallery.identify(voice, top=top, threshold=threshold)) for voice in voices]
 
     found, errors = each_file(files, "Identifying", answer)
     answers = per_channel(found)
@@ -156,14 +156,6 @@ def _among_enrolled(
     elif answers:
         _show_matches(answers)
     fail_if_any(errors, files)
-
-
-def _match(gallery: "Gallery", voice: "Voice", top: int, threshold: float | None) -> "Matches":
-    from voxport.runtime import Matches
-
-    if voice.speech is not None and not voice.speech.found:
-        return Matches((), gallery.thresholds.identify if threshold is None else threshold, False)
-    return gallery.identify(voice, top=top, threshold=threshold)
 
 
 def _show_matches(answers: "list[tuple[str, tuple[Voice, Matches]]]") -> None:

@@ -24,6 +24,7 @@ from voxport.export.verification.reference import Reference, Tolerance
 from voxport.export.verification.report import Check, ParityReport
 from voxport.export.verification.tolerance import LEAST_COSINE
 from voxport.runtime.backends.base import Answer, Backend
+from voxport.runtime.backends.formats import check_digest
 from voxport.runtime.backends.golden import replay_golden
 from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output
 from voxport.runtime.errors import ContractError
@@ -115,7 +116,16 @@ def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[
             continue
         detail = f"{found.measure} {found.max_abs_score:.2g}, tolerance {found.tolerance:.2g}"
         checks.append(Check(f"golden vector of {name}", found.passed, detail))
-    return tuple(checks)
+    return (*checks, *(_digest(name, f"digest of {name}") for name in names))
+
+
+def _digest(path: str, title: str) -> Check:
+    """Whether the file is still the one that was written, as loading it would ask; its answers are compared anyway."""
+    try:
+        found = check_digest(path)
+    except ContractError as problem:
+        return Check(title, False, str(problem))
+    return Check(title, True, "that of its bytes" if found else "none: the file is from before there were digests")
 
 
 def _values(one: object, two: object) -> str:
@@ -261,6 +271,9 @@ def check(
     limits = LengthLimits(contract.min_frames, contract.max_frames)
     evidence = gather(named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
     report = prove(model, evidence, os.fspath(model_path), progress)
+    digest = _digest(os.fspath(model_path), "digest")
+    failures = (*report.failures, *([] if digest.passed else [f"digest: {digest.detail}"]))
+    report = dataclasses.replace(report, passed=not failures, failures=failures, checks=(*report.checks, digest))
     if bisect:
         report = dataclasses.replace(report, bisection=bisect_onnx(Path(model_path), evidence, report.cases))
     return judged(report, scored(model, evidence.reference.class_weight), evidence.checkpoint, accuracy, None)

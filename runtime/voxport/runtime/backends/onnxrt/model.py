@@ -16,7 +16,7 @@ from voxport.runtime.contract import METADATA_KEY, Contract, TensorSpec
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.forks import keep_for_ever, refuse_after_fork, tell_of_forks
 from voxport.runtime.length_range import LengthRange
-from voxport.runtime.storage.seal import SEAL_KEY, check_seal
+from voxport.runtime.storage.seal import SEAL_KEY, check_seal, rewritten
 
 _BOUND = "inputs and outputs are bound to the GPU's memory"
 _KEPT_SECONDS = 12.0  # of sound in a batch, whose working memory is kept for the next run; see `_run`
@@ -71,10 +71,7 @@ class OnnxModel:
         session = start_session(path, chosen, contract)
         metadata = session.get_modelmeta().custom_metadata_map
         if verify and not sealed and SEAL_KEY in metadata:
-            raise ContractError(
-                f"{where}: was rewritten by another program after voxport wrote it: its digest no longer stands at its "
-                "end; export the model again, or leave this check out with verify=False"
-            )
+            raise rewritten(where)
         if metadata.get(METADATA_KEY) != file.contract:
             raise ContractError(f"{where}: the file changed while it was being loaded; load it again")
         check_tensors(contract, _tensors(session.get_inputs()), _tensors(session.get_outputs()), where)
