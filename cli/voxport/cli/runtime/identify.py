@@ -20,6 +20,7 @@ from voxport.cli.runtime.shared import (
     holds_features,
     per_channel,
     report_errors,
+    say_no_threshold,
     show_errors,
     show_notes,
     threads_option,
@@ -151,6 +152,8 @@ def _among_enrolled(
     answers = per_channel(found)
     show_notes([(name, voice) for name, (voice, _) in answers])
     show_errors(errors)
+    if any(matches.known is None for _, (_, matches) in answers):
+        say_no_threshold(path)
     if as_json:
         emit_json(_report({"model": model, "gallery": path}, identifier, answers, errors))
     elif answers:
