@@ -12,7 +12,7 @@ from tests.runtime.tiny_models import FRONTEND, make_tiny
 from voxport.benchmarks.core.settings import LatencySettings
 from voxport.benchmarks.core.timing import BlockRule
 from voxport.benchmarks.latency.report import LatencyReport
-from voxport.benchmarks.latency.runner import measure
+from voxport.benchmarks.latency.runner import measure_latency
 from voxport.runtime.contract import InputKind
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
@@ -49,7 +49,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> LatencyReport:
     paths = [folder / "right.onnx", folder / "wrong.onnx"]
     checkpoint = write_models(paths, folder / "model.npz")
     settings = LatencySettings(batches=(2,), frames=(10, 50), rounds=3, rule=QUICK, timeout=60)
-    return measure(paths, checkpoint, settings, command=FAKE)
+    return measure_latency(paths, checkpoint, settings, command=FAKE)
 
 
 @pytest.fixture(scope="session")

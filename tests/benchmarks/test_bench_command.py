@@ -31,12 +31,12 @@ def asked(measured: LatencyReport, monkeypatch: pytest.MonkeyPatch) -> list[Any]
     rows = tuple(row for row in measured.rows if row.backend != "wrong.onnx")
     fine = dataclasses.replace(measured, backends=backends, rows=rows)
 
-    def measure(models: Any, checkpoint: Path, settings: LatencySettings, progress: Any) -> LatencyReport:
+    def measure_latency(models: Any, checkpoint: Path, settings: LatencySettings, progress: Any) -> LatencyReport:
         calls.append((models, checkpoint, settings))
         progress(0, 1, "first")
         return fine
 
-    monkeypatch.setattr(latency, "measure", measure)
+    monkeypatch.setattr(latency, "measure_latency", measure_latency)
     return calls
 
 

@@ -13,7 +13,7 @@ from tests.runtime.tiny_models import FRONTEND, make_tiny
 from voxport.benchmarks.backends.registry import open_backend
 from voxport.benchmarks.core.inputs import make_inputs
 from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, LatencySettings
-from voxport.benchmarks.latency.runner import measure
+from voxport.benchmarks.latency.runner import measure_latency
 from voxport.runtime.errors import BackendError
 
 torch = pytest.importorskip("torch")
@@ -77,7 +77,7 @@ def test_an_exported_model_agrees_and_a_foreign_one_does_not(real_checkpoint: Pa
     own, foreign = tmp_path / "own.onnx", tmp_path / "foreign.onnx"
     export_onnx(real_checkpoint, own, ExportOptions(min_frames=20, max_frames=40))
     make_tiny(foreign)
-    report = measure(
+    report = measure_latency(
         [own, foreign], real_checkpoint, LatencySettings(frames=(20,), rounds=1, rule=QUICK, control=False)
     )
     assert [(row.backend, row.verdict) for row in report.rows] == [

@@ -11,7 +11,7 @@ from tests.runtime.tiny_models import LABELS
 from voxport.benchmarks.core.records import ReportError
 from voxport.benchmarks.core.settings import Cell, LatencySettings, schedule
 from voxport.benchmarks.latency.report import BackendReport, LatencyReport, Row, read_report, write_report
-from voxport.benchmarks.latency.runner import measure
+from voxport.benchmarks.latency.runner import measure_latency
 from voxport.benchmarks.latency.summary import Beside, make_notes, make_rows
 from voxport.benchmarks.stats.intervals import decide, speed_up
 from voxport.runtime.errors import VoxportError
@@ -214,7 +214,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyReport, l
     settings = LatencySettings(frames=(10,), rounds=3, rule=QUICK, timeout=4, control=False)
     steps: list[tuple[int, int, str]] = []
     checkpoint = write_models(paths, folder / "model.npz")
-    return measure(paths, checkpoint, settings, lambda *step: steps.append(step), FAKE), steps
+    return measure_latency(paths, checkpoint, settings, lambda *step: steps.append(step), FAKE), steps
 
 
 Troubled = tuple[LatencyReport, list[tuple[int, int, str]]]
@@ -259,7 +259,7 @@ def test_progress_counts_up_to_its_end(troubled: Troubled) -> None:
 
 def test_waveform_models_are_timed_from_the_waveform(models: Folder) -> None:
     paths, checkpoint = models("right.onnx", kind="waveform")
-    report = measure(paths, checkpoint, SETTINGS, command=FAKE)
+    report = measure_latency(paths, checkpoint, SETTINGS, command=FAKE)
     assert report.boundaries[0].text.startswith("waveform in, scores out")
     assert report.answers[0].same
     assert [row.backend for row in report.rows] == ["eager", "right.onnx"]
@@ -269,7 +269,7 @@ def test_waveform_models_are_timed_from_the_waveform(models: Folder) -> None:
 def test_a_users_mistake_ends_the_run_at_once(models: Folder) -> None:
     paths, _ = models("right.onnx")
     with pytest.raises(VoxportError, match=r"^eager: .*right\.onnx"):
-        measure(paths, paths[0], SETTINGS)  # a model is no checkpoint; the real worker says so
+        measure_latency(paths, paths[0], SETTINGS)  # a model is no checkpoint; the real worker says so
 
 
 def test_unreadable_documents_are_refused(tmp_path: Path, measured: LatencyReport) -> None:

@@ -16,7 +16,7 @@ from voxport.benchmarks.latency.candidates import Subject, gather
 from voxport.benchmarks.latency.extra_metrics import cold_starts
 from voxport.benchmarks.latency.pareto import draw_pareto, frontier, truth_of
 from voxport.benchmarks.latency.report import LatencyReport, Row
-from voxport.benchmarks.latency.runner import measure
+from voxport.benchmarks.latency.runner import measure_latency
 from voxport.benchmarks.latency.session import Session, Steps
 from voxport.benchmarks.latency.summary import Beside, make_rows
 from voxport.benchmarks.system.resources import Energy, Memory
@@ -87,7 +87,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> LatencyReport:
         also=("openvino", "eager_cuda", "onnx_cuda"),
         trace=str(folder / "lengths.txt"),
     )
-    return measure([folder / "right.onnx"], checkpoint, settings, command=FAKE)
+    return measure_latency([folder / "right.onnx"], checkpoint, settings, command=FAKE)
 
 
 def test_what_is_not_to_be_had_is_shown_with_its_reason(told: LatencyReport) -> None:

@@ -1,13 +1,16 @@
 """Captured graphs and gathered evidence, each made once: a capture takes seconds. They are read, never changed."""
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
 import pytest
 
+from tests.export.remembered import remembered
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
+from voxport.export.graph.capture import to_onnx
 from voxport.export.inputs.cases import LengthLimits
 from voxport.export.inputs.corpus_samples import RealOptions
 from voxport.export.targets.onnx_graph import ExportOptions
@@ -29,6 +32,25 @@ class Exported:
     checkpoint_path: Path
     model: Path
     report: ParityReport
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_captures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """ONNX graphs of the same network are captured once in a run of the tests, for all of its processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "captures"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("onnx_graph", "sherpa.model"):
+            patch.setattr(f"voxport.export.targets.{module}.to_onnx", remembered(folder))
+        yield
+
+
+@pytest.fixture
+def fresh_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the capture itself."""
+    for module in ("onnx_graph", "sherpa.model"):
+        monkeypatch.setattr(f"voxport.export.targets.{module}.to_onnx", to_onnx)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from voxport.export.targets.onnx_graph import ExportOptions, build_graph
 from voxport.export.verification.activations import candidates
 from voxport.export.verification.bisection import bisect_onnx
 from voxport.export.verification.bisection_report import Bisection, bisection_section
-from voxport.export.verification.check import check
+from voxport.export.verification.check import CheckOptions, check
 from voxport.export.verification.gate import Evidence, Named, gather
 from voxport.runtime.contract import OUTPUTS, InputKind, Precision
 from voxport.train.checkpoint import checkpoint_sha256
@@ -174,7 +174,7 @@ def test_nameless_graph_and_other_files_are_refused(two_layers: Deep, tmp_path: 
 def test_check_adds_it_to_the_report(exported: Exported, tmp_path: Path) -> None:
     graph = spoil(onnx.load(exported.model), "layers.0.attention.out.weight")
     path = written(tmp_path / "model.onnx", graph)
-    report = check(path, exported.checkpoint_path, RealOptions(0), bisect=True)
+    report = check(path, exported.checkpoint_path, CheckOptions(real=RealOptions(0), bisect=True))
     assert not report.passed
     assert report.bisection is not None
     assert report.bisection.first == "layers.0.attention.out"

@@ -96,6 +96,7 @@ def test_the_mask_takes_the_form_of_the_target(exported: Exported) -> None:
         assert "Pad" not in in_attention(graph)
 
 
+@pytest.mark.usefixtures("fresh_captures")
 def test_same_checkpoint_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "model.pt", exported.checkpoint)
     options = ExportOptions(min_frames=5, max_frames=150)

@@ -12,12 +12,13 @@ from tests.export.conftest import Exported
 from tests.export.test_artefact import no_convolution_mask, one_weight, tampered
 from tests.export.tiny import write_checkpoint
 from voxport.cli.root import cli
+from voxport.export import AccuracyOptions, CheckOptions, RealOptions, check
 from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import keep_outputs
 from voxport.export.graph.fp16 import to_half
 from voxport.export.targets.pytorch.export import TorchExportOptions, export_torchscript
 from voxport.export.verification.artifacts import is_checkpoint
-from voxport.export.verification.check import check_pair
+from voxport.export.verification.pairs import check_pair
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY, Array
@@ -183,3 +184,36 @@ def test_command(exported: Exported, script: Path, tmp_path: Path) -> None:
     code, _, error = run(exported.model, script, "--real", 3)
     assert code == 2
     assert "--real needs the checkpoint" in error
+
+
+def test_the_same_call_takes_a_checkpoint_in_either_place_and_two_files(exported: Exported, script: Path) -> None:
+    quick = CheckOptions(real=RealOptions(0))
+    reports = [
+        check(str(exported.model), str(exported.checkpoint_path), quick),
+        check(str(exported.checkpoint_path), str(exported.model), quick),
+        check(str(exported.model), str(script)),
+    ]
+    assert all(report.passed for report in reports)
+    assert [report.other for report in reports] == [None, None, str(script)]
+    assert reports[0].model == reports[1].model == str(exported.model)
+    assert reports[0].agreement == reports[1].agreement
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (CheckOptions(bisect=True), "bisect"),
+        (CheckOptions(real=RealOptions(3)), "real"),
+        (CheckOptions(accuracy=AccuracyOptions(Path("held-out"))), "accuracy"),
+    ],
+)
+def test_two_files_are_not_asked_what_only_a_checkpoint_knows(
+    exported: Exported, script: Path, options: CheckOptions, named: str
+) -> None:
+    with pytest.raises(ExportError, match=f"both artefacts, and {named} needs the checkpoint"):
+        check(exported.model, script, options)
+
+
+def test_two_checkpoints_are_refused(exported: Exported) -> None:
+    with pytest.raises(ExportError, match="are both checkpoints; export one"):
+        check(exported.checkpoint_path, exported.checkpoint_path)

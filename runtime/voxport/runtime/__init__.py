@@ -11,8 +11,7 @@ where a TorchScript or .pt2 file is loaded. Importing this package sets ORT_DISA
 see `privacy`.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from voxport.runtime.backends.base import Answer, Backend, Explanation
 from voxport.runtime.backends.formats import read_contract
@@ -34,6 +33,7 @@ from voxport.runtime.errors import (
 )
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
+from voxport.runtime.lazy import on_demand
 from voxport.runtime.notes import Note
 from voxport.runtime.privacy import keep_private
 from voxport.runtime.results import Candidate, Identification, Voice
@@ -160,11 +160,4 @@ _LATER = {  # imported when first asked for: who only identifies does not pay fo
 }
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+__getattr__, __dir__ = on_demand(__name__, _LATER)

@@ -5,6 +5,7 @@ All get the same inputs. Answers are compared before anything is timed.
 """
 
 import dataclasses
+import os
 import tempfile
 import time
 from collections import Counter
@@ -43,9 +44,9 @@ SERVER_PATIENCE = 12.0  # every rate that is tried takes hundreds of queries
 BUILD_PATIENCE = 4.0  # a compiler may take longer than any answer
 
 
-def measure(
-    models: Sequence[Path],
-    checkpoint: Path,
+def measure_latency(
+    models: Sequence[str | os.PathLike[str]],
+    checkpoint: str | os.PathLike[str],
     settings: LatencySettings | None = None,
     progress: Progress | None = None,
     command: tuple[str, ...] = WORKER,
@@ -53,13 +54,14 @@ def measure(
     """Time each of `models` (files that the runtime loads) against eager PyTorch with `checkpoint`.
 
     A model that crashes or stays silent becomes a failure in the report; see
-    LatencyReport.not_compared. `command` starts a worker.
+    LatencyReport.not_compared. `progress` is told how many steps of how many are done, and what comes next;
+    `command` starts a worker.
 
     Raises:
         VoxportError: a file, a length, the device or a package is unusable, or eager PyTorch itself fails.
     """
     settings = settings or LatencySettings()
-    subjects = gather(models, checkpoint, settings)
+    subjects = gather([Path(model) for model in models], Path(checkpoint), settings)
     with tempfile.TemporaryDirectory(prefix="voxport-bench-") as folder:
         subjects = _with_places(subjects, Path(folder))
         return _Run(_session(subjects, settings, Steps(progress or _silent), command)).report()

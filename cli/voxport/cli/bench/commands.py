@@ -109,13 +109,13 @@ def latency(
     from voxport.benchmarks.latency.chart import draw_latency
     from voxport.benchmarks.latency.pareto import draw_pareto
     from voxport.benchmarks.latency.report import write_report
-    from voxport.benchmarks.latency.runner import measure
+    from voxport.benchmarks.latency.runner import measure_latency
 
     check_together(click.get_current_context())
     check_output("--output", output)
     pictures = _pictures((("--plot", plot, draw_latency), ("--pareto", pareto, draw_pareto)))
     with progress_bar() as progress:
-        report = measure(models, checkpoint, latency_settings(choices), progress)
+        report = measure_latency(models, checkpoint, latency_settings(choices), progress)
     written = []
     if output is not None:
         write_report(report, output)

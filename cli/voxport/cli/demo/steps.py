@@ -103,13 +103,13 @@ def bench(folder: DemoFolder, checkpoint: Path, options: DemoOptions) -> "Latenc
     from voxport.benchmarks.core.timing import BlockRule
     from voxport.benchmarks.latency.chart import draw_latency
     from voxport.benchmarks.latency.report import write_report
-    from voxport.benchmarks.latency.runner import measure
+    from voxport.benchmarks.latency.runner import measure_latency
     from voxport.train.reporting import progress_bar
 
     rule = BlockRule.lasting(BENCH_SECONDS, BENCH_SECONDS)
     settings = LatencySettings(frames=BENCH_FRAMES, seed=options.seed, rule=rule)
     with progress_bar("Timing", options.progress) as bar:
-        report = measure([folder.model], checkpoint, settings, lambda done, total, _: bar(done, total))
+        report = measure_latency([folder.model], checkpoint, settings, lambda done, total, _: bar(done, total))
     write_report(report, folder.latency)
     draw_latency(report, folder.plots / "latency.png")
     if report.not_compared:

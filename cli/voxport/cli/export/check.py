@@ -9,7 +9,6 @@ from voxport.cli.common import example, given_options, json_option, needs, show_
 from voxport.cli.export.options import emit_report, gate_options, is_shown, show_report
 
 if TYPE_CHECKING:
-    from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.verification.accuracy import AccuracyOptions
     from voxport.export.verification.report import ParityReport
 
@@ -56,12 +55,18 @@ def check(
     from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.pipeline import report_stem
     from voxport.export.verification.artifacts import is_checkpoint
+    from voxport.export.verification.check import CheckOptions
+    from voxport.export.verification.check import check as run_check
     from voxport.export.verification.report import ParityError, write_report
 
     if is_checkpoint(model):
         model, other = other, model
-    shown = is_shown(progress)
-    report = _compare(model, other, RealOptions(real, cache, shown), accuracy, bisect)
+    shown, utterances = is_shown(progress), None
+    if is_checkpoint(other):
+        utterances = RealOptions(real, cache, shown)
+    else:
+        _needs_checkpoint(model, accuracy, bisect, real)
+    report = run_check(model, other, CheckOptions(real=utterances, accuracy=accuracy, bisect=bisect, progress=shown))
     if folder is not None:
         write_report(report, folder / report_stem(model).name)
     if as_json:
@@ -84,18 +89,8 @@ def _show_bisection(report: "ParityReport") -> None:
     click.echo(f"bisection: {report.bisection.verdict}")
 
 
-def _compare(
-    model: Path, other: Path, real: "RealOptions", accuracy: "AccuracyOptions | None", bisect: bool
-) -> "ParityReport":
-    from voxport.export.errors import ExportError
-    from voxport.export.verification.artifacts import is_checkpoint
-    from voxport.export.verification.check import check as check_checkpoint
-    from voxport.export.verification.check import check_pair
-
-    if is_checkpoint(model):
-        raise ExportError(f"{model} and {other} are both checkpoints; export one and give the artefact")
-    if is_checkpoint(other):
-        return check_checkpoint(model, other, real, real.progress, accuracy, bisect)
+def _needs_checkpoint(model: Path, accuracy: "AccuracyOptions | None", bisect: bool, real: int) -> None:
+    """Refuse, by the names of the options, what two artefacts alone cannot be asked."""
     if bisect:
         raise click.UsageError(
             "--bisect needs the checkpoint as A or B; search each of the two against it: "
@@ -103,6 +98,5 @@ def _compare(
         )
     if accuracy is not None:
         raise click.UsageError("--accuracy-data needs the checkpoint: give it as A or B")
-    if given_options(("real",)) and real.count:
+    if given_options(("real",)) and real:
         raise click.UsageError("--real needs the checkpoint, which knows its data: give it as A or B")
-    return check_pair(model, other, real.progress)

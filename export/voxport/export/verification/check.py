@@ -1,279 +1,79 @@
-"""Two artefacts of one checkpoint, held against each other where the checkpoint itself is not at hand."""
+"""Do two forms of one network give the same answers? The question as programs and `voxport export check` ask it."""
 
 import dataclasses
-import math
 import os
-import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from voxport.export.errors import ExportError
-from voxport.export.inputs.cases import Case, LengthLimits, Utterance, grid_cases, synthetic_utterances
+from voxport.export.inputs.cases import LengthLimits
 from voxport.export.inputs.corpus_samples import RealOptions
-from voxport.export.quantization.calibration import round_up
 from voxport.export.verification.accuracy import AccuracyOptions
-from voxport.export.verification.artifacts import open_artefact
+from voxport.export.verification.artifacts import is_checkpoint, open_artefact
 from voxport.export.verification.bisection import bisect_onnx
-from voxport.export.verification.compare import CaseResult, Scored, agreement, disagreements, run_cases, scored
+from voxport.export.verification.compare import scored
 from voxport.export.verification.gate import gather, judged, named, prove
-from voxport.export.verification.reference import Reference, Tolerance
-from voxport.export.verification.report import Check, ParityReport
-from voxport.export.verification.tolerance import LEAST_COSINE
-from voxport.runtime.backends.base import Answer, Backend
-from voxport.runtime.backends.formats import check_digest
-from voxport.runtime.backends.golden import replay_golden
-from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output
-from voxport.runtime.errors import ContractError
-from voxport.runtime.frontend.log_mel import compute_features
-from voxport.train.progress import track
+from voxport.export.verification.pairs import check_pair, digest_check
+from voxport.export.verification.report import ParityReport
 
-# What two artefacts of one checkpoint share; where they do not, a comparison would say nothing.
-_SHARED = ("checkpoint_sha256", "labels", "frontend", "score_scale", "embedding_size")
+Pathlike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, eq=False)
-class _Side:
-    """One artefact: its file's name, how it runs, and the grid in the form that it takes."""
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """What to compare besides synthetic sounds. All but `progress` needs the checkpoint.
 
-    name: str
-    backend: Backend
-    utterances: tuple[Utterance, ...]
-    cases: tuple[Case, ...]
+    `real` says how many real utterances of the checkpoint's corpus are taken; None takes the usual number where
+    there is a checkpoint. `accuracy` names a labelled set to judge by besides. With `bisect` an ONNX file is also
+    compared part by part, whether it passes or not; see `bisection`.
+    """
+
+    real: RealOptions | None = None
+    accuracy: AccuracyOptions | None = None
+    bisect: bool = False
+    progress: bool = False
 
 
-def check_pair(
-    first_path: str | os.PathLike[str], second_path: str | os.PathLike[str], progress: bool = False
-) -> ParityReport:
-    """Compare two artefacts of one checkpoint, of any kinds, precisions and inputs.
+def check(first: Pathlike, second: Pathlike, options: CheckOptions | None = None) -> ParityReport:
+    """Hold two forms of one network against each other: an artefact and its checkpoint, in any order, or two artefacts.
 
-    Each answers the whole grid of utterances, alone and in padded batches, over the lengths that both promise;
-    every answer is held against what the other says to that utterance alone. Where one takes features and the
-    other sound, both hear the same sound, the former by way of the NumPy frontend.
+    Against a checkpoint, eager PyTorch on each utterance alone is the reference; see `gate`. Of two artefacts each
+    is the reference for the other, over the lengths that both promise; see `pairs`.
+
+    Returns:
+        The report; its `passed` says whether they agree, and its `failures` where they do not.
 
     Raises:
-        ExportError: they come from different checkpoints, or promise no length or no output in common.
-        ContractError: a file is missing or damaged, or has no contract.
-        BackendError: what is needed to run one of them is not there.
-    """
-    start = time.perf_counter()
-    names = os.fspath(first_path), os.fspath(second_path)
-    backends = open_artefact(first_path), open_artefact(second_path)
-    contracts = backends[0].contract, backends[1].contract
-    checks = _checks(names, backends)
-    outputs, bound = _common(names, contracts), _tolerance(names, contracts)
-    first, second = _sides(names, backends, _limits(names, contracts), outputs)
-    cases = _against(first, _alone(second, outputs, progress), first.cases, outputs, progress)
-    batches = [case for case in second.cases if len(case.rows) > 1 or case.garbage != "none"]
-    cases += _against(second, _alone(first, outputs, progress), batches, outputs, progress)
-    cases = tuple(dataclasses.replace(case, case=number) for number, case in enumerate(cases))
-    failures = [f"{check.name}: {check.detail}" for check in checks if not check.passed]
-    failures += disagreements(cases, bound)
-    return ParityReport(
-        model=names[0],
-        checkpoint=contracts[0].checkpoint_sha256,
-        passed=not failures,
-        failures=tuple(failures),
-        checks=checks,
-        precision=" and ".join(dict.fromkeys(contract.precision for contract in contracts)),
-        tolerance=bound,
-        score_noise=0.0,
-        embedding_noise=0.0,
-        real_utterances="none, because no checkpoint was given",
-        agreement=agreement(cases, bound),
-        cases=cases,
-        seconds=time.perf_counter() - start,
-        other=names[1],
-    )
-
-
-def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[Check, ...]:
-    """Refuse what cannot be compared; then what both say of themselves, and whether each keeps its golden vector."""
-    one, two = backends[0].contract, backends[1].contract
-    for field in _SHARED:
-        if getattr(one, field) != getattr(two, field):
-            raise ExportError(
-                f"{names[0]} and {names[1]} differ in {field.replace('_', ' ')}"
-                f"{_values(getattr(one, field), getattr(two, field))}: only artefacts of one checkpoint can be "
-                "compared; export both from the same checkpoint"
-            )
-    checks = [
-        Check("checkpoint hash", True, one.checkpoint_sha256),
-        Check("labels", True, f"{len(one.labels)} speakers in the same order"),
-        Check("frontend", True, one.frontend.name),
-        Check("score scale", True, f"{one.score_scale:g}"),
-        Check("recipe", one.recipe == two.recipe, " and ".join(dict.fromkeys((one.recipe, two.recipe)))),
-        Check("rejection", one.rejection == two.rejection, f"{one.rejection or 'none'} and {two.rejection or 'none'}"),
-    ]
-    for name, backend in zip(names, backends, strict=True):
-        try:
-            found = replay_golden(backend, name)
-        except ContractError as problem:
-            checks.append(Check(f"golden vector of {name}", False, str(problem)))
-            continue
-        detail = f"{found.measure} {found.max_abs_score:.2g}, tolerance {found.tolerance:.2g}"
-        checks.append(Check(f"golden vector of {name}", found.passed, detail))
-    return (*checks, *(_digest(name, f"digest of {name}") for name in names))
-
-
-def _digest(path: str, title: str) -> Check:
-    """Whether the file is still the one that was written, as loading it would ask; its answers are compared anyway."""
-    try:
-        found = check_digest(path)
-    except ContractError as problem:
-        return Check(title, False, str(problem))
-    return Check(title, True, "that of its bytes" if found else "none: the file is from before there were digests")
-
-
-def _values(one: object, two: object) -> str:
-    return f" ({one} and {two})" if isinstance(one, str | int | float) else ""
-
-
-def _limits(names: tuple[str, str], contracts: tuple[Contract, Contract]) -> LengthLimits:
-    """The lengths that both promise."""
-    one, two = contracts
-    low, high = max(one.min_frames, two.min_frames), min(one.max_frames, two.max_frames)
-    if low > high:
-        raise ExportError(
-            f"no length is promised by both: {names[0]} takes {one.min_frames} to {one.max_frames} frames, "
-            f"{names[1]} {two.min_frames} to {two.max_frames}"
-        )
-    return LengthLimits(low, high)
-
-
-def _common(names: tuple[str, str], contracts: tuple[Contract, Contract]) -> tuple[Output, ...]:
-    one, two = contracts
-    common = tuple(name for name in OUTPUTS if name in one.outputs and name in two.outputs)
-    if not common:
-        raise ExportError(
-            f"{names[0]} gives {one.outputs[0]} alone and {names[1]} {two.outputs[0]} alone, so nothing can be "
-            "compared; export one with --output both, or hold each against the checkpoint"
-        )
-    return common
-
-
-def _tolerance(names: tuple[str, str], contracts: tuple[Contract, Contract]) -> Tolerance:
-    """The larger of the tolerances that both were proven by, as their golden vectors carry them.
-
-    A contract carries one: on scores, or on embeddings for a model without scores. A score is scale × cosine, so
-    the other is the same length on one axis; on D axes it may be √D times as long.
-    """
-    scale, width = contracts[0].score_scale, contracts[0].embedding_size
-    furthest = math.sqrt(2 * (1 - LEAST_COSINE))
-    scores, embeddings = [], []
-    for contract in contracts:
-        carried = contract.golden.tolerance
-        if "scores" in contract.outputs:
-            scores.append(carried)
-            embeddings.append(min(carried / scale * math.sqrt(width), furthest))
-        else:
-            scores.append(carried * scale)
-            embeddings.append(carried)
-    larger = names[0] if scores[0] >= scores[1] else names[1]
-    reason = (
-        f"the larger of the two that the contracts carry, each measured when its file was proven, here that of "
-        f"{larger}; embeddings of a model with scores: that over the score scale {scale:g}, times √{width}, and no "
-        f"more than a cosine of {LEAST_COSINE} allows"
-    )
-    return Tolerance(max(scores), round_up(max(embeddings)), reason)
-
-
-class _Part:
-    """An artefact of which only some outputs are looked at."""
-
-    def __init__(self, backend: Backend, outputs: tuple[Output, ...]) -> None:
-        self._backend = backend
-        self.contract = backend.contract.replace(outputs=outputs)
-
-    def run(self, inputs: npt.ArrayLike, lengths: npt.ArrayLike) -> Answer:
-        return self._backend.run(inputs, lengths)
-
-
-def _sides(
-    names: tuple[str, str], backends: tuple[Backend, Backend], limits: LengthLimits, outputs: tuple[Output, ...]
-) -> tuple[_Side, _Side]:
-    """Both with the same utterances, each in its own form."""
-    contracts = backends[0].contract, backends[1].contract
-    frontend = contracts[0].frontend
-    kind: InputKind = "waveform" if "waveform" in (contracts[0].input_kind, contracts[1].input_kind) else "features"
-    made = synthetic_utterances(frontend, kind, limits)
-    sides = []
-    for name, backend in zip(names, backends, strict=True):
-        heard = made
-        if kind != backend.contract.input_kind:
-            heard = [
-                dataclasses.replace(each, input=compute_features(each.input, frontend).astype(np.float32))
-                for each in made
-            ]
-        hop = 1 if backend.contract.input_kind == "features" else frontend.hop_length
-        part = _Part(backend, outputs) if outputs == ("scores",) else backend
-        sides.append(_Side(name, part, tuple(heard), tuple(grid_cases(heard, hop))))
-    return sides[0], sides[1]
-
-
-def _alone(side: _Side, outputs: tuple[Output, ...], progress: bool) -> Reference:
-    """What `side` says to each utterance alone.
-
-    Without scores in common, utterances are told apart by their cosines with this side's own embeddings of the
-    grid, times the score scale, as if they were enrolled.
-    """
-    scores, embeddings = [], []
-    contract = side.backend.contract
-    for each in track(side.utterances, f"{os.path.basename(side.name)} alone", len(side.utterances), progress):
-        answer = side.backend.run(each.input[None], np.array([len(each.input)]))
-        embeddings.append(answer.embedding[0] if "embedding" in outputs else np.zeros(contract.embedding_size))
-        scores.append(answer.scores[0] if "scores" in outputs else None)
-    embedded = np.stack(embeddings).astype(np.float32)
-    weight = (contract.score_scale * embedded.T).astype(np.float32)
-    answers = embedded @ weight if "scores" not in outputs else np.stack([each for each in scores if each is not None])
-    return Reference(answers.astype(np.float32), embedded, np.zeros(0), np.zeros(0), weight)
-
-
-def _against(
-    side: _Side, right: Reference, cases: Sequence[Case], outputs: tuple[Output, ...], progress: bool
-) -> tuple[CaseResult, ...]:
-    """Every case of `side`, by its file's name."""
-
-    def shown(items: Sequence[Case], description: str) -> Iterable[Case]:
-        return track(items, description, len(items), progress)
-
-    name = os.path.basename(side.name)
-    backend = side.backend if "scores" in outputs else Scored(side.backend, right.class_weight)
-    found = run_cases(backend, side.utterances, cases, right, shown)
-    return tuple(dataclasses.replace(case, kind=f"{name}: {case.kind}") for case in found)
-
-
-def check(
-    model_path: str | os.PathLike[str],
-    checkpoint_path: str | os.PathLike[str],
-    real: RealOptions | None = None,
-    progress: bool = False,
-    accuracy: AccuracyOptions | None = None,
-    bisect: bool = False,
-) -> ParityReport:
-    """Hold an artefact of any kind against the checkpoint that it claims to come from.
-
-    With `bisect` an ONNX file is also compared part by part, whether it passes or not; see `bisection`.
-
-    Raises:
-        ContractError: the file is missing or damaged, has no contract, or its graph is not what the contract promises.
+        ExportError: both are checkpoints, they do not belong together, or there is no such labelled set; two
+            artefacts, and an option that needs the checkpoint.
+        ContractError: a file is missing or damaged, has no contract, or its graph is not what the contract promises.
         BackendError: what is needed to run it is not there.
         CheckpointError: the checkpoint cannot be read.
-        ExportError: there is no such labelled set.
     """
-    if accuracy is not None:
-        accuracy.check()
-    model = open_artefact(model_path)
-    contract = model.contract
+    options = options or CheckOptions()
+    model, other = (second, first) if is_checkpoint(first) else (first, second)
+    if is_checkpoint(model):
+        raise ExportError(f"{first} and {second} are both checkpoints; export one and give the artefact")
+    if is_checkpoint(other):
+        return _check_checkpoint(model, other, options)
+    needing = {"bisect": options.bisect, "accuracy": options.accuracy, "real": options.real and options.real.count}
+    if given := [name for name, value in needing.items() if value]:
+        raise ExportError(f"{first} and {second} are both artefacts, and {', '.join(given)} needs the checkpoint")
+    return check_pair(model, other, options.progress)
+
+
+def _check_checkpoint(model: Pathlike, checkpoint: Pathlike, options: CheckOptions) -> ParityReport:
+    if options.accuracy is not None:
+        options.accuracy.check()
+    backend = open_artefact(model)
+    contract = backend.contract
     limits = LengthLimits(contract.min_frames, contract.max_frames)
-    evidence = gather(named(checkpoint_path), contract.input_kind, limits, contract.precision, real or RealOptions())
-    report = prove(model, evidence, os.fspath(model_path), progress)
-    digest = _digest(os.fspath(model_path), "digest")
+    real = options.real or RealOptions(progress=options.progress)
+    evidence = gather(named(checkpoint), contract.input_kind, limits, contract.precision, real)
+    report = prove(backend, evidence, os.fspath(model), options.progress)
+    digest = digest_check(model, "digest")
     failures = (*report.failures, *([] if digest.passed else [f"digest: {digest.detail}"]))
     report = dataclasses.replace(report, passed=not failures, failures=failures, checks=(*report.checks, digest))
-    if bisect:
-        report = dataclasses.replace(report, bisection=bisect_onnx(Path(model_path), evidence, report.cases))
-    return judged(report, scored(model, evidence.reference.class_weight), evidence.checkpoint, accuracy, None)
+    if options.bisect:
+        report = dataclasses.replace(report, bisection=bisect_onnx(Path(model), evidence, report.cases))
+    return judged(report, scored(backend, evidence.reference.class_weight), evidence.checkpoint, options.accuracy, None)
