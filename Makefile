@@ -89,7 +89,7 @@ $(UV):
 newest: RESOLUTION := highest
 oldest: RESOLUTION := lowest-direct
 newest oldest: $(UV)
-	$(UV_PIP) venv --quiet --clear --python $(PYTHON) .venvs/$@
+	$(UV_PIP) venv --quiet --clear --seed --python $(PYTHON) .venvs/$@
 	$(UV_PIP) pip install --quiet --python .venvs/$@/bin/python --resolution $(RESOLUTION) \
 		--editable ".[dev,$(ONNXRUNTIME)]" $(WITH)
 	.venvs/$@/bin/voxport doctor

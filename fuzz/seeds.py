@@ -39,6 +39,17 @@ def sound_files() -> list[bytes]:
     return files
 
 
+def media_files() -> list[bytes]:
+    """A third of a second in every kind of file of the media tests; needs PyAV."""
+    from tests.runtime.media_files import KINDS, encode, voice
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = [encode(Path(folder, f"a{kind.suffix}"), voice(kind.rate, 0.3), kind) for kind in KINDS.values()]
+        fragments = {"movflags": "frag_keyframe+empty_moov"}
+        made.append(encode(Path(folder, "b.mp4"), voice(16000, 0.3), KINDS["voxceleb"], fragments))
+        return [path.read_bytes() for path in made]
+
+
 def a_contract() -> Contract:
     """A contract with every part in it."""
     frontend = profile("homework_mel40")
@@ -141,6 +152,7 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "contract_values": edits,
     "gallery": galleries,
     "gallery_member": gallery_members,
+    "media": media_files,
     "onnx": model_files,
     "onnx_contract": contracts,
     "samples": arrays,

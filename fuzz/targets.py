@@ -21,7 +21,7 @@ from fuzz.arrays import array_of
 from fuzz.live import stream, timeline
 from fuzz.values import edited
 from voxport.runtime import Contract, Gallery, VoxportError, read_contract
-from voxport.runtime.audio.decode import check_samples, read_audio, resample
+from voxport.runtime.audio.decode import audio_rate, audio_seconds, check_samples, read_audio, read_piece, resample
 from voxport.runtime.contract import METADATA_KEY
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.presets import profile
@@ -49,6 +49,21 @@ def audio(data: bytes) -> None:
         assert samples.ndim == 1
         assert 0 < len(samples) <= MAX_SECONDS * 16000 + 1
         assert np.isfinite(samples).all()
+
+
+def media(data: bytes) -> None:
+    """A file of a phone, browser or camera, which FFmpeg reads: whole, for its claims, and a piece of it."""
+    suffix = ".g722" if len(data) % 8 == 0 else ".m4a"  # only G.722 is told by its name
+    with _file(data, suffix) as path:
+        with contextlib.suppress(VoxportError):
+            samples = read_audio(path, 16000, max_seconds=MAX_SECONDS)
+            assert 0 < len(samples) <= MAX_SECONDS * 16000 + 1
+            assert np.isfinite(samples).all()
+        with contextlib.suppress(VoxportError):
+            seconds = audio_seconds(path)
+            assert seconds is None or seconds >= 0
+            assert 4000 <= audio_rate(path) <= 192_000
+            assert len(read_piece(path, 16000, 0.1, 0.2)) <= 1608  # half a sample of the file's rate at either end
 
 
 def contract(data: bytes) -> None:
@@ -145,6 +160,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "contract_values": contract_values,
     "gallery": gallery,
     "gallery_member": gallery_member,
+    "media": media,
     "onnx": onnx,
     "onnx_contract": onnx_contract,
     "samples": samples,

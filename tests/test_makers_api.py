@@ -1,4 +1,4 @@
-"""What programs that make models import: every name is there, documented, typed, listed, and loaded only when asked for."""
+"""What programs that make models import: documented, typed, listed, and loaded only when it is asked for."""
 
 import dataclasses
 import importlib

@@ -19,7 +19,7 @@ from voxport.runtime.errors import VoxportError
 BACKENDS = ("eager", "eager (control)", "right.onnx", "wrong.onnx")
 ROUNDS = 3
 CELLS = (Cell(2, 10), Cell(2, 50))
-SETTINGS = LatencySettings(frames=(10,), rounds=1, rule=QUICK, timeout=60, control=False)
+SETTINGS = LatencySettings(frames=(10,), rounds=1, rule=QUICK, timeout=240, control=False)
 
 
 def test_every_backend_was_timed_at_every_cell_in_every_round(measured: LatencyReport) -> None:
@@ -211,7 +211,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyReport, l
     """A measurement in which most models fail, each in its own way, and its progress."""
     folder = tmp_path_factory.mktemp("troubled")
     paths = [folder / f"{name}.onnx" for name in ("crash", "hang", "late-crash", "nan", "right")]
-    settings = LatencySettings(frames=(10,), rounds=3, rule=QUICK, timeout=4, control=False)
+    settings = LatencySettings(frames=(10,), rounds=3, rule=QUICK, timeout=10, control=False)
     steps: list[tuple[int, int, str]] = []
     checkpoint = write_models(paths, folder / "model.npz")
     return measure_latency(paths, checkpoint, settings, lambda *step: steps.append(step), FAKE), steps
@@ -233,7 +233,7 @@ def test_failures_are_recorded_and_the_others_go_on(troubled: Troubled) -> None:
 
 def test_a_silent_worker_is_given_up(troubled: Troubled) -> None:
     (failure,) = (failure for failure in troubled[0].failures if failure.backend == "hang.onnx")
-    assert failure.reason == "gave no answer within 4 s"
+    assert failure.reason == "gave no answer within 10 s"
 
 
 def test_a_crash_while_timing_is_tried_once_more(troubled: Troubled) -> None:

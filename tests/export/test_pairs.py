@@ -12,11 +12,11 @@ from tests.export.conftest import Exported
 from tests.export.test_artefact import no_convolution_mask, one_weight, tampered
 from tests.export.tiny import write_checkpoint
 from voxport.cli.root import cli
+from voxport.export import AccuracyOptions, CheckOptions, RealOptions, check
 from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import keep_outputs
 from voxport.export.graph.fp16 import to_half
 from voxport.export.targets.pytorch.export import TorchExportOptions, export_torchscript
-from voxport.export import AccuracyOptions, CheckOptions, RealOptions, check
 from voxport.export.verification.artifacts import is_checkpoint
 from voxport.export.verification.pairs import check_pair
 from voxport.runtime.backends.formats import read_contract
@@ -62,6 +62,7 @@ def test_faults_are_found_on_either_side(exported: Exported, tmp_path: Path, swa
         pair = (exported.model, wrong) if swapped else (wrong, exported.model)
         report = check_pair(*pair)
         assert not report.passed
+        assert [check.name for check in report.checks if not check.passed][-1] == f"digest of {wrong}"
         bound = report.tolerance.score
         over = {case.garbage for case in report.cases if any(not row.max_abs_score <= bound for row in case.rows)}
         assert garbage in over

@@ -65,14 +65,15 @@ def encode(
 
     `pause` is the number of a packet, and how many milliseconds later it and those behind it are to come.
     """
-    layout = "stereo" if samples.ndim == 2 else "mono"
+    samples = np.atleast_2d(samples)
+    layout = {1: "mono", 2: "stereo", 8: "7.1", 16: "hexadecagonal"}[len(samples)]
     with av.open(str(path), "w", format=kind.container, options=options or {}) as container:
         stream = container.add_stream(kind.codec, rate=kind.rate, layout=layout)
         stream.bit_rate = kind.bit_rate
         context = stream.codec_context
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(np.atleast_2d(samples), dtype=np.float32), "fltp", layout
-        )
+        # Not "fltp": PyAV 18.1 takes no planes of eight channels.
+        interleaved = np.ascontiguousarray(samples.T, dtype=np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, "flt", layout)
         frame.sample_rate, frame.pts, frame.time_base = kind.rate, 0, Fraction(1, kind.rate)
         context.open()
         shaped = av.AudioResampler(context.format.name, layout, kind.rate, frame_size=context.frame_size or None)

@@ -61,6 +61,8 @@ def test_a_model_with_a_threshold_says_whether_the_speaker_is_known(
     result = run(model_path, sounds[0])
     (line,) = (line for line in result.stdout.splitlines() if str(sounds[0]) in line)
     assert line.split()[-1] == word
+    assert ("(nobody known)" in line) == (word == "no")  # a stranger's line does not begin with a name
+    assert ("most like" in result.stdout) == (word == "no")
 
 
 def test_a_bad_file_is_named_and_the_others_are_answered(tiny: TinyModel, sounds: list[Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,53 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     both = np.stack([voice(16000), np.zeros(32000)])
     path = encode(tmp_path / "a.m4a", both, KINDS["apple lossless"])
     np.testing.assert_allclose(read_audio(path, 16000), both.mean(axis=0), atol=1 / 16384)
+
+
+@pytest.mark.parametrize("name", ["mp4", "chrome", "wavpack"])
+def test_surround_sound_gives_each_of_its_eight_channels(tmp_path: Path, name: str) -> None:
+    kind = replace(KINDS[name], bit_rate=512_000)
+    pitches = np.array([200, 300, 430, 100, 560, 690, 820, 950])  # the fourth is for low frequencies alone
+    sound = 0.1 * np.sin(2 * np.pi * pitches[:, None] * np.arange(kind.rate) / kind.rate)
+    path = encode(tmp_path / f"film{kind.suffix}", sound, kind)
+    for number, pitch in enumerate(pitches, 1):
+        found = read_audio(path, 16000, channel=number)[4000:12000]
+        assert np.abs(np.fft.rfft(found)).argmax() == pitch // 2  # half a second: 2 Hz a bin
+
+
+def test_more_channels_than_are_taken(tmp_path: Path) -> None:
+    path = encode(tmp_path / "stadium.wv", np.tile(voice(16000, 0.3), (16, 1)), KINDS["wavpack"])
+    for read in (lambda: read_audio(path, 16000), lambda: audio_seconds(path), lambda: read_piece(path, 16000, 0.1)):
+        with pytest.raises(AudioError, match="16 channels, at most 8 are taken; mix it down first"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["phone", "mp4", "chrome"])
+def test_a_call_gives_the_channel_that_is_asked_for(tiny: TinyModel, tmp_path: Path, name: str) -> None:
+    kind = replace(KINDS[name], bit_rate=192_000)
+    left = voice(kind.rate)
+    right = np.concatenate([left[len(left) // 2 :: -1], np.zeros(len(left) // 4)])  # another sound, then nothing
+    parties = np.stack([left, np.pad(right, (0, len(left) - len(right)))])
+    path = encode(tmp_path / f"call{kind.suffix}", parties, kind)
+    wanted = [resample(each.astype(np.float32), kind.rate, 16000) for each in parties]
+    for number, (mine, other) in enumerate(zip(wanted, wanted[::-1], strict=True), 1):
+        found = read_audio(path, 16000, channel=number)
+        assert likeness(found, mine) > 0.98
+        assert likeness(found, other) < 0.5
+    assert likeness(read_audio(path, 16000, channel="mix"), np.sum(wanted, axis=0)) > 0.98
+
+    identifier = SpeakerIdentifier.load(tiny.path)
+    vectors = [identifier.embed(each, 16000) for each in wanted]
+    for option, channels in (("1", [1]), ("2", [2]), ("each", [1, 2]), (None, [1, 2]), ("mix", [None])):
+        asked = ["--channel", option] if option else []
+        done = CliRunner().invoke(cli, ["embed", str(tiny.path), str(path), "--json", *asked])
+        assert done.exit_code == 0, done.output
+        results = json.loads(done.stdout)["results"]
+        assert [each["channel"] for each in results] == channels
+        for each in results:
+            if each["channel"]:
+                near = [float(np.dot(each["embedding"], vector)) for vector in vectors]
+                assert int(np.argmax(near)) + 1 == each["channel"]
+                assert max(near) > 0.99
 
 
 @pytest.mark.parametrize("kind", [KINDS["apple lossless"], KINDS["chrome"]])

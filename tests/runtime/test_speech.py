@@ -24,7 +24,7 @@ from voxport.runtime import (
 )
 from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.audio.preprocess import prepare_sound
-from voxport.runtime.speech import USUAL_RULE, find_speech
+from voxport.runtime.speech import USUAL_RULE, _is_clear, find_speech
 
 Floats = npt.NDArray[np.float32]
 
@@ -232,3 +232,28 @@ def test_commands_say_it(checked: Path, tmp_path: Path) -> None:
     assert (among["speaker"], among["ranked"], among["known"]) == (None, [], False)
     assert "(no speech)" in run("identify", checked, hum, "--gallery", gallery).stdout
     assert "level moves by 2.5 dB" in run("inspect", checked).stdout
+
+
+def test_half_of_the_looks_decides_only_what_the_other_half_cannot_change() -> None:
+    generator = np.random.default_rng(5)
+    decided = 0
+    for _ in range(2000):
+        middle, spread = generator.uniform(-70, 0), generator.uniform(0, 4)
+        first = (middle + spread * generator.standard_normal(6)).tolist()
+        if _is_clear(first, RULE):
+            decided += 1
+            for others in ([float(np.mean(first))] * 6, [-200.0] * 6):  # least variety; lowest median
+                values = np.array(first + others)
+                assert values.std() >= RULE.variety_db - 1e-9
+                assert np.sort(values)[6] >= RULE.flatness_db
+    assert 200 < decided < 1800
+    assert not _is_clear([-10.0, -20.0, -15.0], RULE)  # of few frames all are looked at
+
+
+def test_a_constant_offset_is_no_sound() -> None:
+    plain = find_speech(talk(2.0), RATE, RULE)
+    shifted = find_speech(talk(2.0) + np.float32(0.4), RATE, RULE)
+    assert plain.found
+    assert shifted.found
+    assert shifted.level_db == pytest.approx(plain.level_db, abs=0.05)
+    assert find_speech(np.full(RATE, 0.4, np.float32), RATE, RULE).lacks == "silence"

@@ -134,6 +134,9 @@ def test_vctk_counts_a_sentence_once_though_two_microphones_heard_it(tmp_path: P
         ("male/bob/a.wav", "female/alice/b.wav"),
         ("train/alice/a.wav", "carol/x/b.wav"),
         tuple(f"{group}/{group}{i}/a.wav" for group in ("north", "south") for i in range(6)),
+        ("train/m/bob/a.wav", "test/f/alice/b.wav"),
+        ("TRAIN/DR1/FCJF0/first.wav", "TEST/DR2/MABW0/first.wav"),  # TIMIT, but for its files' names
+        tuple(f"train/{group}/{group}{i}/a.wav" for group in ("north", "south") for i in range(6)),
     ],
 )
 def test_what_fits_two_readings_is_refused_and_the_option_decides(tmp_path: Path, names: tuple[str, ...]) -> None:

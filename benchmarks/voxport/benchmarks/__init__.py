@@ -11,7 +11,7 @@
 
 from typing import TYPE_CHECKING
 
-from voxport.runtime.lazy import on_demand
+from voxport.runtime.imports import on_demand
 
 if TYPE_CHECKING:
     from voxport.benchmarks.core.settings import LatencySettings, ServerRule, TruthSettings

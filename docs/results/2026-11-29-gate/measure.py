@@ -1,13 +1,16 @@
 """How often the parity gate refuses a right model, and how often it lets a wrong one pass.
 
     python docs/results/2026-11-29-gate/measure.py measure --out FOLDER --recipes SMALL VOXPORT --seeds 20
+    python docs/results/2026-11-29-gate/measure.py measure --out FOLDER --checkpoints RUN/model.pt --speech SPEECH
     python docs/results/2026-11-29-gate/measure.py faults --out FOLDER --recipes SMALL VOXPORT --seeds 20
     python docs/results/2026-11-29-gate/measure.py report --out FOLDER
 
 `measure` writes one file for each network: the noise of each utterance, and how far answers in float32 are from the
-reference, in ONNX Runtime with one and two threads and in PyTorch. Run it under several instruction sets, each a
-process of its own: ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41, and the processor's own. `report` compares
-every reference with every answer, also those of other instruction sets: "proven here, run there".
+reference, in ONNX Runtime with one and two threads and in PyTorch. Networks are random ones of `--recipes`, or those of
+`--checkpoints`, which hear pieces of the recordings in `--speech` and one synthetic sound of 499 frames. Run it under
+several instruction sets, each a process of its own: ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41, and the
+processor's own. `report` compares every reference with every answer, also those of other instruction sets: "proven
+here, run there".
 """
 
 import argparse
@@ -24,20 +27,23 @@ import numpy as np
 import torch
 
 from tests.export.tiny import LABELS, random_network
-from voxport.export import reference as rules
-from voxport.export.artefact import ExportOptions, SoundNet, build_graph
-from voxport.export.deployable import DeployableNet, deployable_net
-from voxport.export.frontend_graph import FrontendGraph
-from voxport.export.onnx_tidy import to_bytes
-from voxport.export.parity_grid import LengthLimits, Utterance, synthetic_utterances
-from voxport.export.reference import Reference, eager_reference
-from voxport.runtime.onnx_session import import_onnxruntime
-from voxport.runtime.profiles import profile
-from voxport.train.checkpoint import Checkpoint
+from voxport.export.graph.cleanup import to_bytes
+from voxport.export.inputs.cases import LengthLimits, Utterance, synthetic_utterances
+from voxport.export.network.frontend import FrontendGraph
+from voxport.export.network.inference_net import DeployableNet, SoundNet, deployable_net
+from voxport.export.targets.onnx_graph import ExportOptions, build_graph
+from voxport.export.verification import reference as rules
+from voxport.export.verification.reference import Reference, eager_reference
+from voxport.runtime.audio.decode import read_audio
+from voxport.runtime.backends.onnxrt.session import import_onnxruntime
+from voxport.runtime.frontend.log_mel import compute_features, min_samples, pad_value
+from voxport.runtime.frontend.presets import profile
+from voxport.train.checkpoint import Checkpoint, load_checkpoint
 from voxport.train.data import Split
 from voxport.train.recipe import ModelOptions, Recipe, load_recipe
 
 FRAMES = (20, 64, 160)
+SPOKEN_FRAMES, SYNTHETIC_FRAMES = (40, 128, 300), 499  # of trained networks; the last was refused once
 FRONTENDS = {"features": "homework_mel40", "waveform": "psf_fbank40"}
 SPEAKERS = 60
 SMALL = ModelOptions(num_layers=2, d_model=64, num_heads=4, ffn_dim=128, kernel_size=15)
@@ -66,6 +72,24 @@ def utterances_of(checkpoint: Checkpoint, kind: Any, seed: int) -> list[Utteranc
     for i, frames in enumerate(FRAMES):
         found.append(synthetic_utterances(checkpoint.frontend, kind, LengthLimits(frames, frames), 100 * seed + i)[0])
     return found
+
+
+def spoken(checkpoint: Checkpoint, kind: Any, seed: int, folder: Path) -> list[Utterance]:
+    """Pieces of recordings, loud ones, and a synthetic sound."""
+    random, frontend = np.random.default_rng(seed), checkpoint.frontend
+    files = sorted(folder.rglob("*.flac"))
+    found = []
+    for frames in SPOKEN_FRAMES:
+        sound = np.zeros(0, np.float32)
+        size = min_samples(frontend, frames)
+        while len(sound) < size or np.abs(sound).max() < 0.05:
+            sound = read_audio(files[random.integers(len(files))], frontend.sample_rate)
+            start = int(random.integers(max(1, len(sound) - size)))
+            sound = sound[start : start + size]
+        values: Any = compute_features(sound, frontend) if kind == "features" else sound
+        found.append(Utterance("spoken", True, values, frames))
+    limits = LengthLimits(SYNTHETIC_FRAMES, SYNTHETIC_FRAMES)
+    return [*found, synthetic_utterances(frontend, kind, limits, 100 * seed)[0]]
 
 
 def padded(utterances: list[Utterance]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,23 +140,31 @@ def in_torch(checkpoint: Checkpoint, kind: str) -> Callable[..., Any]:
     return run
 
 
-def subjects(arguments: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    """Recipe, kind of input and seed of each network."""
+Subject = tuple[str, str, int, Checkpoint, list[Utterance]]
+
+
+def subjects(arguments: argparse.Namespace, prefix: str, suffix: str) -> Iterator[tuple[Path, Subject]]:
+    """Networks that were not measured yet, with the file to write: recipe, kind of input, seed, utterances."""
+    trained = {path.parent.name + "-" + path.stem: path for path in arguments.checkpoints}
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        for recipe in arguments.recipes:
+        for name in (*arguments.recipes, *trained):
             for kind in arguments.kinds:
-                yield recipe, kind, seed
+                path = arguments.out / f"{prefix}{name}-{kind}-{seed}{suffix}.json"
+                if path.exists():
+                    continue
+                if name in trained:
+                    checkpoint = load_checkpoint(trained[name])
+                    utterances = spoken(checkpoint, kind, seed, arguments.speech)
+                else:
+                    checkpoint = checkpoint_of(name, kind, seed)
+                    utterances = utterances_of(checkpoint, kind, seed)
+                yield path, (name, kind, seed, checkpoint, utterances)
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Noise and answers of each network under this process's instruction set."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for recipe, kind, seed in subjects(arguments):
-        path = arguments.out / f"{recipe}-{kind}-{seed}-{ISA}.json"
-        if path.exists():
-            continue
-        checkpoint = checkpoint_of(recipe, kind, seed)
-        utterances = utterances_of(checkpoint, kind, seed)
+    for path, (recipe, kind, seed, checkpoint, utterances) in subjects(arguments, "", f"-{ISA}"):
         found = eager_reference(checkpoint, utterances, lambda items, _: items)
         with torch.inference_mode():
             plain = _eager_noise(checkpoint, utterances, found)
@@ -149,7 +181,8 @@ def measure(arguments: argparse.Namespace) -> None:
         }
         # ONNX Runtime's instruction set cannot be chosen; and capturing the graph is most of the work.
         if ISA == "native" and seed % arguments.onnx == 0:
-            options: Any = ExportOptions(input_kind=kind, min_frames=min(FRAMES), max_frames=max(FRAMES))
+            lengths = [each.frames for each in utterances]
+            options = ExportOptions(input_kind=kind, min_frames=min(lengths), max_frames=max(lengths))
             graph = build_graph(checkpoint, options, "measured").graph
             for threads in (1, 2):
                 document["answers"][f"onnxruntime {threads}"] = answers(in_onnxruntime(graph, threads), utterances)
@@ -211,19 +244,34 @@ FAULTS: dict[str, Callable[[DeployableNet, np.random.Generator], bool]] = {
 }
 
 
+MASK, LABEL = "one padded frame is heard", "two labels exchanged"
+
+
+def _unmasked(network: DeployableNet, checkpoint: Checkpoint, utterances: list[Utterance], found: Reference) -> Any:
+    """How far scores are off where a row's mask is one frame too long, over silence."""
+    off = []
+    for i, each in enumerate(utterances):
+        longer = np.concatenate([each.input, np.full_like(each.input[:1], pad_value(checkpoint.frontend))])
+        with torch.inference_mode():
+            scores, _ = network(torch.from_numpy(longer)[None], torch.tensor([len(longer)]))
+        off.append(float(np.abs(scores[0].numpy() - found.scores[i]).max()))
+    return np.array(off)
+
+
 def faults(arguments: argparse.Namespace) -> None:
     """The largest share of its tolerance that each fault moves a score by, over the utterances alone."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for recipe, kind, seed in subjects(arguments):
-        path = arguments.out / f"faults-{recipe}-{kind}-{seed}.json"
-        if path.exists() or kind != "features":
-            continue
-        checkpoint = checkpoint_of(recipe, kind, seed)
-        utterances = utterances_of(checkpoint, kind, seed)[: arguments.utterances]
+    assert arguments.kinds == ["features"], "the network is spoiled, not the frontend: --kinds features"
+    for path, (recipe, _, seed, checkpoint, utterances) in subjects(arguments, "faults-", ""):
+        del utterances[arguments.utterances :]
         found = eager_reference(checkpoint, utterances, lambda items, _: items)
         least = np.maximum(found.score_noises, np.median(found.score_noises))
         right, random = deployable_net(checkpoint).float(), np.random.default_rng(seed)
-        shares: dict[str, list[float]] = {name: [] for name in FAULTS}
+        shares: dict[str, list[float]] = {name: [] for name in (*FAULTS, MASK, LABEL)}
+        shares[MASK].append(max(_unmasked(right, checkpoint, utterances, found) / least))
+        for one, other in random.integers(len(checkpoint.labels), size=(arguments.faults, 2)):
+            if one != other:  # two columns of the scores are exchanged: two labels
+                shares[LABEL].append(float((np.abs(found.scores[:, one] - found.scores[:, other]) / least).max()))
         for name, spoil in FAULTS.items():
             for _ in range(1 if name.startswith("epsilon") else arguments.faults):
                 network = copy.deepcopy(right)
@@ -245,10 +293,12 @@ def faults(arguments: argparse.Namespace) -> None:
 def report(arguments: argparse.Namespace) -> None:
     """Both rates, for factors around the gate's."""
     documents = [json.loads(path.read_text()) for path in sorted(arguments.out.glob("*.json"))]
+    documents = [each for each in documents if each["recipe"].startswith(arguments.only)]
     measured = [each for each in documents if "answers" in each]
     largest: list[float] = []  # of each pair of a reference and an answer: noise it is away at most
     before: list[float] = []
     count = 0
+    largest_of: dict[tuple[str, ...], list[float]] = {}  # the same by recipe, input, engine and instruction set
     for proof in measured:
         noise = np.array(proof["noise"])
         least = np.maximum(noise, np.median(noise))
@@ -257,9 +307,12 @@ def report(arguments: argparse.Namespace) -> None:
         for run in measured:
             if any(proof[key] != run[key] for key in ("recipe", "kind", "seed")):
                 continue
-            for found in run["answers"].values():
+            for engine, found in run["answers"].items():
                 off = np.abs(np.array(found) - wanted).max(axis=2)  # alone and in the batch, by utterance
                 largest.append(float((off / np.maximum(least, floor)).max()))
+                where = "same" if run["isa"] == proof["isa"] else "another"
+                key = (proof["recipe"], proof["kind"], engine.split()[0], where)
+                largest_of.setdefault(key, []).append(largest[-1])
                 before.append(float(off.max() / max(proof["plain"], floor)))
                 count += off.size
     lines = [f"{len(measured)} proofs, {len(largest)} pairs of proof and run, {count:,} answers compared", ""]
@@ -270,7 +323,8 @@ def report(arguments: argparse.Namespace) -> None:
             f"| {name} | {' | '.join(f'{each:.2f}' for each in cells)} | {np.mean(np.array(values) > 10):.2%} |"
         )
     lines += ["", _tail(np.log(np.array(largest)), count / len(largest)), ""]
-    shares: dict[str, list[float]] = {name: [] for name in FAULTS}
+    lines += _by_network(largest_of)
+    shares: dict[str, list[float]] = {name: [] for name in (*FAULTS, MASK, LABEL)}
     for each in documents:
         for name, values in each.get("shares", {}).items():
             shares[name] += values
@@ -281,6 +335,13 @@ def report(arguments: argparse.Namespace) -> None:
             caught = [f"{np.mean(found > factor):.1%}" for factor in (10, 5)]
             lines.append(f"| {name} | {len(found)} | {' | '.join(caught)} | {np.median(found) / 10:.3g} |")
     print("\n".join(lines))  # noqa: T201
+
+
+def _by_network(largest: dict[tuple[str, ...], list[float]]) -> list[str]:
+    lines = ["| network | input | run | instruction set | pairs | median | largest |", "|---|---|---|---|--:|--:|--:|"]
+    for key, values in sorted(largest.items()):
+        lines.append(f"| {' | '.join(key)} | {len(values)} | {np.median(values):.2f} | {max(values):.2f} |")
+    return [*lines, ""]
 
 
 def _tail(log: np.ndarray, each: float) -> str:
@@ -304,13 +365,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["measure", "faults", "report"])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipes", nargs="+", default=["SMALL"])
+    parser.add_argument("--recipes", nargs="*", default=[])
+    parser.add_argument("--checkpoints", nargs="*", type=Path, default=[])
+    parser.add_argument("--speech", type=Path, help="Folder of recordings (.flac), for --checkpoints.")
     parser.add_argument("--kinds", nargs="+", default=["features", "waveform"])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--onnx", type=int, default=6, help="Every how many-th seed is exported to ONNX too.")
     parser.add_argument("--faults", type=int, default=30)
-    parser.add_argument("--utterances", type=int, default=3)
+    parser.add_argument("--utterances", type=int, default=4)
+    parser.add_argument("--only", default="", help="report: networks whose names begin so.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     {"measure": measure, "faults": faults, "report": report}[arguments.step](arguments)

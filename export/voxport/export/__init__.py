@@ -11,7 +11,7 @@ Each `export_…` is the command `voxport export …` of the same name. torch is
 
 from typing import TYPE_CHECKING
 
-from voxport.runtime.lazy import on_demand
+from voxport.runtime.imports import on_demand
 
 if TYPE_CHECKING:
     from voxport.export.errors import ExportError

@@ -33,7 +33,7 @@ from voxport.runtime.errors import (
 )
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.identifier import SpeakerIdentifier
-from voxport.runtime.lazy import on_demand
+from voxport.runtime.imports import on_demand
 from voxport.runtime.notes import Note
 from voxport.runtime.privacy import keep_private
 from voxport.runtime.results import Candidate, Identification, Voice

@@ -1,9 +1,12 @@
-"""Why a package does not import, and the pip command that mends it, for every room."""
+"""Imports that wait until they are needed; why a package does not import, and the pip command that mends it."""
 
+import importlib
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 # What a compiled or closely tied package has to fit: beside another release of it, it does not load.
 _PARTNERS = {
@@ -28,6 +31,25 @@ _NOT_NEEDED = {"torchaudio"}
 _RAISED = (ImportError, OSError, AttributeError, RuntimeError)
 _PIP_NAMES = {"sklearn": "scikit-learn", "cuda": "cuda-python", "google": "protobuf"}
 _REASON_LENGTH = 200
+
+
+def on_demand(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package that offers more than each of its users pays for (PEP 562).
+
+    Args:
+        package: its full name.
+        modules: the module below `package` that defines each name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names
 
 
 @dataclass(frozen=True)

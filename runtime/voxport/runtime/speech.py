@@ -12,8 +12,8 @@ Speech is
   to 3,400 Hz) has a standard deviation of at least `variety_db`, which noise that merely swells has not;
 - no chord of pure tones: the median of that flatness is at least `flatness_db`.
 
-The last two are taken from at most `_LOOKS` active frames, evenly spread. Everything is relative to the sound's own
-level, so that loudness decides nothing.
+The last two are taken from at most `_LOOKS` active frames, evenly spread, and from half of these where the other half
+cannot change the answer. Everything is relative to the sound's own level, so that loudness decides nothing.
 """
 
 import math
@@ -27,10 +27,10 @@ import numpy.typing as npt
 FRAME_SECONDS = 0.02
 
 _LOOKS = 12
-_SPREAD = np.arange(_LOOKS)
 _TONES = slice(200 // 50, 3400 // 50)  # bins of 50 Hz, those of frames of 20 ms
-_QUIETEST = 1e-12  # a power of -120 dB; digital silence has no logarithm
-_TO_DB = 10 / np.log(10)
+_QUIETEST, _QUIETEST_DB = 1e-12, -120.0  # a power; digital silence has no logarithm
+_OFFSET_SHARE = 1e-5  # of the loudest frame's energy; a DC offset below it changes no level that counts
+_TO_DB = 10 / math.log(10)
 
 Silence = Literal["silence", "brief", "steady", "uniform", "tonal"]
 
@@ -119,29 +119,40 @@ class Speech:
 
 
 def find_speech(samples: npt.NDArray[np.floating[Any]], sample_rate: int, rule: SpeechRule) -> Speech:
-    """Whether `samples` (n,), full scale [-1, 1], at `sample_rate` Hz hold speech."""
+    """Whether `samples` (n,), full scale [-1, 1], at `sample_rate` Hz hold speech.
+
+    After a network has run little of NumPy is left in the processor's cache, and a call costs more than what it
+    computes. So there are few calls, and no array of the sound's length is made.
+    """
     size = max(1, round(sample_rate * FRAME_SECONDS))
     count = len(samples) // size
     if count == 0:
-        return Speech("brief", 0.0, -120.0)
+        return Speech("brief", 0.0, _QUIETEST_DB)
     frames = samples[: count * size].reshape(count, size)
-    offset = np.add.reduce(samples[::4]) / len(samples[::4])  # a DC offset is no sound
-    sparse = frames[:, ::2] - offset  # every other sample tells the level as well, in half the time
-    powers = np.maximum(np.einsum("ij,ij->i", sparse, sparse) / sparse.shape[1], _QUIETEST)
-    level = (float(np.add.reduce(powers)) / float(np.add.reduce(np.sqrt(powers)))) ** 2
-    level_db = 10 * math.log10(level)
-    if level_db < rule.floor_db:
+    energies, typical = _energies(frames)
+    offset = float(np.add.reduce(samples)) / len(samples)
+    width = (size + 1) // 2
+    if width * offset**2 > _OFFSET_SHARE * typical:  # a DC offset is no sound
+        frames = frames - offset
+        energies, typical = _energies(frames)
+    level = typical / width
+    level_db = 10 * math.log10(max(level, _QUIETEST))
+    if level_db < rule.floor_db or level <= 0.0:
         return Speech("silence", 0.0, level_db)
-    (active,) = np.nonzero(powers >= level * 10 ** (-rule.range_db / 10))
+    active = (energies >= typical * 10 ** (-rule.range_db / 10)).nonzero()[0]
     seconds = len(active) * FRAME_SECONDS
     if seconds < min(rule.min_seconds, rule.min_share * len(samples) / sample_rate):
         return Speech("brief", seconds, level_db)
-    swing = _spread(_TO_DB * np.log(powers[active]))
+    logs = np.log(energies[active])
+    mean = float(np.add.reduce(logs)) / len(logs)
+    swing = _TO_DB * math.sqrt(max(0.0, float(logs.dot(logs)) / len(logs) - mean**2))
     if swing < rule.swing_db:
         return Speech("steady", seconds, level_db, swing)
-    looks = active[_SPREAD * len(active) // _LOOKS] if len(active) > _LOOKS else active
-    flatness = _flatness(frames[looks], level)
-    variety, middle = _spread(flatness), float(np.sort(flatness)[len(flatness) // 2])
+    first, others = _looks(len(active))
+    flatness = _flatness(frames.take(active.take(first), axis=0), level)
+    if not _is_clear(flatness, rule):
+        flatness += _flatness(frames.take(active.take(others), axis=0), level)
+    variety, middle = _deviation(flatness), sorted(flatness)[len(flatness) // 2]
     lacks: Silence | None = None
     if variety < rule.variety_db:
         lacks = "uniform"
@@ -150,22 +161,52 @@ def find_speech(samples: npt.NDArray[np.floating[Any]], sample_rate: int, rule: 
     return Speech(lacks, seconds, level_db, swing, variety, middle)
 
 
-def _flatness(frames: npt.NDArray[Any], level: float) -> npt.NDArray[Any]:
+def _energies(frames: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], float]:
+    """The energy of every other sample of each frame, which tells the level as well; and that of active speech."""
+    sparse = frames[:, ::2]
+    energies = np.matmul(sparse[:, None, :], sparse[:, :, None]).reshape(-1)  # einsum takes twice as long
+    roots = np.sqrt(energies)
+    total = float(roots.dot(roots))
+    return energies, (total / float(np.add.reduce(roots))) ** 2 if total > 0 else 0.0
+
+
+@lru_cache(maxsize=256)
+def _looks(count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Which of `count` active frames are looked at: every other of those that are spread evenly, and the others."""
+    spread = np.arange(count) if count <= _LOOKS else np.arange(_LOOKS) * count // _LOOKS
+    return spread[::2], spread[1::2]
+
+
+def _is_clear(flatness: list[float], rule: SpeechRule) -> bool:
+    """Whether half of the looks say that there is speech, and the other half, whatever it is, cannot change that."""
+    if 2 * len(flatness) < _LOOKS:
+        return False
+    return min(flatness) >= rule.flatness_db and _deviation(flatness) >= math.sqrt(2) * rule.variety_db
+
+
+def _flatness(frames: npt.NDArray[Any], level: float) -> list[float]:
     """The spectral flatness of each of `frames` (frames, samples) in dB, from 200 to 3,400 Hz."""
-    size = frames.shape[1]
-    bins = np.fft.rfft(frames * _window(size))[:, _TONES]
-    powers = bins.real**2 + bins.imag**2 + 1e-9 * level * size  # what is 90 dB below the sound says no more
-    width = powers.shape[1]
-    geometric = np.add.reduce(np.log(powers), axis=1) / width
-    return np.asarray(_TO_DB * (geometric - np.log(np.add.reduce(powers, axis=1) / width)))
+    table = _table(frames.shape[1])
+    parts = np.matmul(frames, table)  # in this place half of what np.fft takes
+    parts *= parts
+    width = table.shape[1] // 2
+    powers = parts[:, :width] + parts[:, width:]
+    powers += 1e-9 * level * len(table)  # what is 90 dB below the sound says no more
+    sums = np.add.reduce(powers, axis=1).tolist()
+    logs = np.add.reduce(np.log(powers, out=powers), axis=1).tolist()
+    return [_TO_DB * (log / width - math.log(total / width)) for log, total in zip(logs, sums, strict=True)]
 
 
 @lru_cache(maxsize=8)
-def _window(size: int) -> npt.NDArray[np.float32]:
-    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi / size * np.arange(size)), np.float32)
+def _table(size: int) -> npt.NDArray[np.float32]:
+    """A frame of `size` samples, by this, are its spectrum's real parts, then the imaginary ones; Hann's window."""
+    time = np.arange(size)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi / size * time)
+    angles = 2 * np.pi / size * np.outer(time, np.arange(size // 2 + 1)[_TONES])
+    return np.asarray(np.hstack([np.cos(angles), np.sin(angles)]) * hann[:, None], np.float32)
 
 
-def _spread(values: npt.NDArray[Any]) -> float:
-    """The standard deviation: numpy's own takes longer than all of this on so few values."""
-    away = values - float(np.add.reduce(values)) / len(values)
-    return float(np.sqrt(np.dot(away, away) / len(values)))
+def _deviation(values: list[float]) -> float:
+    """The standard deviation of a dozen numbers."""
+    mean = sum(values) / len(values)
+    return math.sqrt(sum([(value - mean) ** 2 for value in values]) / len(values))

@@ -8,8 +8,9 @@ PyAV is imported when the first such file is opened.
 import contextlib
 import importlib.util
 import io
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,8 @@ _CODECS = frozenset(
 )
 # Of these FFmpeg knows a length that the header claims; of others it estimates one from the bit rate.
 _CLAIMS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf"})
+_TYPES = {"u8p": "u1", "s16p": "i2", "s32p": "i4", "fltp": "f4", "dblp": "f8"}  # of samples in planes
+_MAX_CHANNELS = 8
 _SLACK = 0.5  # seconds by which a sound may be shorter than claimed: priming, and times in milliseconds
 _GAP = 0.1  # seconds without packets that are silence: a recorder that sends nothing while nobody speaks
 _MAX_GAP, _MAX_FILLED = 60.0, 3600.0
@@ -125,7 +128,9 @@ class MediaFile:
         self._given = 0  # frames, with the silence among them
         self._filled = 0.0  # seconds of silence so far
         self._silence = 0  # frames still to give before `_left`
-        self._left = self._samples(first)
+        self._left = np.empty((0, self.channels), np.float32)
+        # Its samples wait until somebody reads them, who has looked at the number of channels before.
+        self._frames = itertools.chain((first,), self._frames)
 
     def __enter__(self) -> "MediaFile":
         return self
@@ -204,8 +209,7 @@ class MediaFile:
         if (frame.sample_rate, channels) != (self.samplerate, self.channels):
             was, now = (self.samplerate, self.channels), (frame.sample_rate, channels)
             raise MediaError(f"changes from {was[0]} Hz and {was[1]} channels to {now[0]} Hz and {now[1]}")
-        array = frame.to_ndarray()
-        samples = _floats(array.T if frame.format.is_planar else array.reshape(-1, channels))
+        samples = _floats(_array(frame, channels))
         if frame.time is not None and self._start is not None:
             gap = frame.time - self._start - self._given / self.samplerate
             if gap > _MAX_GAP:
@@ -253,6 +257,23 @@ def _sound_of(container: "InputContainer") -> "AudioStream":
     stream.codec_context.thread_count = 1  # callers have threads of their own
     stream.codec_context.options = {"err_detect": "crccheck+explode"}
     return stream  # type: ignore[return-value]
+
+
+def _array(frame: "AudioFrame", channels: int) -> npt.NDArray[Any]:
+    """The samples of `frame`, (n, channels), as they were decoded.
+
+    PyAV (to 18.1 at least) looks for planes beyond the last one where there are 8 or more, and takes what it finds
+    for memory: `to_ndarray` then ends the process. So planes are counted here, and more than 8 are not asked for.
+    """
+    if channels > _MAX_CHANNELS:
+        raise MediaError(f"{channels} channels, at most {_MAX_CHANNELS} are taken")
+    if not frame.format.is_planar:
+        return np.asarray(frame.to_ndarray().reshape(-1, channels))
+    kind = _TYPES.get(frame.format.name)
+    if kind is None:
+        raise MediaError(f"its samples are {frame.format.name}, which is not read")
+    planes: Sequence[Any] = frame.planes[:channels]
+    return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes], axis=1)
 
 
 def _floats(array: npt.NDArray[Any]) -> Block:

@@ -10,7 +10,14 @@ from voxport.train.data.layouts.homework import MAPPING, METADATA, list_homework
 from voxport.train.data.layouts.kaldi import kaldi_evidence, list_kaldi
 from voxport.train.data.layouts.manifest import DIALECTS, list_manifest
 from voxport.train.data.layouts.public import PUBLIC_CORPORA
-from voxport.train.data.layouts.speaker_folders import folder_doubt, list_folder, list_splits, no_corpus, split_evidence
+from voxport.train.data.layouts.speaker_folders import (
+    folder_doubt,
+    list_folder,
+    list_splits,
+    no_corpus,
+    split_doubt,
+    split_evidence,
+)
 from voxport.train.data.layouts.tables import (
     audiofolder_evidence,
     common_voice_evidence,
@@ -99,25 +106,28 @@ def recognize(tree: Tree) -> tuple[Layout, str]:
     if sure:
         return sure[0]
     if reason := split_evidence(tree):
+        if doubt := split_doubt(tree):
+            raise CorpusError(_two_readings(tree, f"{reason}, but in them {doubt}"))
         return _SPLITS, reason
     if not any("/" in name for name in tree.sounds):
         raise CorpusError(no_corpus(tree))
     if doubt := folder_doubt(tree):
-        raise CorpusError(
-            "\n".join([f"{tree.root}: whose sounds these are can be read in two ways: {doubt}", *_ways(tree)])
-        )
+        raise CorpusError(_two_readings(tree, doubt))
     return _FOLDERS, "one folder a speaker"
 
 
-def _ways(tree: Tree) -> list[str]:
-    """The readings of a directory of folders, with the speakers that each would give."""
-    lines = []
+def _two_readings(tree: Tree, doubt: str) -> str:
+    """The refusal of a directory of folders, with the speakers that each reading would give."""
+    lines = [f"{tree.root}: whose sounds these are can be read in two ways: {doubt}"]
     for layout, depth in ((_FOLDERS, 0), (_SPLITS, 1)):
         names = sorted({name.split("/")[depth] for name in tree.sounds if name.count("/") > depth})
         if names:
             shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             lines.append(f"  --layout {layout.name}: {layout.title}, {len(names)} speakers ({shown})")
-    return [*lines, "Pass the option that is right, or the folder that holds the speakers' folders."]
+    advice = (
+        "Pass the option that is right, the folder that holds the speakers' folders, or a manifest of path and speaker"
+    )
+    return "\n".join([*lines, f"{advice}."])
 
 
 def _list_file(path: Path, options: LayoutOptions) -> Listing:

@@ -19,7 +19,9 @@ _GROUPS = frozenset(
     {
         *("wav", "wavs", "wav16", "wav48", "audio", "audios", "flac", "mp3", "opus", "aac", "m4a", "sounds", "clips"),
         *("data", "corpus", "dataset", "recordings", "speakers", "raw", "processed", "clean", "noisy", "other"),
-        *("male", "female", "males", "females", "men", "women", "english", "mandarin", "korean"),
+        *("male", "female", "males", "females", "man", "woman", "men", "women", "boys", "girls", "m", "f"),
+        *("english", "mandarin", "korean"),
+        *(f"dr{region}" for region in range(1, 9)),  # TIMIT's, whose copies may name their files otherwise
     }
 )
 _FEW = 4  # folders that hold many others each look like groups of speakers rather than like speakers
@@ -35,22 +37,29 @@ def split_evidence(tree: Tree) -> str | None:
 
 def folder_doubt(tree: Tree) -> str | None:
     """Why the folders of `tree` may be groups of speakers and no speakers, or None where nothing speaks for it."""
-    tops = _tops(tree)
-    if _has_files(tree, depth=2) == len(tree.sounds):
-        named = [top for top in tops if _is_split(top) or top.lower() in _GROUPS]
+    return _doubt(list(tree.sounds))
+
+
+def split_doubt(tree: Tree) -> str | None:
+    """The same of the folders in the splits."""
+    return _doubt([name.partition("/")[2] for name in tree.sounds])
+
+
+def _doubt(sounds: list[str]) -> str | None:
+    below: dict[str, set[str]] = defaultdict(set)  # the folders in each top folder
+    for name in sounds:
+        top, *rest = name.split("/")[:-1]
+        below[top].update(rest[:1])
+    named = [top for top in below if _is_split(top) or top.lower() in _GROUPS]
+    if not any(below.values()):
         # wavs/a.wav, wavs/b.wav: no reading has more than one speaker a folder.
         return None if not named else f"{named[0]}/ holds sound files, and its name is no speaker's"
-    named = [top for top in tops if _is_split(top) or top.lower() in _GROUPS]
     if named:
         return f"{named[0]}/ has a name of a part of a corpus, and folders in it"
-    below: dict[str, set[str]] = defaultdict(set)
-    for name in tree.sounds:
-        if name.count("/") > 1:
-            below[name.split("/")[0]].add(name.split("/")[1])
-    apart = sum(map(len, below.values())) == len(set().union(*below.values())) if below else False
-    if len(tops) <= _FEW and apart and all(len(below[top]) > _FEW for top in tops):
-        count = min(len(below[top]) for top in tops)
-        return f"{len(tops)} folders hold {count} or more folders each, all of different names"
+    apart = sum(map(len, below.values())) == len(set().union(*below.values()))
+    if len(below) <= _FEW and apart and all(len(each) > _FEW for each in below.values()):
+        count = min(map(len, below.values()))
+        return f"{len(below)} folders hold {count} or more folders each, all of different names"
     return None
 
 
