@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.runtime.media_files import KINDS, Media, claim, encode, film, packets, remux, voice
+from tests.runtime.media_files import KINDS, Media, av, claim, encode, film, packets, remux, voice
 from tests.runtime.tiny_models import TinyModel
 from voxport.cli.root import cli
 from voxport.runtime import AudioError, BackendError, SpeakerIdentifier
