@@ -5,6 +5,7 @@ import importlib.util
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,10 @@ def test_the_cases_cover_what_matters() -> None:
     assert {case.network.encoder for case in cases} == {"conformer", "transformer"}
 
 
-def tiny(path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, tuple[int, list[object]]]) -> Path:
+Inputs = Mapping[str, tuple[int, Sequence[str | int | None]]]
+
+
+def tiny(path: Path, nodes: list[onnx.NodeProto], inputs: Inputs) -> Path:
     values = [helper.make_tensor_value_info(name, kind, dims) for name, (kind, dims) in inputs.items()]
     outputs = [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "tiny", values, outputs)
@@ -139,7 +143,7 @@ def tiny(path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, tuple[int, l
     return path
 
 
-X = {"x": (TensorProto.FLOAT, ["n", 4])}
+X: Inputs = {"x": (TensorProto.FLOAT, ["n", 4])}
 
 
 @rtx
@@ -150,7 +154,7 @@ def test_each_refused_node_is_named_with_a_way_out(tmp_path: Path) -> None:
         helper.make_node("Bernoulli", ["a"], ["b"], name="layer/Chance"),
         helper.make_node("Fancy", ["b"], ["y"], name="layer/Fancy", domain="com.acme"),
     ]
-    report = check_tensorrt(tiny(tmp_path / "other.onnx", nodes, X))  # type: ignore[arg-type]
+    report = check_tensorrt(tiny(tmp_path / "other.onnx", nodes, X))
     assert (report.taken, report.parsed, report.built) == (False, False, None)
     refused = {each.node: each for each in report.refused}
     assert set(refused) == {"layer/Quantize", "layer/Chance", "layer/Fancy"}
@@ -174,8 +178,8 @@ def test_dynamic_int8_is_refused_for_its_zero_points(tmp_path: Path) -> None:
 @rtx
 def test_what_tensorrt_keeps_silent_about_is_said(tmp_path: Path) -> None:
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"], name="reshape")]
-    inputs = {"x": (TensorProto.DOUBLE, ["n", 4]), "s": (TensorProto.INT64, [2])}
-    path = tiny(tmp_path / "double.onnx", nodes, inputs)  # type: ignore[arg-type]
+    inputs: Inputs = {"x": (TensorProto.DOUBLE, ["n", 4]), "s": (TensorProto.INT64, [2])}
+    path = tiny(tmp_path / "double.onnx", nodes, inputs)
     report = check_tensorrt(path)
     assert "range of s" in report.failures[0]
     assert (report.shape_tensors, report.wide_inputs) == (("s",), ("s",))
@@ -213,7 +217,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A whole file, and what can be wrong with one."""
-    tiny(tmp_path / "whole.onnx", [helper.make_node("Relu", ["x"], ["y"])], X)  # type: ignore[arg-type]
+    tiny(tmp_path / "whole.onnx", [helper.make_node("Relu", ["x"], ["y"])], X)
     (tmp_path / "text.onnx").write_bytes(b"hello world" * 9)  # TensorRT parses this
     model = onnx.load(tmp_path / "whole.onnx")
     weight = numpy_helper.from_array(np.ones((4, 300), np.float32), "w")

@@ -19,22 +19,22 @@ _OWN = ("no_build", "compute_capability", "shapes", "timeout")
 _SHOWN = 20
 
 
-class ShapesChoice(click.ParamType):
-    """NAME=MIN:OPT:MAX, each of the three numbers with x between them: features=1x20x40:1x400x40:8x900x40."""
-
-    name = "shapes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        name, _, rest = str(value).rpartition("=")
+def _shapes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=MIN:OPT:MAX, each of the three numbers with x between them, as the three shapes of each name."""
+    found: dict[str, Any] = {}
+    for value in values:
+        name, _, rest = value.rpartition("=")
         try:
             spans = tuple(tuple(map(int, part.split("x"))) for part in rest.replace(",", "x").split(":"))
         except ValueError:
             spans = ()
         if not name or len(spans) != 3:
-            self.fail(f"{value!r} is not NAME=MIN:OPT:MAX, such as features=1x20x40:1x400x40:8x3000x40", param, ctx)
-        return name, spans
+            example = "features=1x20x40:1x400x40:8x3000x40"
+            raise click.BadParameter(f"{value!r} is not NAME=MIN:OPT:MAX, such as {example}", ctx, param)
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice", ctx, param)
+        found[name] = spans
+    return found
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TensorRTChoice:
 
     no_build: bool
     compute_capability: str | None
-    shapes: tuple[tuple[str, Any], ...]
+    shapes: dict[str, Any]
     timeout: float
 
 
@@ -56,7 +56,7 @@ def tensorrt_check_options(command: F) -> F:
         tensorrt: bool,
         no_build: bool,
         compute_capability: str | None,
-        shapes: tuple[tuple[str, Any], ...],
+        shapes: dict[str, Any],
         timeout: float,
         **choices: Any,
     ) -> Any:
@@ -75,9 +75,9 @@ def tensorrt_check_options(command: F) -> F:
         ),
         click.option(
             "--shapes",
-            type=ShapesChoice(),
             metavar="NAME=MIN:OPT:MAX",
             multiple=True,
+            callback=_shapes,
             help="Shapes of an input in the profile, or values of a shape tensor, such as "
             "features=1x20x40:1x400x40:8x3000x40 (with --tensorrt; default: the contract's, else assumed).",
         ),
@@ -103,14 +103,10 @@ def check_fit(model: Path, choice: TensorRTChoice, as_json: bool) -> None:
     from voxport.export.errors import ExportError
     from voxport.export.targets.rtx.check import TensorRTOptions, check_tensorrt
 
-    names = [name for name, _ in choice.shapes]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise click.UsageError(f"--shapes: {', '.join(twice)} is given twice")
     options = TensorRTOptions(
         compute_capability=choice.compute_capability,
         build=not choice.no_build,
-        shapes=dict(choice.shapes),
+        shapes=choice.shapes,
         timeout=choice.timeout,
     )
     report = check_tensorrt(model, options)
