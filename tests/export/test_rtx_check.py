@@ -278,9 +278,10 @@ def test_without_the_extra_its_name_is_told(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else found(name))
-    result = run(folder / "whole.onnx", "--tensorrt")
-    assert result.exit_code == 1
-    assert 'pip install "voxport[rtx]"' in result.stderr
+    for more in ((), ("--no-build",)):
+        result = run(folder / "whole.onnx", "--tensorrt", *more)
+        assert result.exit_code == 1
+        assert 'pip install "voxport[rtx]"' in result.stderr
 
 
 @rtx

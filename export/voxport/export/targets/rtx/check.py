@@ -13,7 +13,7 @@ from voxport.export.errors import ExportError
 from voxport.export.targets.rtx.advice import readable, refused_nodes
 from voxport.export.targets.rtx.files import load_graph
 from voxport.export.targets.rtx.isolated import ask
-from voxport.export.targets.rtx.library import USUAL_CAPABILITY, capability_names
+from voxport.export.targets.rtx.library import USUAL_CAPABILITY, capability_names, need_library
 from voxport.export.targets.rtx.products import products_of
 from voxport.export.targets.rtx.profiles import input_profiles
 from voxport.export.targets.rtx.report import NetworkTensor, ShapeSpan, TensorRTReport
@@ -57,6 +57,7 @@ def check_tensorrt(path: str | os.PathLike[str], options: TensorRTOptions | None
         BackendError: TensorRT for RTX is not installed.
     """
     chosen, path = options or TensorRTOptions(), Path(path)
+    need_library()
     capability = _capability(chosen) if chosen.build else None
     model = load_graph(path)
     contract = read_contract(path) if METADATA_KEY in {each.key for each in model.metadata_props} else None

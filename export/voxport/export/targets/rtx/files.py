@@ -1,11 +1,12 @@
 """A stranger's ONNX file, looked at before any library's parser may."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from voxport.export.errors import ExportError
 from voxport.runtime.backends.onnxrt.file import read_onnx
@@ -28,7 +29,8 @@ def load_graph(path: Path) -> ModelProto:
         raise ExportError(f"{path}: no ONNX file, or damaged ({problem}); export the model again") from problem
     if not model.graph.node:
         raise ExportError(f"{path}: holds no operators; give a whole ONNX model")
-    for tensor in _tensors(model.graph):
+    inner = chain.from_iterable(_of_nodes(function.node) for function in model.functions)
+    for tensor in chain(_tensors(model.graph), inner):
         if tensor.data_location == TensorProto.EXTERNAL:
             _check_external(path, tensor)
     return model
@@ -37,7 +39,11 @@ def load_graph(path: Path) -> ModelProto:
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """The weights of a graph, of its constants and of the graphs inside its nodes."""
     yield from graph.initializer
-    for node in graph.node:
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
