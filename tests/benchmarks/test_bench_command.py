@@ -136,7 +136,7 @@ def test_everything_beside_speed_is_shown(
         limits=Limits("cpu", 1, 9.5, None, (), (floor,)),
         profiles=(Profile("right.onnx", measured.cells[0], "a profiler", 20, 100.0, (OpTime("MatMul", 3, 80, 0.8),)),),
     )
-    monkeypatch.setattr(latency, "measure", lambda *_: full)
+    monkeypatch.setattr(latency, "measure_latency", lambda *_: full)
     pytest.importorskip("matplotlib")
     result = run("a.onnx", "--against", "model.pt", "--pareto", tmp_path / "truth.png")
     for words in (
@@ -206,7 +206,7 @@ def test_files_are_written_and_named(asked: list[Any], tmp_path: Path) -> None:
 def test_a_model_that_could_not_be_compared_is_a_failure(
     measured: LatencyReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(latency, "measure", lambda *_: measured)
+    monkeypatch.setattr(latency, "measure_latency", lambda *_: measured)
     path = tmp_path / "out.json"
     result = run("a.onnx", "--against", "model.pt", "-o", path)
     assert result.exit_code == 1

@@ -7,14 +7,26 @@ import numpy as np
 import pytest
 import soundfile
 
+from voxport.benchmarks.conditions.case import case_lists, measure_case
 from voxport.benchmarks.conditions.measure import read_files
 from voxport.benchmarks.conditions.report import ConditionRow, ConditionsReport, ConditionsSettings, KindRow, Share
 from voxport.benchmarks.conditions.runner import CONDITIONS, KINDS, RoomBank
-from voxport.benchmarks.conditions.shares import Answered, equal_error, false_accepts, paired, right, wrong_probability
+from voxport.benchmarks.conditions.shares import (
+    Answered,
+    contract_lines,
+    equal_error,
+    false_accepts,
+    paired,
+    right,
+    wrong_probability,
+)
 from voxport.benchmarks.documents import read_document
 from voxport.benchmarks.reporting.build import build_page
 from voxport.benchmarks.reporting.markdown import page_markdown
+from voxport.runtime.backends.base import Answer
+from voxport.runtime.contract import Array, Contract, Golden
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.frontend.presets import profile
 from voxport.runtime.storage.serialization import encode
 from voxport.train.effects import draws
 
@@ -125,3 +137,54 @@ def test_the_document_is_read_again_and_shown(tmp_path: Path) -> None:
     text = page_markdown(build_page([path]))
     assert "75.0 % right on clean sound" in text
     assert r"-25.0 \[-50.0, +0.0\]" in text
+
+
+def write_case(folder: Path) -> None:
+    """Two speakers, each a tone of their own; under noise they are mixed up."""
+    lines: dict[str, list[str]] = {"clean_clean": [], "clean_noise_snr_5": []}
+    tones = {"a": 300.0, "b": 900.0}
+    for (name, lists), swapped in zip(lines.items(), (False, True), strict=True):
+        for speaker, hertz in tones.items():
+            other = next(each for each in tones if each != speaker)
+            heard = tones[other] if swapped else hertz
+            for number in range(2):
+                path = Path("audio", name, f"{speaker}{number}.wav")
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                sound = np.sin(2 * np.pi * heard * np.arange(RATE) / RATE + number)
+                soundfile.write(folder / path, 0.1 * sound, RATE)
+                lists += [f"1 audio/clean_clean/{speaker}0.wav {path}", f"0 audio/clean_clean/{other}0.wav {path}"]
+    (folder / "trials").mkdir()
+    for name, lists in lines.items():
+        (folder / "trials" / f"{name}.txt").write_text("\n".join(lists) + "\n1 gone.wav missing.wav\n")
+
+
+class Ears:
+    """A model whose embedding is the sound's spectrum; of a back end it has what hearing needs."""
+
+    def __init__(self) -> None:
+        golden = Golden(Array.of(np.zeros(RATE)), Array.of(np.zeros(1)), 1e-3)
+        self.contract = Contract(
+            ("x",), profile("homework_mel40"), "waveform", 20, 1000, "fp32", 401, 1.0, "tones", "0", golden, speech=None
+        )
+
+    def run(self, values: np.ndarray, lengths: np.ndarray) -> Answer:
+        spectra = np.abs(np.fft.rfft(values[:, :RATE].reshape(len(values), -1, 800), axis=2)).mean(axis=1)
+        rows = (spectra / np.linalg.norm(spectra, axis=1, keepdims=True)).astype(np.float32)
+        return Answer(np.zeros((len(values), 1), np.float32), rows)
+
+
+def test_case_is_recognised_by_its_trials_and_its_own_pairs_are_scored(tmp_path: Path) -> None:
+    assert case_lists(tmp_path) == {}
+    write_case(tmp_path)
+    lists = case_lists(tmp_path)
+    assert list(lists) == ["clean_clean", "clean_noise_snr_5"]
+    report = measure_case(Ears(), lists, ConditionsSettings("ears", str(tmp_path)))  # type: ignore[arg-type]
+    clean, noise = report.rows
+    assert (clean.name, clean.kind, clean.eer) == ("clean", "clean", Share(0.0, 0.0, 0.0, 0.0))
+    assert (noise.name, noise.kind, noise.files) == ("noise snr 5", "noise", 8)
+    assert noise.eer == Share(1.0, 1.0, 1.0, 1.0)  # every voice was taken for the other
+    assert "2 of 10 recordings are not there" in report.notes[1]
+    lines = contract_lines(report.rows, "CASE")
+    assert [(line.kind, line.sounds, line.accuracy, line.equal_error_rate) for line in lines] == [
+        ("clean", 8, None, 0.0), ("noise", 8, None, 1.0),
+    ]  # fmt: skip

@@ -141,6 +141,8 @@ def test_opset_that_is_known_to_break_is_refused(opset: int, why: str) -> None:
 
 @pytest.mark.parametrize("opset", [18, 19, 21, 22])  # 20 is what all other tests export
 def test_every_opset_that_is_allowed_gives_the_same_answers(exported: Exported, opset: int) -> None:
+    if opset == 22 and tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 21):
+        pytest.skip("ONNX Runtime knows opset 22 from 1.21 on")
     for_cpu = build_graph(exported.checkpoint, ExportOptions(opset=opset), "model.onnx").graph
     model = onnx_graph(exported.checkpoint, ExportOptions(opset=opset), "model.onnx")
     check_graph(model, opset, "model.onnx")
@@ -156,7 +158,7 @@ def test_every_opset_that_is_allowed_gives_the_same_answers(exported: Exported, 
 
 class Double(torch.nn.Module):
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return 2 * x, lengths
+        return 2 * x, lengths + 1
 
 
 def test_other_opset_that_is_allowed_is_the_one_in_the_file() -> None:
@@ -167,8 +169,9 @@ def test_other_opset_that_is_allowed_is_the_one_in_the_file() -> None:
     model = to_onnx(Double(), inputs, ("y", "m"), 18)
     check_graph(model, 18, "double")
     session = onnxruntime.InferenceSession(to_bytes(model))
-    y, _ = session.run(None, {"x": np.ones((3, 7), np.float32), "n": np.array([1, 2, 3])})
+    y, m = session.run(None, {"x": np.ones((3, 7), np.float32), "n": np.array([1, 2, 3])})
     assert y.tolist() == [[2.0] * 7] * 3
+    assert m.tolist() == [2, 3, 4]
 
 
 def test_frozen_size_is_found(exported: Exported) -> None:

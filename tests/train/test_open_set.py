@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from tests.train.corpora import write_homework, write_recipe
-from voxport.runtime.contract import Array, Contract, Golden, Rejection
+from voxport.runtime.contract import Array, ConditionLine, Contract, Golden, Rejection
+from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.presets import profile
+from voxport.runtime.results import rank
 from voxport.train.checkpoint import Checkpoint, load_checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus
-from voxport.train.open_set import WARPS, calibrate_open_set, store_rejection, warped
+from voxport.train.open_set import WARPS, calibrate_open_set, store_calibration, warped
 from voxport.train.recipe import load_recipe
 from voxport.train.training.fit import FitOptions, fit
 from voxport.train.training.lightning_module import TrainingError
@@ -93,7 +95,7 @@ def test_a_threshold_needs_cosines_and_held_out_utterances(checkpoint: Checkpoin
 
 def test_storing_changes_the_threshold_alone(trained: Any, corpus: Corpus, checkpoint: Checkpoint) -> None:
     path = trained[2] / "model.pt"
-    stored = store_rejection(path, corpus, 0.5, "cpu")
+    stored = store_calibration(path, corpus, 0.5, "cpu").rejection
     assert stored is not None
     assert stored.threshold <= checkpoint.rejection.threshold  # type: ignore[union-attr]
     again = load_checkpoint(path)
@@ -121,3 +123,12 @@ def test_contracts_say_what_it_was_seen_on_and_are_read_without() -> None:
     assert Contract.from_json(contract.to_json(), "m").rejection == old
     told = contract.replace(rejection=Rejection(0.5, 0.01, "nine voices", 0.1))
     assert Contract.from_json(told.to_json(), "m") == told
+    assert "temperature" not in told.to_json()
+    assert "conditions" not in told.to_json()
+    line = ConditionLine("noise", 34, 0.9, 0.05, 0.0, None, "34 sounds")
+    tested = told.replace(temperature=2.5, conditions=(line,))
+    assert Contract.from_json(tested.to_json(), "m") == tested
+    scores = np.array([3.0, 1.0], np.float32)
+    assert rank(scores, tested, 1, 1.0).best.probability == pytest.approx(1 / (1 + np.exp(-2 / 2.5)))
+    with pytest.raises(ContractError, match="temperature must be between"):
+        Contract.from_json(tested.to_json().replace('"temperature": 2.5', '"temperature": 0'), "m")

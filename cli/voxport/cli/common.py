@@ -8,10 +8,13 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from voxport.runtime.contract import ConditionLine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -133,3 +136,13 @@ def _plain_table(title: str, columns: Sequence[str], cells: Sequence[Sequence[st
 def _width(text: str) -> int:
     """Columns of a terminal that `text` takes: Korean and Chinese letters take two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+CONDITION_COLUMNS = ("kind", "sounds", "right", "EER", "known under a wrong name", "wrong answers claim")
+
+
+def condition_row(line: "ConditionLine") -> tuple[object, ...]:
+    """One line of a contract's table of conditions."""
+    shares = (line.accuracy, line.equal_error_rate, line.wrong_known)
+    claimed = "–" if line.wrong_probability is None else f"{line.wrong_probability:.2f}"
+    return (line.kind, line.sounds, *("–" if share is None else f"{100 * share:.1f} %" for share in shares), claimed)

@@ -30,6 +30,7 @@ Output = Literal["scores", "embedding"]
 
 OUTPUTS: tuple[Output, ...] = ("scores", "embedding")  # of most models, in this order
 _MOST = 1e6  # of anything that is measured in scores
+_WINDOW_SECONDS = 10.0  # of long sounds, in new files
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
@@ -124,18 +125,59 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class ConditionLine:
+    """How the model fares where sound is changed in one way: `clean`, `codec`, `noise` and so on.
+
+    Of `sounds` changed sounds `accuracy` is the share that is named rightly, `equal_error_rate` that of clean
+    against changed sounds, `wrong_known` the share that the rejection threshold lets through under a wrong name, and
+    `wrong_probability` the median probability of wrong answers; each None where it could not be measured.
+    `measured_on` says in words on which sounds.
+    """
+
+    kind: str
+    sounds: int
+    accuracy: float | None
+    equal_error_rate: float | None
+    wrong_known: float | None
+    wrong_probability: float | None
+    measured_on: str
+
+    def __post_init__(self) -> None:
+        for name in ("accuracy", "equal_error_rate", "wrong_known", "wrong_probability"):
+            share = getattr(self, name)
+            if share is not None:
+                _check_range(f"conditions {name}", share, 0, 1)
+        _check_range("conditions sounds", self.sounds, 0, _MOST**2)
+
+
+@dataclass(frozen=True)
 class Windowing:
     """How an input is answered that is longer than `max_frames`: see `voxport.runtime.windowing.long_input`.
 
-    Windows of the longest length follow each other by the share `hop` of it. Frames of 20 ms count as speech
+    Windows of one length follow each other by the share `hop` of it. Frames of 20 ms count as speech
     where they are no quieter than `floor_db` (dB relative to full scale) and no more than `range_db` below the
     recording's running level (see `voxport.runtime.audio.vad`); so does what lies within `margin_s` seconds of one.
+    With `speech_only` a window of sound counts only where it holds speech by the contract's `speech`. `max_frames` is
+    the length of a window; None: as long as the model's longest input.
+
+    The defaults are the rule of files that state none, so they may not change; `for_export` is that of new files.
     """
 
     hop: float = 0.5
     floor_db: float = -60.0
     range_db: float = 30.0
     margin_s: float = 0.1
+    speech_only: bool = False
+    max_frames: int | None = None
+
+    @classmethod
+    def for_export(cls, frontend: Frontend, min_frames: int, max_frames: int) -> "Windowing":
+        """The rule of new files: windows of at most 10 s, of which those that hold speech count.
+
+        The memory of attention grows with the square of a window's length, and 10 s show a voice well.
+        """
+        longest = max(min_frames, round(_WINDOW_SECONDS * frontend.sample_rate / frontend.hop_length))
+        return cls(speech_only=True, max_frames=None if longest >= max_frames else longest)
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -146,14 +188,17 @@ class Windowing:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"windowing {name} must be from {low:g} to {high:g}, found {getattr(self, name)}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"windowing max_frames must be at least 1, found {self.max_frames}")
 
 
 @dataclass(frozen=True)
 class Contract:
     """What a voxport model is, as its own file tells it.
 
-    `outputs` are those that its graph has. `speech` says which sounds are answered with a name; files from before it
-    have the usual rule, and None answers every sound.
+    Probabilities are the softmax of scores / `temperature`, which is fitted on clean and on changed sounds.
+    `conditions` say how the model fares on either. `outputs` are those that its graph has. `speech` says
+    which sounds are answered with a name; files from before it have the usual rule, and None answers every sound.
     """
 
     labels: tuple[str, ...]
@@ -172,6 +217,8 @@ class Contract:
     outputs: tuple[Output, ...] = OUTPUTS
     windowing: Windowing = Windowing()
     speech: SpeechRule | None = USUAL_RULE
+    temperature: float = 1.0
+    conditions: tuple[ConditionLine, ...] = ()
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -179,14 +226,23 @@ class Contract:
             raise ValueError("labels must be non-empty and unique")
         if not 1 <= self.min_frames <= self.max_frames:
             raise ValueError(f"length range {self.min_frames}…{self.max_frames} frames is impossible")
+        if not self.min_frames <= self.window_frames <= self.max_frames:
+            lengths = f"{self.min_frames} to {self.max_frames} frames"
+            raise ValueError(f"windowing max_frames must be one of the model's {lengths}, found {self.window_frames}")
         if self.embedding_size < 1:
             raise ValueError(f"embedding_size must be positive, found {self.embedding_size}")
         if self.score_scale <= 0:
             raise ValueError(f"score_scale must be positive, found {self.score_scale}")
+        _check_range("temperature", self.temperature, 1e-3, _MOST)
         if not self.outputs or self.outputs != tuple(name for name in OUTPUTS if name in self.outputs):
             raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, in this order, found {self.outputs}")
         if "scores" not in self.outputs and self.golden.embedding is None:
             raise ValueError("a model without scores needs a golden embedding")
+
+    @property
+    def window_frames(self) -> int:
+        """The length of the windows in which longer input is heard, in frames."""
+        return self.max_frames if self.windowing.max_frames is None else self.windowing.max_frames
 
     def to_json(self) -> str:
         """One JSON document, with sorted keys, so that equal contracts give equal bytes.
@@ -198,10 +254,16 @@ class Contract:
             del data["outputs"]
         if self.windowing == Windowing():
             del data["windowing"]
+        else:
+            data["windowing"] = {name: value for name, value in data["windowing"].items() if value is not None}
         if self.rejection is not None:
             data["rejection"] = {name: value for name, value in data["rejection"].items() if value is not None}
         if self.speech == USUAL_RULE:
             del data["speech"]
+        if self.temperature == 1:
+            del data["temperature"]
+        if not self.conditions:
+            del data["conditions"]
         if self.golden.embedding is None:
             del data["golden"]["embedding"]
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -260,6 +322,7 @@ _FRONTEND_RANGES = {
 }
 _MODEL_RANGES = {"max_frames": (1, 1 << 24), "embedding_size": (1, 1 << 16), "score_scale": (1e-3, 1e4)}  # frames: 46 h
 _MOST_OF_NAME = 1000  # characters
+_MOST_LINES = 100  # of conditions
 _MOST_DISTANCE = 0.5  # that a tolerance may allow, between cosines and between unit vectors
 # Names are printed, one to a line: controls, line separators, direction overrides and lone surrogates
 # must not steer a terminal. Joiners stay: Persian, Hindi and emoji are written with them.
@@ -280,7 +343,12 @@ def check_contract(contract: Contract, where: str) -> Contract:
                     f"{where}: {part}{name} is {value!s:.20}, only {least:g} to {most:g} is possible; export it again"
                 )
     _check_tolerances(contract, where)
-    for text in (contract.recipe, contract.checkpoint_sha256, contract.frontend.name, *contract.labels):
+    lines = [text for line in contract.conditions for text in (line.kind, line.measured_on)]
+    if len(lines) > 2 * _MOST_LINES:
+        raise ContractError(
+            f"{where}: {len(lines) // 2} conditions, at most {_MOST_LINES} are possible; export it again"
+        )
+    for text in (contract.recipe, contract.checkpoint_sha256, contract.frontend.name, *contract.labels, *lines):
         if len(text) > _MOST_OF_NAME:
             raise ContractError(f"{where}: the name {text!r:.60} has more than {_MOST_OF_NAME} characters; rename it")
         if UNPRINTABLE.search(text):

@@ -16,7 +16,7 @@ from voxport.runtime.speech import Speech
 
 @dataclass(frozen=True)
 class Candidate:
-    """One speaker. `score` is score_scale × cosine, `probability` its softmax share among all speakers."""
+    """One speaker. `score` is score_scale × cosine, `probability` its softmax share at the contract's temperature."""
 
     speaker: str
     score: float
@@ -102,24 +102,26 @@ def rank(
     Raises:
         VoxportError: `top` below 1, or a score that is no number.
     """
-    ranked = candidates(scores, contract.labels, top)
+    ranked = candidates(scores, contract.labels, top, contract.temperature)
     return Identification(ranked, duration_s, _is_known(ranked[0].score, contract), windows)
 
 
-def candidates(scores: npt.NDArray[np.floating[Any]], speakers: Sequence[str], top: int) -> tuple[Candidate, ...]:
+def candidates(
+    scores: npt.NDArray[np.floating[Any]], speakers: Sequence[str], top: int, temperature: float = 1.0
+) -> tuple[Candidate, ...]:
     """The `top` best of one row of scores (speakers,), best first; raises as `rank` does."""
     if top < 1:
         raise VoxportError(f"top must be at least 1, found {top}")
     if not np.isfinite(scores).all():
         raise VoxportError("the model answered with NaN or infinite scores; check it with: voxport inspect MODEL")
     order = np.argsort(-scores, kind="stable")[:top]
-    probabilities = softmax(scores)
+    probabilities = softmax(scores, temperature)
     return tuple(Candidate(speakers[i], float(scores[i]), float(probabilities[i])) for i in order)
 
 
-def softmax(scores: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+def softmax(scores: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> npt.NDArray[np.float64]:
     """Probabilities of one row of scores (speakers,), in float64; the largest score is taken off first."""
-    shares = np.exp(scores.astype(np.float64) - float(scores.max()))
+    shares = np.exp((scores.astype(np.float64) - float(scores.max())) / temperature)
     return np.asarray(shares / shares.sum())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxport.runtime.contract import Rejection
+from voxport.runtime.contract import ConditionLine, Rejection
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.storage.atomic import replace_file
@@ -44,6 +44,8 @@ class _Facts:
     data: str | None = None
     rejection: Rejection | None = None
     layout: LayoutOptions = AS_FOUND
+    temperature: float = 1.0
+    conditions: tuple[ConditionLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Checkpoint:
 
     `data` is the corpus that it was trained on, as an absolute path, read as `layout` says; `split` names that corpus's
     training and validation utterances; `step` counts optimiser steps; `metrics` are accuracies in
-    [0, 1] on the validation utterances at that step.
+    [0, 1] on the validation utterances at that step. `rejection`, `temperature` and `conditions` are the contract's.
     """
 
     recipe: Recipe
@@ -65,6 +67,8 @@ class Checkpoint:
     data: str | None = None
     rejection: Rejection | None = None
     layout: LayoutOptions = AS_FOUND
+    temperature: float = 1.0
+    conditions: tuple[ConditionLine, ...] = ()
 
     def layout_for(self, data: str | os.PathLike[str]) -> LayoutOptions:
         """How the corpus at `data` is read: as in training where it is that one, else as it is found."""

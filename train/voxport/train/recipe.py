@@ -8,6 +8,7 @@ from typing import Literal
 
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.storage.serialization import decode
+from voxport.train.effects.options import AugmentOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -116,7 +117,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named, complete description of a training run."""
+    """A named, complete description of a training run. Without `augment` nothing is changed in what is learnt."""
 
     name: str
     summary: str
@@ -124,6 +125,15 @@ class Recipe:
     train: TrainOptions = TrainOptions()
     frontend: str = "homework_mel40"
     reference: Reference | None = None
+    augment: AugmentOptions | None = None
+
+    def augment_for(self, *, sounds: bool) -> AugmentOptions | None:
+        """The augmentation for a corpus of sound files or of stored features.
+
+        A recipe that says nothing has the usual one for sounds. Stored features are taken as they are, as the
+        homework's reference took them.
+        """
+        return AugmentOptions() if self.augment is None and sounds else self.augment
 
     def frontend_for(self, *, sounds: bool) -> str:
         """The frontend for a corpus of sound files or of stored features.

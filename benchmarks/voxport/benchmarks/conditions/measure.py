@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from voxport.benchmarks.conditions.report import ConditionRow, ConditionsReport, ConditionsSettings, KindRow
-from voxport.benchmarks.conditions.runner import CONDITIONS, KINDS, Condition, RoomBank, Samples
-from voxport.benchmarks.conditions.shares import Answered, equal_error, false_accepts, right, wrong_probability
+from voxport.benchmarks.conditions.case import case_lists, measure_case
+from voxport.benchmarks.conditions.report import ConditionRow, ConditionsReport, ConditionsSettings
+from voxport.benchmarks.conditions.runner import CONDITIONS, Condition, RoomBank, Samples
+from voxport.benchmarks.conditions.shares import (
+    Answered,
+    equal_error,
+    false_accepts,
+    kind_rows,
+    right,
+    wrong_probability,
+)
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.load import BackendOptions, load_backend
 from voxport.runtime.errors import AudioError, LengthError, VoxportError
@@ -54,13 +62,16 @@ class _Around(RoomBank):
 
 
 def measure_conditions(settings: ConditionsSettings, progress: Progress | None = None) -> ConditionsReport:
-    """Answer every file under every condition.
+    """Answer every file under every condition; of CASE's own folder, score its trials.
 
     Raises:
         VoxportError: the model or the corpus cannot be used, or a package is missing.
     """
     backend = load_backend(settings.model, BackendOptions(settings.device, settings.threads))  # type: ignore[arg-type]
     contract = backend.contract
+    lists = case_lists(Path(settings.data))
+    if lists:
+        return measure_case(backend, lists, settings, progress)
     files = read_files(Path(settings.data), contract.frontend.sample_rate, settings.limit)
     numbers = {label: i for i, label in enumerate(contract.labels)}
     labels = np.array([numbers.get(speaker, -1) for speaker in files.speakers])
@@ -92,7 +103,7 @@ def measure_conditions(settings: ConditionsSettings, progress: Progress | None =
         known=int((labels >= 0).sum()),
         threshold=threshold,
         rows=rows,
-        kinds=tuple(_kind(rows, kind) for kind in KINDS),
+        kinds=kind_rows(rows),
         notes=tuple(notes),
     )
 
@@ -158,7 +169,10 @@ def _answer(
     probabilities = None
     if scores is not None:
         probabilities = np.array(
-            [np.nan if lost else softmax(row).max() for row, lost in zip(scores, refused, strict=True)]
+            [
+                np.nan if lost else softmax(row, contract.temperature).max()
+                for row, lost in zip(scores, refused, strict=True)
+            ]
         )
     cosine = None if scores is None else scores.max(axis=1) / contract.score_scale
     best = None if scores is None else np.where(refused, -2, np.nan_to_num(scores, nan=-np.inf).argmax(axis=1))
@@ -185,16 +199,4 @@ def _rows(
             wrong_probability=wrong_probability(answered, labels),
         )
         for condition, answered in zip(CONDITIONS, answers, strict=True)
-    )
-
-
-def _kind(rows: Sequence[ConditionRow], kind: str) -> KindRow:
-    own = [row for row in rows if row.kind == kind]
-    accuracies = [row.accuracy.value for row in own if row.accuracy is not None]
-    errors = [row.eer.value for row in own if row.eer is not None]
-    return KindRow(
-        kind,
-        len(own),
-        float(np.mean(accuracies)) if accuracies else None,
-        float(np.mean(errors)) if errors else None,
     )

@@ -5,17 +5,16 @@ Six kinds, as the public benchmark CASE has them (clean, codec, microphone, nois
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from voxport.train.effects import codecs, draws, rooms, signals
+from voxport.train.effects.kinds import KINDS, Kind
 
 Samples = npt.NDArray[np.float32]
-Kind = Literal["clean", "codec", "microphone", "noise", "reverberation", "playback"]
-
-KINDS: tuple[Kind, ...] = ("clean", "codec", "microphone", "noise", "reverberation", "playback")
+__all__ = ["CONDITIONS", "KINDS", "Condition", "Kind", "RoomBank", "Surroundings"]
 
 _TALKERS = 5  # voices in babble
 _ROOMS = 4  # of each reverberation time; files take turns

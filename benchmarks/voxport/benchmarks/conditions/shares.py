@@ -1,11 +1,14 @@
 """Accuracy, equal error rate and false accepts under a condition, each against clean with an interval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from voxport.benchmarks.conditions.report import Share
+from voxport.benchmarks.conditions.report import ConditionRow, KindRow, Share
+from voxport.runtime.contract import ConditionLine
+from voxport.train.effects.kinds import KINDS
 from voxport.train.evaluation.verification import det_curve, equal_error_rate
 
 Float32 = npt.NDArray[np.float32]
@@ -104,3 +107,40 @@ def equal_error(clean: Answered, changed: Answered, speakers: Int64, seed: int) 
 
 def _rate(scores: Float32, same: npt.NDArray[np.bool_], chosen: npt.NDArray[np.bool_]) -> float:
     return equal_error_rate(det_curve(same[chosen], scores[chosen]))[0]
+
+
+def kind_rows(rows: Sequence[ConditionRow]) -> tuple[KindRow, ...]:
+    """Means over the conditions of each kind; a kind without conditions has no row."""
+    found = []
+    for kind in KINDS:
+        own = [row for row in rows if row.kind == kind]
+        if own:
+            accuracy = _mean([row.accuracy.value for row in own if row.accuracy is not None])
+            found.append(
+                KindRow(kind, len(own), accuracy, _mean([row.eer.value for row in own if row.eer is not None]))
+            )
+    return tuple(found)
+
+
+def contract_lines(rows: Sequence[ConditionRow], measured_on: str) -> tuple[ConditionLine, ...]:
+    """What a contract says of each kind: means over its conditions, and the median of what wrong answers claim."""
+    found = []
+    for line in kind_rows(rows):
+        own = [row for row in rows if row.kind == line.kind]
+        claimed = [row.wrong_probability for row in own if row.wrong_probability is not None]
+        found.append(
+            ConditionLine(
+                line.kind,
+                sum(row.files for row in own),
+                line.accuracy,
+                line.eer,
+                _mean([row.false_accepts.value for row in own if row.false_accepts is not None]),
+                float(np.median(claimed)) if claimed else None,
+                measured_on,
+            )
+        )
+    return tuple(found)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,12 +1,15 @@
 """`voxport bench conditions`: how much of a model's accuracy survives outside the studio."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from voxport.cli.bench.common import check_output, progress_bar
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+
+if TYPE_CHECKING:
+    from voxport.benchmarks.conditions.report import ConditionsReport
 
 
 @click.command(
@@ -15,6 +18,7 @@ from voxport.cli.common import emit_json, example, json_option, needs, show_tabl
         """
         voxport bench conditions model.onnx held-out/
         voxport bench conditions model.onnx held-out/ -o conditions.json --plot conditions.png
+        voxport bench conditions model.onnx case-benchmark/ --save runs/best/model.pt
         """
     ),
 )
@@ -34,9 +38,16 @@ from voxport.cli.common import emit_json, example, json_option, needs, show_tabl
 @click.option("--threads", type=click.IntRange(1), help="Of the model on the CPU.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    help="Checkpoint that MODEL was exported from: store a line a kind in it, which later exports then carry.",
+)
 @json_option
 @needs("bench", "train", "augment", "cpu")
-def conditions_command(output: Path | None, plot: Path | None, as_json: bool, **choices: Any) -> None:
+def conditions_command(
+    output: Path | None, plot: Path | None, save: Path | None, as_json: bool, **choices: Any
+) -> None:
     """Judge MODEL on clean labelled sounds, and on the same sounds changed.
 
     MODEL is any file that `voxport export` wrote, DATA a folder per speaker or a manifest of sound files, best
@@ -44,7 +55,8 @@ def conditions_command(output: Path | None, plot: Path | None, as_json: bool, **
     clipped, noise, babble of DATA's other speakers, reverberation, telephone and music codecs, a loudspeaker,
     other speeds. Shown are, with their differences from clean and 95 % intervals: the share that is named
     rightly, the equal error rate of clean against changed sounds, false accepts at the model's own rejection
-    threshold, and how sure the model is of its wrong answers.
+    threshold, and how sure the model is of its wrong answers. Where DATA is the folder of the public benchmark CASE,
+    its own trials are scored.
     """
     from voxport.benchmarks.conditions.chart import draw_conditions
     from voxport.benchmarks.conditions.measure import measure_conditions
@@ -57,9 +69,13 @@ def conditions_command(output: Path | None, plot: Path | None, as_json: bool, **
     check_output("--plot", plot)
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise click.BadParameter(f"{plot}: the name must end in .png, .svg or .pdf", param_hint="--plot")
+    if save is not None:
+        _check_source(str(choices["model"]), save)
     settings = ConditionsSettings(str(choices.pop("model")), str(choices.pop("data")), **choices)
     with progress_bar() as progress:
         report = measure_conditions(settings, progress)
+    if save is not None:
+        _store(report, save)
     if output is not None:
         write_json(encode(report), output)
     if plot is not None:
@@ -68,6 +84,8 @@ def conditions_command(output: Path | None, plot: Path | None, as_json: bool, **
         emit_json(report)
         return
     title = f"{report.model} on {report.files} files of {report.speakers} speakers, {report.known} of them known to it"
+    if not report.speakers:
+        title = f"{report.model} on {report.files} files of CASE"
     show_table(title, COLUMNS, [table_row(report, number) for number in range(len(report.rows))])
     kinds = [
         (row.kind, row.conditions, *("–" if x is None else f"{100 * x:.1f} %" for x in (row.accuracy, row.eer)))
@@ -77,6 +95,30 @@ def conditions_command(output: Path | None, plot: Path | None, as_json: bool, **
     show_table("By kind", ("kind", "conditions", "right", "EER"), kinds)
     for note in report.notes:
         click.echo(f"- {note}")
-    for path in (output, plot):
+    for path in (output, plot, save):
         if path is not None:
             click.echo(f"wrote {path}")
+
+
+def _check_source(model: str, checkpoint: Path) -> None:
+    """Refuse, before the work, a checkpoint that the model was not exported from."""
+    from voxport.runtime.errors import VoxportError
+    from voxport.runtime.inspection import inspect_model
+    from voxport.train.checkpoint import checkpoint_sha256, load_checkpoint
+
+    load_checkpoint(checkpoint)
+    if inspect_model(model, verify=False).contract.checkpoint_sha256 != checkpoint_sha256(checkpoint):
+        raise VoxportError(
+            f"{checkpoint}: {model} was not exported from it as it is now; export the model again, or leave out --save"
+        )
+
+
+def _store(report: "ConditionsReport", checkpoint: Path) -> None:
+    import dataclasses
+
+    from voxport.benchmarks.conditions.shares import contract_lines
+    from voxport.train.checkpoint import load_checkpoint, save_checkpoint
+
+    what = f"{report.files} files of {Path(report.settings.data).name}, seed {report.settings.seed}"
+    changed = dataclasses.replace(load_checkpoint(checkpoint), conditions=contract_lines(report.rows, what))
+    save_checkpoint(changed, checkpoint / "model.pt" if checkpoint.is_dir() else checkpoint)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(0), default=87, show_default=True, help="Of sentences, training and timing."
 )
-@click.option("--steps", type=click.IntRange(1), default=120, show_default=True, help="Optimiser steps.")
+@click.option("--steps", type=click.IntRange(1), default=280, show_default=True, help="Optimiser steps.")
 @click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
 @json_option
 @needs("demo", "cpu")

@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
 from voxport.cli.train.ablate import ablate
+from voxport.cli.train.augment import AUGMENT_NAMES, augment_options, augmented
 from voxport.cli.train.corpus import corpus as show_corpus
 from voxport.cli.train.evaluate import evaluate
 from voxport.cli.train.options import (
@@ -21,7 +22,6 @@ from voxport.cli.train.options import (
     corpus_of,
     corpus_options,
     data_option,
-    default_frontend,
     device_option,
     frontend_option,
     is_shown,
@@ -48,6 +48,7 @@ def train() -> None:
         """
         voxport train fit --data corpus/ --recipe sap_am_bn_3layers --out runs/best
         voxport train fit --resume --out runs/best
+        voxport train fit --data corpus/ --recipe sap_am_bn_3layers --out runs/best --noise musan/ --rirs RIRS_NOISES/
         voxport train fit --data corpus/ --recipe sap_am_bn_3layers --out runs/best --devices 4
         """
     )
@@ -58,6 +59,7 @@ def train() -> None:
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps, in place of the recipe's.")
 @click.option("--seed", type=int, help="Seed, in place of the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on where the run in --out was stopped, to the same result.")
+@augment_options
 @frontend_option
 @bad_option
 @cache_option
@@ -83,6 +85,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
     The recipe's batch size is that of all devices together; with --device cpu, --devices counts processes.
     """
     let_threads_sleep()
+    from voxport.train.data.builder import holds_sounds
     from voxport.train.plots import plot_run
     from voxport.train.recipe import load_recipe
     from voxport.train.training.distributed import here
@@ -101,9 +104,13 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         if choices["data"] is None or choices["recipe"] is None:
             raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
         data, recipe = choices["data"], with_steps(load_recipe(choices["recipe"]), choices["steps"], choices["seed"])
-    named = choices["frontend"] is not None
     layout = layout_options_of(choices) if not resume else choices["layout"]
-    corpus = corpus_options(choices, recipe.frontend if named else default_frontend(recipe, data, layout), shown)
+    frontend = recipe.frontend
+    if not resume:
+        sounds = holds_sounds(data, layout)
+        recipe = augmented(recipe, sounds, choices)
+        frontend = recipe.frontend_for(sounds=sounds)
+    corpus = corpus_options(choices, frontend, shown)
     if place.first:
         corpus = dataclasses.replace(corpus, announce=say)
     speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
@@ -119,6 +126,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
     if as_json:
         emit_json(result)
         return
+    changed = [line for line in result.conditions if line.accuracy is not None and line.kind != "clean"]
     rows = [
         ("recipe", recipe.name),
         ("parameters", f"{result.parameters:,}"),
@@ -127,6 +135,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         ("accuracy, crops", f"{result.accuracy_crop:.2%} of {recipe.train.crop_frames} frames"),
         ("batch", _shares(result.batch_size, max(options.devices, place.world), options.accumulate)),
         ("nobody known", _threshold(result.rejection)),
+        *((f"sounds changed: {line.kind}", f"{line.accuracy:.1%} of {line.sounds}") for line in changed),
         ("time", f"{result.seconds / 60:.1f} min"),
         ("checkpoint", str(result.model)),
         ("curves", str(curves)),
@@ -146,8 +155,12 @@ def _begun(out: Path, choices: dict[str, Any]) -> "RunFacts":
     """What the run in `out` was started with, which none of the choices may contradict."""
     from voxport.train.training.run_dir import RunFolder
 
-    fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate", *LAYOUT_NAMES)
-    given = [name.replace("_", "-") for name in fixed if choices[name] is not None]
+    fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate", *AUGMENT_NAMES, *LAYOUT_NAMES)
+    given = [
+        "no-augment" if choices[name] is False else name.replace("_", "-")
+        for name in fixed
+        if choices[name] is not None
+    ]
     if click.get_current_context().get_parameter_source("skip_bad") == ParameterSource.COMMANDLINE:
         given.append("skip-bad" if choices["skip_bad"] else "strict")
     if given:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import (
+    CONDITION_COLUMNS,
+    condition_row,
+    emit_json,
+    example,
+    json_option,
+    needs,
+    show_table,
+)
 from voxport.cli.train.options import (
     bad_option,
     bar,
@@ -21,6 +29,9 @@ from voxport.cli.train.options import (
 )
 
 if TYPE_CHECKING:
+    from voxport.runtime.contract import ConditionLine
+    from voxport.train.checkpoint import Checkpoint
+    from voxport.train.data import Corpus
     from voxport.train.evaluation.evaluate import Evaluation
 
 
@@ -28,6 +39,7 @@ if TYPE_CHECKING:
     epilog=example(
         """
         voxport train evaluate runs/best/model.pt --data corpus/ --out report/
+        voxport train evaluate runs/best/model.pt --data held-out/ --part all --conditions --save
         voxport train evaluate runs/best/model.pt --trials trials.txt
         voxport train evaluate runs/best/model.pt --false-accept-rate 0.01 --save
         """
@@ -51,7 +63,16 @@ if TYPE_CHECKING:
 @click.option(
     "--false-accept-rate", type=float, help="Choose a rejection threshold for this share of accepted impostors."
 )
-@click.option("--save", is_flag=True, help="Store the threshold in the checkpoint; an export then carries it.")
+@click.option(
+    "--conditions",
+    is_flag=True,
+    help="Answer the part's sounds (at most 200) also changed, in every kind of condition; see docs/conditions.md.",
+)
+@click.option(
+    "--save",
+    is_flag=True,
+    help="Store the threshold, and the lines of --conditions, in the checkpoint; an export then carries them.",
+)
 @bad_option
 @cache_option
 @jobs_option
@@ -59,13 +80,14 @@ if TYPE_CHECKING:
 @progress_option
 @json_option
 @needs("train")
-def evaluate(checkpoint: Path, out: Path | None, save: bool, as_json: bool, **choices: Any) -> None:
+def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, as_json: bool, **choices: Any) -> None:
     """Score a checkpoint on labelled utterances.
 
     Accuracy on whole utterances and on crops, by length and by speaker; equal error rate and minimum
     detection cost of the embeddings over all pairs or a trial list; calibration error; and, for a chosen
     false-accept rate, a threshold below which a speaker is rejected as unknown.
     """
+    from voxport.runtime.storage.serialization import encode
     from voxport.train.checkpoint import load_checkpoint, save_checkpoint
     from voxport.train.evaluation.evaluate import EvaluateOptions
     from voxport.train.evaluation.evaluate import evaluate as run_evaluate
@@ -73,8 +95,10 @@ def evaluate(checkpoint: Path, out: Path | None, save: bool, as_json: bool, **ch
     from voxport.train.training.fit import choose_device
 
     rate = choices["false_accept_rate"]
-    if save and rate is None:
-        raise click.UsageError("--save stores a rejection threshold; say for which --false-accept-rate")
+    if save and rate is None and not conditions:
+        raise click.UsageError(
+            "--save stores a rejection threshold or conditions; say for which --false-accept-rate, or give --conditions"
+        )
     loaded = load_checkpoint(checkpoint)
     corpus = corpus_of(loaded, choices)
     options = EvaluateOptions(
@@ -89,17 +113,48 @@ def evaluate(checkpoint: Path, out: Path | None, save: bool, as_json: bool, **ch
         evaluation, evidence = run_evaluate(loaded, corpus, options, progress)
     if out is not None:
         write_evaluation(evaluation, evidence, out)
+    changed = loaded
     if save and evaluation.rejection is not None:
-        changed = dataclasses.replace(loaded, rejection=evaluation.rejection.rejection)
+        changed = dataclasses.replace(changed, rejection=evaluation.rejection.rejection)
+    found = _conditions(changed, corpus, choices) if conditions else ()
+    if save:
+        changed = dataclasses.replace(changed, conditions=found or changed.conditions)
         save_checkpoint(changed, checkpoint / "model.pt" if checkpoint.is_dir() else checkpoint)
     if as_json:
-        emit_json(evaluation)
+        emit_json({**encode(evaluation), "conditions": found} if conditions else evaluation)
         return
     _show(evaluation)
+    if found:
+        show_table(f"Outside the studio, on {found[0].measured_on}", CONDITION_COLUMNS, map(condition_row, found))
     if out is not None:
         click.echo(f"report and plots: {out}")
     if save:
-        click.echo(f"threshold stored in {checkpoint}; models exported before do not have it")
+        click.echo(f"stored in {checkpoint}; models exported before do not have it")
+
+
+def _conditions(checkpoint: "Checkpoint", corpus: "Corpus", choices: dict[str, Any]) -> "tuple[ConditionLine, ...]":
+    import numpy as np
+
+    from voxport.runtime.errors import VoxportError
+    from voxport.train.data import CorpusOptions
+    from voxport.train.effects.options import AugmentOptions
+    from voxport.train.evaluation.evaluate import choose_utterances
+    from voxport.train.open_set import answers_by_kind, condition_lines_of, spread
+    from voxport.train.training.fit import choose_device
+
+    indices, labels = choose_utterances(checkpoint, corpus, choices["part"])
+    sounds = spread([place for place, i in enumerate(indices) if corpus.has_sound(i)])
+    if not len(sounds):
+        raise VoxportError(
+            f"{corpus.path}: holds features; --conditions changes sounds, so give --data with sound files"
+        )
+    opening = CorpusOptions(
+        corpus.frontend, cache=choices["cache"], jobs=choices["jobs"], progress=is_shown(choices["progress"])
+    )
+    augment, device = checkpoint.recipe.augment or AugmentOptions(), choose_device(choices["device"])
+    answers = answers_by_kind(checkpoint, corpus, np.array(indices)[sounds], augment, opening, device)
+    what = f"{len(sounds)} utterances of {corpus.path.name}, part {choices['part']}"
+    return condition_lines_of(checkpoint, answers, labels[sounds], what)
 
 
 def _show(evaluation: "Evaluation") -> None:

@@ -22,7 +22,7 @@ from voxport.export.verification.report import Check, ParityReport
 from voxport.export.verification.tolerance import tolerance_of
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.golden import replay_golden
-from voxport.runtime.contract import Contract, InputKind, Precision
+from voxport.runtime.contract import ConditionLine, Contract, InputKind, Precision
 from voxport.runtime.errors import ContractError
 from voxport.train.checkpoint import Checkpoint, checkpoint_sha256, load_checkpoint
 from voxport.train.progress import track
@@ -153,6 +153,7 @@ def prove(backend: Backend, evidence: Evidence, model: str, progress: bool = Fal
         agreement=agreement(cases, evidence.tolerance),
         cases=cases,
         seconds=evidence.seconds + time.perf_counter() - start,
+        conditions=evidence.checkpoint.conditions,
     )
 
 
@@ -167,6 +168,8 @@ def contract_checks(contract: Contract, evidence: Evidence) -> tuple[Check, ...]
         _equal_values("score scale", contract.score_scale, checkpoint.recipe.model.am_scale),
         _equal_values("embedding size", contract.embedding_size, evidence.reference.embeddings.shape[1]),
         _equal_values("rejection", contract.rejection, checkpoint.rejection),
+        _equal_values("temperature", contract.temperature, checkpoint.temperature),
+        _conditions_check(contract.conditions, checkpoint.conditions),
     )
 
 
@@ -179,6 +182,11 @@ def _labels_check(found: Sequence[str], wanted: Sequence[str]) -> Check:
     return Check(
         "labels", False, f"column {first} is {found[first]!r} in the artefact, {wanted[first]!r} in the checkpoint"
     )
+
+
+def _conditions_check(found: Sequence[ConditionLine], wanted: Sequence[ConditionLine]) -> Check:
+    same = tuple(found) == tuple(wanted)
+    return Check("conditions", same, f"{len(found)} lines" + ("" if same else ", others than in the checkpoint"))
 
 
 def _equal_values(name: str, found: object, wanted: object) -> Check:

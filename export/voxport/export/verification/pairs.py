@@ -19,6 +19,7 @@ from voxport.export.verification.reference import Reference, Tolerance
 from voxport.export.verification.report import Check, ParityReport
 from voxport.export.verification.tolerance import LEAST_COSINE
 from voxport.runtime.backends.base import Answer, Backend
+from voxport.runtime.backends.formats import check_digest
 from voxport.runtime.backends.golden import replay_golden
 from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output
 from voxport.runtime.errors import ContractError
@@ -101,6 +102,8 @@ def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[
         Check("score scale", True, f"{one.score_scale:g}"),
         Check("recipe", one.recipe == two.recipe, " and ".join(dict.fromkeys((one.recipe, two.recipe)))),
         Check("rejection", one.rejection == two.rejection, f"{one.rejection or 'none'} and {two.rejection or 'none'}"),
+        Check("temperature", one.temperature == two.temperature, f"{one.temperature:g} and {two.temperature:g}"),
+        Check("conditions", one.conditions == two.conditions, f"{len(one.conditions)} and {len(two.conditions)} lines"),
     ]
     for name, backend in zip(names, backends, strict=True):
         try:
@@ -110,7 +113,16 @@ def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[
             continue
         detail = f"{found.measure} {found.max_abs_score:.2g}, tolerance {found.tolerance:.2g}"
         checks.append(Check(f"golden vector of {name}", found.passed, detail))
-    return tuple(checks)
+    return (*checks, *(digest_check(name, f"digest of {name}") for name in names))
+
+
+def digest_check(path: str | os.PathLike[str], title: str) -> Check:
+    """Whether the file is still the one that was written, as loading it would ask; its answers are compared anyway."""
+    try:
+        found = check_digest(path)
+    except ContractError as problem:
+        return Check(title, False, str(problem))
+    return Check(title, True, "that of its bytes" if found else "none: the file is from before there were digests")
 
 
 def _values(one: object, two: object) -> str:

@@ -18,7 +18,7 @@ from voxport.export.verification.accuracy import AccuracyReport
 from voxport.export.verification.bisection_report import Bisection, bisection_section
 from voxport.export.verification.compare import Agreement, CaseResult
 from voxport.export.verification.reference import Tolerance
-from voxport.runtime.contract import Parity
+from voxport.runtime.contract import ConditionLine, Parity
 from voxport.runtime.storage.serialization import encode
 
 _GROUPS = {  # of the plot: colour and marker
@@ -48,7 +48,7 @@ class ParityReport:
     `real_utterances` says how many real ones were used, or why none. `accuracy` is None where no labelled
     set was given, `quantization` where nothing was quantised. `other` is the artefact that `model` was held
     against where that was no checkpoint; `checkpoint` is then the hash that both name, and no noise is known.
-    `bisection` is None where the parts were not compared.
+    `bisection` is None where the parts were not compared. `conditions` are the contract's lines, for the page alone.
     """
 
     model: str
@@ -68,6 +68,7 @@ class ParityReport:
     quantization: QuantizationReport | None = None
     other: str | None = None
     bisection: Bisection | None = None
+    conditions: tuple[ConditionLine, ...] = ()
 
     @property
     def real_lost(self) -> bool:
@@ -126,11 +127,26 @@ def markdown(report: ParityReport) -> str:
     if report.agreement is not None and report.agreement.flips:
         lines += ["", "## Another best speaker", "", *_bullets(report.agreement.flips)]
     lines += [*accuracy_section(report.accuracy), *quantization_section(report.quantization)]
-    lines += bisection_section(report.bisection)
+    lines += [*bisection_section(report.bisection), *_conditions_section(report.conditions)]
     lines += ["", "## Cases", ""]
     lines += ["| case | kind | batch | padded to | padding | frames | max abs Δscore | max ‖Δembedding‖ | flips |"]
     lines += ["|--:|---|--:|--:|---|---|--:|--:|--:|", *map(_case_line, report.cases)]
     return "\n".join(lines)
+
+
+def _conditions_section(conditions: Sequence[ConditionLine]) -> list[str]:
+    if not conditions:
+        return []
+    lines = ["", "## Outside the studio", "", f"As the checkpoint says, on {conditions[0].measured_on}.", ""]
+    lines += [
+        "| kind | sounds | right | EER | known under a wrong name | wrong answers claim |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for line in conditions:
+        shares = (line.accuracy, line.equal_error_rate, line.wrong_known, line.wrong_probability)
+        cells = ["–" if share is None else f"{share:.1%}" for share in shares]
+        lines.append(f"| {line.kind} | {line.sounds} | {' | '.join(cells)} |")
+    return lines
 
 
 def facts(report: ParityReport) -> list[tuple[str, str]]:

@@ -88,7 +88,10 @@ class _Bytes(io.FileIO):
     """A file whose `seek` answers -1 to what cannot be: PyAV would print the exception and go on."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return -1 if offset < 0 and whence == os.SEEK_SET else super().seek(offset, whence)
+        try:
+            return super().seek(offset, whence)
+        except OSError:  # before the beginning, from wherever it was counted
+            return -1
 
 
 class MediaFile:

@@ -9,9 +9,11 @@ import numpy.typing as npt
 from voxport.runtime.frontend.log_mel import pad_value
 from voxport.train.data.corpus import Corpus
 from voxport.train.data.errors import CorpusError
+from voxport.train.data.feature_store import Pack
 
 # Streams of random numbers that one seed gives; a step and an epoch of the same number must differ.
 _EPOCHS, _STEPS = 0, 1
+_COPIES = 4  # 2 and 3 are those of the split and of the crops' lengths
 _ALL = slice(None)
 
 
@@ -21,6 +23,23 @@ def too_few(path: Path, training: int, batch_size: int) -> CorpusError:
         f"{path}: {training} training utterances do not fill one batch of {batch_size}; "
         f"use a batch size of at most {training}, or more utterances"
     )
+
+
+class Copies(NamedTuple):
+    """Changed copies of n utterances: `pack` holds each utterance and its copies, one utterance after the other.
+
+    `speakers` (n,) are their speakers. A crop is of the utterance itself with probability `clean`, else of one of
+    its copies, each as likely.
+    """
+
+    pack: Pack
+    speakers: npt.NDArray[np.int64]
+    clean: float
+
+    @property
+    def each(self) -> int:
+        """How many arrays an utterance has: itself and its copies."""
+        return len(self.pack.frames) // len(self.speakers)
 
 
 class CropPlan(NamedTuple):
@@ -52,8 +71,9 @@ class CropBatches:
         crop_frames: int,
         seed: int,
         fill: Literal["pad", "repeat"] = "pad",
+        copies: Copies | None = None,
     ) -> None:
-        """Batches over the utterances `indices` (n,) of `corpus`.
+        """Batches over the utterances `indices` (n,) of `corpus`, or over `copies` of them.
 
         An utterance shorter than a crop is followed by the frontend's pad value, or repeats, from a
         random frame of it on.
@@ -61,14 +81,15 @@ class CropBatches:
         Raises:
             CorpusError: fewer utterances than one batch needs.
         """
-        self._indices = np.asarray(indices, dtype=np.int64)
+        self._copies = copies
+        self._indices = np.asarray(indices if copies is None else np.arange(len(copies.speakers)), dtype=np.int64)
         if batch_size < 1 or crop_frames < 1:
             raise CorpusError(f"batch size and crop length must be at least 1, found {batch_size} and {crop_frames}")
         if len(self._indices) < batch_size:
             raise too_few(corpus.path, len(self._indices), batch_size)
-        self.pack = corpus.pack
+        self.pack = corpus.pack if copies is None else copies.pack
         self.crop_frames = crop_frames
-        self._speakers = corpus.speakers
+        self._speakers = corpus.speakers if copies is None else np.repeat(copies.speakers, copies.each)
         self.pad = np.float32(pad_value(corpus.frontend))
         self.repeats = fill == "repeat"
         self._window = np.arange(crop_frames)
@@ -83,7 +104,8 @@ class CropBatches:
     @property
     def last_row(self) -> int:
         """One past the last row of the pack that a crop may hold."""
-        return int((self.pack.offsets[self._indices] + self.pack.frames[self._indices]).max())
+        used = self._indices if self._copies is None else slice(None)
+        return int((self.pack.offsets[used] + self.pack.frames[used]).max())
 
     def plan(self, step: int) -> CropPlan:
         """Which frames make the batch of `step`. Steps count from 0."""
@@ -108,10 +130,19 @@ class CropBatches:
         return features, speakers
 
     def _chosen(self, step: int) -> npt.NDArray[np.int64]:
-        """Positions in the corpus of the utterances of `step`."""
+        """Positions in the pack of the utterances of `step`, or of their copies."""
         epoch, position = divmod(step, self.batches_per_epoch)
         if self._permutation is None or self._permutation[0] != epoch:
             generator = np.random.default_rng([self._seed, _EPOCHS, epoch])
             self._permutation = epoch, generator.permutation(self._indices)
         start = position * self._batch_size
-        return self._permutation[1][start : start + self._batch_size]
+        chosen = self._permutation[1][start : start + self._batch_size]
+        return chosen if self._copies is None else self._copied(chosen, step, self._copies)
+
+    def _copied(self, chosen: npt.NDArray[np.int64], step: int, copies: Copies) -> npt.NDArray[np.int64]:
+        """Which array of each of the utterances `chosen` is cropped at `step`."""
+        generator = np.random.default_rng([self._seed, _COPIES, step])
+        changed = generator.random(len(chosen)) >= copies.clean
+        if copies.each == 1:
+            return chosen
+        return chosen * copies.each + np.where(changed, generator.integers(1, copies.each, len(chosen)), 0)

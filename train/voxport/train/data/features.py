@@ -50,14 +50,14 @@ def compute_all(entries: Sequence[Entry], frontend: Frontend, cache: Path, jobs:
         BackendError: soundfile or soxr is not installed.
         CorpusError: the cache cannot be written, or a worker process died.
     """
-    jobs = min(jobs or _cpus(), -(-len(entries) // _CHUNK))
+    jobs = min(jobs or cpus(), -(-len(entries) // _CHUNK))
     work = partial(compute_one, frontend=frontend, cache=cache)
     if jobs <= 1 or len(entries) < _POOL_PAYS or not can_lock():
         yield from map(work, entries)
         return
     # spawn: forking a process in which torch or a progress bar has threads can hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=start_worker)
     try:
         yield from pool.map(work, entries, chunksize=_CHUNK)
     except BrokenProcessPool as problem:
@@ -215,12 +215,12 @@ def _sha256(path: Path) -> str:
         raise EntryError("unreadable", str(problem)) from problem
 
 
-def _cpus() -> int:
+def cpus() -> int:
     """CPUs that this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """One thread per worker: the workers are as many as the CPUs already."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 

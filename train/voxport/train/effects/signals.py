@@ -56,6 +56,12 @@ def fitted(sound: Samples, count: int, generator: np.random.Generator) -> Sample
     return np.asarray(np.take(sound, np.arange(start, start + count), mode="wrap"))
 
 
+def fitted_rows(rows: npt.NDArray[np.float64], count: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    """`count` rows of `rows` (n, …) from a random one on; fewer go round and round."""
+    start = int(generator.integers(max(1, len(rows) - count + 1) if len(rows) >= count else len(rows)))
+    return np.asarray(np.take(rows, np.arange(start, start + count), axis=0, mode="wrap"))
+
+
 def band(samples: Samples, sample_rate: int, low: float, high: float) -> Samples:
     """Only what lies from `low` to `high` Hz: a Butterworth filter of fourth order, forwards in time.
 

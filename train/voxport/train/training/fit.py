@@ -17,15 +17,16 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from voxport.runtime.contract import Rejection
+from voxport.runtime.contract import ConditionLine, Rejection
+from voxport.train.augmentation.copies import open_copies
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
-from voxport.train.data.crops import too_few
+from voxport.train.data.crops import Copies, too_few
 from voxport.train.data.layouts.base import Listing
 from voxport.train.data.split import training_count
 from voxport.train.models.layers import use_host_dropout
 from voxport.train.models.speaker_net import build_network, count_parameters
-from voxport.train.open_set import store_rejection
+from voxport.train.open_set import store_calibration
 from voxport.train.recipe import Recipe, TrainOptions
 from voxport.train.training.checkpoint_callback import RunSaver, best_validation
 from voxport.train.training.compile import check_compilable, compiled_scores
@@ -88,6 +89,8 @@ class FitResult:
     parameters: int
     batch_size: int = 0
     rejection: Rejection | None = None
+    conditions: tuple[ConditionLine, ...] = ()
+    temperature: float = 1.0
 
 
 def with_steps(recipe: Recipe, steps: int | None, seed: int | None = None) -> Recipe:
@@ -133,16 +136,21 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
         recipe = fitting_batch(recipe, len(split.train), options, options.corpus.announce)
         facts = dataclasses.replace(facts, recipe=recipe)
         check_batch(corpus, split, recipe.train)
+        copies = None
+        if recipe.augment is not None:
+            with one_at_a_time(folder.path / ".opening", place):
+                training = corpus.indices(split.train)
+                copies = open_copies(corpus, training, recipe.augment, recipe.train.seed, options.corpus)
         if place.first and not options.resume:  # a corpus that cannot be opened leaves no run behind
             folder.start(facts, resume=False)
-        job = _Job(corpus, split, facts, folder, options, device)
+        job = _Job(corpus, split, facts, folder, options, device, copies)
         if options.devices > 1 and not place.launched:
             history = train_together(_train, (job,), options.devices, device)
         else:
             history = _train(job)
-        rejection = None
-        if place.first and options.false_accept_rate is not None:
-            rejection = store_rejection(folder.model, corpus, options.false_accept_rate, device)
+        known: Checkpoint | None = None
+        if place.first:
+            known = store_calibration(folder.model, corpus, options.false_accept_rate, device, options.corpus)
     best = best_validation(history)
     assert best is not None
     return FitResult(
@@ -154,7 +162,9 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
         time.perf_counter() - began,
         count_parameters(recipe.model, facts.frontend.n_mels, len(corpus.labels)),
         recipe.train.batch_size,
-        rejection,
+        None if known is None else known.rejection,
+        () if known is None else known.conditions,
+        1.0 if known is None else known.temperature,
     )
 
 
@@ -216,6 +226,7 @@ class _Job:
     folder: RunFolder
     options: FitOptions
     device: str
+    copies: Copies | None = None
 
     def checkpoint(self, state: Mapping[str, Tensor], step: int, metrics: dict[str, float]) -> Checkpoint:
         facts = self.facts
@@ -223,7 +234,7 @@ class _Job:
             facts.recipe,
             facts.frontend,
             self.corpus.labels,
-            state,
+            known_speakers(state, facts.recipe, len(self.corpus.labels)),
             self.split,
             step,
             metrics,
@@ -252,7 +263,8 @@ def _train(job: _Job) -> list[dict[str, float]]:
             ],
         )
         indices = job.corpus.indices(job.split.train)
-        source = training_source(job.corpus, indices, train, trainer.strategy.root_device, options.resident)
+        device = trainer.strategy.root_device
+        source = training_source(job.corpus, indices, train, device, options.resident, job.copies)
         steps = TrainingSteps(source, train, done, Share(place.rank, place.world, options.accumulate))
         with _explained_stops(job.folder):
             trainer.fit(
@@ -298,18 +310,32 @@ def build_module(
 ) -> SpeakerModule:
     """A fresh network of `recipe` for `corpus`, ready to train on `device` (cpu or cuda)."""
     torch.manual_seed(recipe.train.seed)
-    network = build_network(recipe.model, corpus.frontend.n_mels, len(corpus.labels))
+    further = len(recipe.augment.speed_speakers) if recipe.augment is not None else 0
+    network = build_network(recipe.model, corpus.frontend.n_mels, len(corpus.labels) * (1 + further))
     if device == "cpu":
         use_host_dropout(network)
     scores = compiled_scores(network, device, accumulate) if compiled else None
     return SpeakerModule(network, recipe.train, valid_labels, scores)
 
 
+def known_speakers(state: Mapping[str, Tensor], recipe: Recipe, speakers: int) -> Mapping[str, Tensor]:
+    """`state` without the further speakers that `speed_speakers` made for training: they are no answer."""
+    if recipe.augment is None or not recipe.augment.speed_speakers:
+        return state
+    heads = ("head.weight", "head.out.weight", "head.out.bias")
+    return {name: value[:speakers].clone() if name in heads else value for name, value in state.items()}
+
+
 def training_source(
-    corpus: Corpus, indices: npt.NDArray[np.int64], options: TrainOptions, device: torch.device, resident: str
+    corpus: Corpus,
+    indices: npt.NDArray[np.int64],
+    options: TrainOptions,
+    device: torch.device,
+    resident: str,
+    copies: Copies | None = None,
 ) -> CropBatches | ResidentCrops:
     """Training batches of the utterances `indices`, from the memory-mapped file or from the device's memory."""
-    batches = CropBatches(corpus, indices, options.batch_size, options.crop_frames, options.seed, options.fill)
+    batches = CropBatches(corpus, indices, options.batch_size, options.crop_frames, options.seed, options.fill, copies)
     return ResidentCrops(batches, device) if goes_on_device(batches, device, resident) else batches
 
 

@@ -38,7 +38,8 @@ class WespeakerNet(nn.Module):
     def forward(self, features_BTF: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and scores."""
         B, T, _ = features_BTF.shape
-        scores_BS, embedding_BE = self.network(features_BTF, torch.full((B,), T))
+        lengths_B = torch.full((B,), T, dtype=torch.int64)  # torch 2.9 writes a float where no type is named
+        scores_BS, embedding_BE = self.network(features_BTF, lengths_B)
         return embedding_BE, scores_BS
 
 
