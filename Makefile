@@ -74,7 +74,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@files=$$(grep -rlE --include='*.py' '^ *(import|from) tensorrt' $(ROOMS)); \
+	@files=$$(grep -rlE --include='*.py' '^ *(import|from) tensorrt([ .]|$$)' $(ROOMS)); \
 	if [ -z "$$files" ]; then echo "TensorRT API: no file imports tensorrt"; \
 	elif [ -x "$(TRT_API_CHECK)" ]; then PATH="$(abspath $(BIN)):$$PATH" "$(TRT_API_CHECK)" $$files; \
 	else echo "TensorRT API: not run; TRT_API_CHECK=PROGRAM names a checker of calls against NVIDIA's stubs"; fi

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from voxport.export.targets.onnx_graph import ExportOptions
     from voxport.export.targets.onnx_model import export_onnx
     from voxport.export.targets.pytorch.export import Pt2Options, TorchExportOptions, export_pt2, export_torchscript
+    from voxport.export.targets.rtx.check import TensorRTOptions, check_tensorrt
+    from voxport.export.targets.rtx.report import TensorRTReport
     from voxport.export.targets.sherpa.export import SherpaOptions, export_sherpa
     from voxport.export.targets.triton.config import TritonOptions
     from voxport.export.targets.triton.export import export_triton
@@ -41,9 +43,12 @@ __all__ = [
     "QuantizeOptions",
     "RealOptions",
     "SherpaOptions",
+    "TensorRTOptions",
+    "TensorRTReport",
     "TorchExportOptions",
     "TritonOptions",
     "check",
+    "check_tensorrt",
     "export_onnx",
     "export_pt2",
     "export_sherpa",
@@ -66,9 +71,12 @@ _LATER = {
     "QuantizeOptions": "quantization.quantizer",
     "RealOptions": "inputs.corpus_samples",
     "SherpaOptions": "targets.sherpa.export",
+    "TensorRTOptions": "targets.rtx.check",
+    "TensorRTReport": "targets.rtx.report",
     "TorchExportOptions": "targets.pytorch.export",
     "TritonOptions": "targets.triton.config",
     "check": "verification.check",
+    "check_tensorrt": "targets.rtx.check",
     "export_onnx": "targets.onnx_model",
     "export_pt2": "targets.pytorch.export",
     "export_sherpa": "targets.sherpa.export",

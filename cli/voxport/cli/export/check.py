@@ -1,4 +1,4 @@
-"""`voxport export check`: do two forms of one network give the same answers?"""
+"""`voxport export check`: do two forms of one network give the same answers? And would TensorRT take one?"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ import click
 
 from voxport.cli.common import example, given_options, json_option, needs, show_table
 from voxport.cli.export.options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.export.tensorrt_check import TensorRTChoice, check_fit, tensorrt_check_options
 
 if TYPE_CHECKING:
     from voxport.export.verification.accuracy import AccuracyOptions
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
         voxport export check model.onnx runs/best/model.pt --report proof/
         voxport export check small.onnx model.onnx
         voxport export check model.onnx runs/best/model.pt --bisect
+        voxport export check model.onnx --tensorrt
+        voxport export check model.onnx --tensorrt --compute-capability 12.0 --json
         """
     )
 )
 @click.argument("model", metavar="A", type=click.Path(path_type=Path))
-@click.argument("other", metavar="B", type=click.Path(path_type=Path))
+@click.argument("other", metavar="[B]", type=click.Path(path_type=Path), required=False)
 @click.option("--report", "folder", type=click.Path(path_type=Path), help="Folder for the report (JSON, page, plot).")
 @click.option(
     "--bisect",
@@ -32,17 +35,19 @@ if TYPE_CHECKING:
     help="Compare ONNX with the checkpoint part by part; name the first that rounding does not explain.",
 )
 @gate_options
+@tensorrt_check_options
 @json_option
 @needs("export", "cpu")
 def check(
     model: Path,
-    other: Path,
+    other: Path | None,
     folder: Path | None,
     bisect: bool,
     real: int,
     cache: Path | None,
     progress: bool | None,
     accuracy: "AccuracyOptions | None",
+    fit: TensorRTChoice | None,
     as_json: bool,
 ) -> None:
     """Hold A against B, two forms of one network; exits with 1 where they differ.
@@ -51,7 +56,16 @@ def check(
     utterance alone. The artefact sees the same utterances alone and in padded batches, over the whole range of
     lengths that it promises to take. Of two artefacts each is the reference for the other, over the lengths
     that both promise; --real and --accuracy-data need the checkpoint.
+
+    With --tensorrt there is no B: NVIDIA's own parser and builder (extra rtx) judge the ONNX file A, voxport's
+    or any other, without a GPU. Exits with 1 where they refuse it.
     """
+    if fit is not None:
+        _refuse_with_tensorrt(other)
+        check_fit(model, fit, as_json)
+        return
+    if other is None:
+        raise click.UsageError("Missing argument 'B': give the form to hold A against, or --tensorrt")
     from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.pipeline import report_stem
     from voxport.export.verification.artifacts import is_checkpoint
@@ -87,6 +101,14 @@ def _show_bisection(report: "ParityReport") -> None:
     click.echo()
     show_table("Part by part", COLUMNS, bisection_rows(report.bisection))
     click.echo(f"bisection: {report.bisection.verdict}")
+
+
+def _refuse_with_tensorrt(other: Path | None) -> None:
+    if other is not None:
+        raise click.UsageError(f"--tensorrt judges one file; leave out {other}")
+    names = ("folder", "bisect", "real", "cache", "progress", "accuracy_data", "accuracy_limit", "max_drop")
+    if given := given_options(names):
+        raise click.UsageError(f"{', '.join(given)}: about two forms of a network, and --tensorrt judges one file")
 
 
 def _needs_checkpoint(model: Path, accuracy: "AccuracyOptions | None", bisect: bool, real: int) -> None:

@@ -1,0 +1,48 @@
+"""One question to a process of its own, so that a crash of the library is a sentence and no end of ours."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from voxport.export.errors import ExportError
+
+_WORKER = (sys.executable, "-m", "voxport.export.targets.rtx.worker")
+
+
+def ask(path: str, capability: str | None, profiles: list[dict[str, Any]], timeout: float) -> dict[str, Any]:
+    """What `worker.examine` answers; `timeout` in seconds.
+
+    Raises:
+        ExportError: the process crashed, failed or took too long.
+    """
+    request = json.dumps({"path": path, "capability": capability, "profiles": profiles}).encode()
+    # PYTHONSAFEPATH: a tensorrt_rtx.py in the working directory must not become a module
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"}
+    try:
+        ended = subprocess.run(_WORKER, input=request, capture_output=True, timeout=timeout, env=environment)
+    except subprocess.TimeoutExpired as problem:
+        raise ExportError(
+            f"{path}: TensorRT was not done after {timeout:g} s and was ended; give it longer with --timeout, or "
+            "leave the build out with --no-build"
+        ) from problem
+    if ended.returncode:
+        raise ExportError(f"{path}: TensorRT's process ended {_how(ended)}; nothing is known of the file")
+    try:
+        answer: dict[str, Any] = json.loads(ended.stdout)
+    except ValueError as problem:
+        raise ExportError(f"{path}: TensorRT's process gave no answer; nothing is known of the file") from problem
+    return answer
+
+
+def _how(ended: "subprocess.CompletedProcess[bytes]") -> str:
+    """The signal that ended the process, or what it said last."""
+    if ended.returncode < 0:
+        try:
+            return f"with {signal.Signals(-ended.returncode).name}: the file makes it crash"
+        except ValueError:
+            return f"with signal {-ended.returncode}: the file makes it crash"
+    last = ended.stderr.decode(errors="replace").strip().splitlines()
+    return f"with code {ended.returncode}" + (f" ({last[-1][:200]})" if last else "")

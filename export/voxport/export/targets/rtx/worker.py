@@ -1,0 +1,179 @@
+"""The process that gives TensorRT a file: `python -m voxport.export.targets.rtx.worker`, a request on stdin.
+
+A file from a stranger may crash a parser written in C++. So this process does nothing else, and what it found goes
+to the caller as JSON; the library's own prints go nowhere. Source of the calls: the docstrings of tensorrt_rtx 1.7.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from voxport.export.targets.rtx.library import capability_names
+
+_PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM")
+_SHUFFLES = ("SHUFFLE", "SQUEEZE", "UNSQUEEZE", "IDENTITY", "SLICE")  # which change no value
+_TROUBLE = ("WARNING", "ERROR", "INTERNAL_ERROR")
+
+
+def main() -> None:
+    """Answer the one request: `path`, `capability` or null for no build, and `profiles`."""
+    answer = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # the parser prints to the C library's stdout
+    request = json.loads(sys.stdin.buffer.read())
+    told = json.dumps(examine(request["path"], request["capability"], request["profiles"]))
+    with os.fdopen(answer, "wb") as pipe:
+        pipe.write(told.encode())
+
+
+def examine(path: str, capability: str | None, profiles: list[dict[str, Any]]) -> dict[str, Any]:
+    """Parse the file, describe the network, and build it for `capability` with `profiles` unless that is None.
+
+    Each profile has for each input its smallest, tuned and largest shape; for a shape tensor, its values.
+    """
+    import tensorrt_rtx as trt
+
+    messages: list[tuple[str, str]] = []
+
+    class Log(trt.ILogger):  # type: ignore[misc] # the package has no annotations
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity.name in _TROUBLE:
+                messages.append((severity.name, str(message).strip()))
+
+    log = Log()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    parsed = bool(parser.parse_from_file(path))
+    found: dict[str, Any] = {
+        "version": str(trt.__version__),
+        "parsed": parsed,
+        "errors": [_error(parser.get_error(index)) for index in range(parser.num_errors)],
+        "parser_messages": list(messages),
+        "built": None,
+        "engine_bytes": None,
+        "builder_messages": [],
+    }
+    if not parsed:
+        return {**found, **_nothing()}
+    found |= _describe(network)
+    if capability is not None and network.num_outputs:
+        messages.clear()
+        engine = _build(builder, network, getattr(trt.ComputeCapability, capability_names()[capability]), profiles)
+        found |= {
+            "built": engine is not None,
+            "engine_bytes": engine.nbytes if engine is not None else None,
+            "builder_messages": messages,
+        }
+    return found
+
+
+def _nothing() -> dict[str, Any]:
+    return {"layers": 0, "products": [], "inputs": [], "outputs": []}
+
+
+def _error(error: Any) -> dict[str, Any]:
+    return {
+        "code": error.code().name,
+        "reason": error.desc(),
+        "index": error.node(),
+        "node": error.node_name(),
+        "operator": error.node_operator(),
+    }
+
+
+def _describe(network: Any) -> dict[str, Any]:
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    made_by = {
+        layer.get_output(index).name: layer
+        for layer in layers
+        for index in range(layer.num_outputs)
+        if layer.get_output(index) is not None
+    }
+    return {
+        "layers": len(layers),
+        "products": [_product(layer, made_by) for layer in layers if layer.type.name in _PRODUCTS],
+        "inputs": [_tensor(network.get_input(index)) for index in range(network.num_inputs)],
+        "outputs": [_tensor(network.get_output(index)) for index in range(network.num_outputs)],
+    }
+
+
+def _product(layer: Any, made_by: dict[str, Any]) -> dict[str, Any]:
+    """What a product reads. Int8 is what both operands were before a DEQUANTIZE layer: so TensorRT fuses them."""
+    operands = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
+    kinds = [operand.dtype.name for operand in operands if operand is not None]
+    before = [_dequantized(operand, made_by) for operand in operands if operand is not None]
+    return {
+        "layer": layer.name,
+        "kind": layer.type.name,
+        "node": str(layer.metadata).removeprefix("[ONNX Layer: ").removesuffix("]"),
+        "reads": before if before and all(before) else kinds,
+        "operands": [_name(operand, made_by) for operand in operands if operand is not None],
+    }
+
+
+def _name(tensor: Any, made_by: dict[str, Any]) -> str:
+    """A weight's name is its layer's: the parser calls the tensor NAME_output."""
+    layer = made_by.get(tensor.name)
+    return str(layer.name if layer is not None and layer.type.name == "CONSTANT" else tensor.name)
+
+
+def _dequantized(tensor: Any, made_by: dict[str, Any]) -> str | None:
+    """The type before the DEQUANTIZE layer that `tensor` comes from, through changes of layout."""
+    for layer in _origins(tensor, made_by):
+        if layer.type.name == "DEQUANTIZE":
+            return str(layer.get_input(0).dtype.name)
+    return None
+
+
+def _origins(tensor: Any, made_by: dict[str, Any]) -> Iterator[Any]:
+    for _ in range(16):
+        layer = made_by.get(tensor.name)
+        if layer is None:
+            return
+        yield layer
+        if layer.type.name not in _SHUFFLES:
+            return
+        tensor = layer.get_input(0)
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    shape = tuple(tensor.shape)
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype.name,
+        "dims": [tensor.get_dimension_name(axis) or None if size < 0 else size for axis, size in enumerate(shape)],
+        "is_shape": bool(tensor.is_shape_tensor),
+    }
+
+
+def _build(builder: Any, network: Any, capability: Any, profiles: list[dict[str, Any]]) -> Any:
+    """The engine's bytes, or None; the log tells why."""
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    if not config.set_compute_capability(capability, 0):
+        return None
+    inputs = {network.get_input(index).name: network.get_input(index) for index in range(network.num_inputs)}
+    for shapes in profiles:
+        profile = builder.create_optimization_profile()
+        for name, spans in shapes.items():
+            tensor = inputs.get(name)
+            if tensor is None:
+                continue
+            if tensor.is_shape_tensor:
+                profile.set_shape_input(name, *map(list, spans))
+            elif -1 in tuple(tensor.shape):
+                profile.set_shape(name, *map(tuple, spans))
+        if not profile or config.add_optimization_profile(profile) < 0:
+            return None
+    engine = builder.build_serialized_network(network, config)
+    return None if engine is None else memoryview(engine)
+
+
+if __name__ == "__main__":
+    main()

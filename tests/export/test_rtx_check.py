@@ -1,0 +1,302 @@
+"""NVIDIA's own parser and builder on what we call fit for TensorRT, and on files that are not."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from tests.export.conftest import LIMITS, SMALL, Exported
+from tests.export.tiny import make_checkpoint
+from voxport.cli.root import cli
+from voxport.export.errors import ExportError
+from voxport.export.graph.cleanup import keep_outputs, write_onnx
+from voxport.export.graph.fp16 import PRODUCTS, half_nodes, to_half
+from voxport.export.quantization.qdq import Scheme, matrix_products, quantize
+from voxport.export.targets.onnx_graph import ExportOptions, build_graph
+from voxport.export.targets.rtx import isolated
+from voxport.export.targets.rtx.check import TensorRTOptions, check_tensorrt
+from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.contract import METADATA_KEY, OUTPUTS, InputKind, Output, Precision
+from voxport.train.recipe import ModelOptions
+
+rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None,
+    reason='tensorrt_rtx is not installed: pip install "voxport[rtx]"',
+)
+
+
+def _options(**changes: object) -> ModelOptions:
+    return dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+
+
+CONFORMER = SMALL
+TRANSFORMER = _options(encoder="transformer", pooling="self_attention_max")
+AGGREGATED = _options(stack_frames=2, pooling="attentive_statistics", aggregate_layers=True, embedding_size=12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One graph that we call fit for TensorRT. Every pair of two columns that differ in operators is somewhere."""
+
+    network: ModelOptions
+    kind: InputKind
+    precision: Precision
+    opset: int
+    outputs: tuple[Output, ...] = OUTPUTS
+    frontend: str = "homework_mel40"
+    for_cpu: bool = False
+
+    def graph(self) -> ModelProto:
+        checkpoint = make_checkpoint(self.network, self.frontend)
+        options = ExportOptions(
+            input_kind=self.kind, opset=self.opset, min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames
+        )
+        model = build_graph(checkpoint, options, "case", self.for_cpu).graph
+        if self.precision == "fp16":
+            model = to_half(model)
+        elif self.precision == "int8":
+            model = in_int8(model, "static")
+        return keep_outputs(model, self.outputs)
+
+
+def in_int8(model: ModelProto, scheme: Scheme) -> ModelProto:
+    """With ranges out of the air: what the parser takes does not depend on their values."""
+    products = matrix_products(model.graph)
+    return quantize(model, scheme, [each.layer for each in products], {each.input: 6.0 for each in products})
+
+
+CASES = {
+    "conformer-features-fp32-20": Case(CONFORMER, "features", "fp32", 20, for_cpu=True),
+    "conformer-features-int8-20-scores": Case(CONFORMER, "features", "int8", 20, ("scores",), for_cpu=True),
+    "conformer-features-fp16-18-embedding": Case(CONFORMER, "features", "fp16", 18, ("embedding",)),
+    "conformer-waveform-fp32-20-scores": Case(
+        CONFORMER, "waveform", "fp32", 20, ("scores",), "psf_fbank40", for_cpu=True
+    ),
+    "conformer-waveform-int8-20": Case(CONFORMER, "waveform", "int8", 20, OUTPUTS, "psf_fbank40", for_cpu=True),
+    "transformer-features-fp16-19": Case(TRANSFORMER, "features", "fp16", 19),
+    "transformer-features-int8-19-embedding": Case(TRANSFORMER, "features", "int8", 19, ("embedding",)),
+    "aggregated-features-fp32-21-embedding": Case(AGGREGATED, "features", "fp32", 21, ("embedding",)),
+    "aggregated-features-fp16-21-scores": Case(AGGREGATED, "features", "fp16", 21, ("scores",)),
+    "transformer-waveform-fp16-22": Case(TRANSFORMER, "waveform", "fp16", 22, OUTPUTS, "speech_mel40"),
+}
+
+
+@rtx
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_we_call_fit_is_parsed_and_built(case: Case, tmp_path: Path) -> None:
+    model, path = case.graph(), tmp_path / "model.onnx"
+    onnx.save(model, path)
+    names, tail = (("batch", "frames"), (40,)) if case.kind == "features" else (("batch", "samples"), ())
+    long = (20, 100, 150) if case.kind == "features" else (4000, 16000, 24000)
+    spans = tuple((rows, length, *tail) for rows, length in zip((1, 2, 8), long, strict=True))
+    report = check_tensorrt(path, TensorRTOptions(shapes={case.kind: spans, "lengths": ((1,), (2,), (8,))}))  # type: ignore[dict-item]
+    assert (report.taken, report.built, report.failures, report.warnings) == (True, True, (), ())
+    assert report.engine_bytes
+    assert {each.name: (each.dtype, each.dims) for each in report.inputs} == {
+        case.kind: ("float32", (*names, *tail)),
+        "lengths": ("int64", ("batch",)),
+    }
+    assert [each.name for each in report.outputs] == list(case.outputs)
+    assert (report.wide_inputs, report.shape_tensors) == (("lengths",), ())
+    # The products by our own count of the file's nodes, not by the parser's layers.
+    lower = {each.name for each in half_nodes(model) if each.op_type in PRODUCTS}
+    if case.precision == "int8":
+        lower = {
+            each.name for each in model.graph.node if each.op_type == "MatMul" and each.input[1].endswith("/weight")
+        }
+    every = {each.name for each in model.graph.node if each.op_type in PRODUCTS}
+    assert {each.node for each in report.products} == every
+    wanted = {"fp32": "float", "fp16": "half", "int8": "int8"}[case.precision]
+    assert {each.node for each in report.products if each.computes_in != "float"} == lower
+    assert {each.computes_in for each in report.products} == {"float", wanted}
+    assert bool(lower) == (case.precision != "fp32")
+
+
+def test_the_cases_cover_what_matters() -> None:
+    """Each value of each column, and each precision with both inputs, where there are such graphs at all."""
+    cases = list(CASES.values())
+    assert {case.opset for case in cases} == set(range(18, 23))
+    assert {case.precision for case in cases} == {"fp32", "fp16", "int8"}
+    assert {case.outputs for case in cases} == {OUTPUTS, ("scores",), ("embedding",)}
+    assert len({(case.precision, case.kind) for case in cases}) == 6
+    assert {case.network.encoder for case in cases} == {"conformer", "transformer"}
+
+
+Inputs = Mapping[str, tuple[int, Sequence[str | int | None]]]
+
+
+def tiny(path: Path, nodes: list[onnx.NodeProto], inputs: Inputs) -> Path:
+    values = [helper.make_tensor_value_info(name, kind, dims) for name, (kind, dims) in inputs.items()]
+    outputs = [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "tiny", values, outputs)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+X: Inputs = {"x": (TensorProto.FLOAT, ["n", 4])}
+
+
+@rtx
+def test_each_refused_node_is_named_with_a_way_out(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], name="fine"),
+        helper.make_node("DynamicQuantizeLinear", ["a"], ["q", "s", "z"], name="layer/Quantize"),
+        helper.make_node("Bernoulli", ["a"], ["b"], name="layer/Chance"),
+        helper.make_node("Fancy", ["b"], ["y"], name="layer/Fancy", domain="com.acme"),
+    ]
+    report = check_tensorrt(tiny(tmp_path / "other.onnx", nodes, X))
+    assert (report.taken, report.parsed, report.built) == (False, False, None)
+    refused = {each.node: each for each in report.refused}
+    assert set(refused) == {"layer/Quantize", "layer/Chance", "layer/Fancy"}
+    assert "--quantize static" in refused["layer/Quantize"].way_out
+    assert refused["layer/Chance"].reason == "the parser does not know this operator"
+    assert "Plugin not found" in refused["layer/Fancy"].reason
+    assert "com.acme is no standard operator" in refused["layer/Fancy"].way_out
+
+
+@rtx
+def test_dynamic_int8_is_refused_for_its_zero_points(tmp_path: Path) -> None:
+    path = tmp_path / "dynamic.onnx"
+    onnx.save(in_int8(CASES["conformer-features-fp32-20"].graph(), "dynamic"), path)
+    result = run(path, "--tensorrt")
+    assert result.exit_code == 1
+    assert "Non-zero zero point is not supported" in result.stdout
+    assert "--quantize static" in result.stdout
+    assert "parser refuses it (1 error)" in result.stderr
+
+
+@rtx
+def test_what_tensorrt_keeps_silent_about_is_said(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"], name="reshape")]
+    inputs: Inputs = {"x": (TensorProto.DOUBLE, ["n", 4]), "s": (TensorProto.INT64, [2])}
+    path = tiny(tmp_path / "double.onnx", nodes, inputs)
+    report = check_tensorrt(path)
+    assert "range of s" in report.failures[0]
+    assert (report.shape_tensors, report.wide_inputs) == (("s",), ("s",))
+    assert "float64 becomes float32" in report.warnings[0]
+    report = check_tensorrt(path, TensorRTOptions(shapes=dict.fromkeys("xs", ((1, 4), (2, 4), (8, 4)))))
+    assert report.taken
+    assert {each.name: each.source for each in report.profile} == {"x": "given", "s": "given"}
+
+
+@rtx
+def test_our_files_are_judged_by_their_contract(exported: Exported, tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    graph = onnx.load(exported.model)
+    del graph.metadata_props[:]
+    write_onnx(path, to_half(graph), {METADATA_KEY: read_contract(exported.model).to_json()})
+    result = run(path, "--tensorrt", "--no-build", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["taken"], told["built"]) == (True, None)
+    spans = {each["name"]: (each["smallest"], each["largest"], each["source"]) for each in told["profile"]}
+    assert spans == {
+        "features": ([1, LIMITS.min_frames, 40], [8, LIMITS.max_frames, 40], "contract"),
+        "lengths": ([1], [8], "contract"),
+    }
+    assert told["counts"] == {"matrix product": {"half": 12, "float": 3}, "convolution": {"half": 1}}
+    why = Counter(each["why"].partition(" stays")[0] for each in told["products"] if each["why"])
+    assert why == {"pooling": 2, "the last product": 1}
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["half.onnx"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["export", "check", *map(str, arguments)])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A whole file, and what can be wrong with one."""
+    tiny(tmp_path / "whole.onnx", [helper.make_node("Relu", ["x"], ["y"])], X)
+    (tmp_path / "text.onnx").write_bytes(b"hello world" * 9)  # TensorRT parses this
+    model = onnx.load(tmp_path / "whole.onnx")
+    weight = numpy_helper.from_array(np.ones((4, 300), np.float32), "w")
+    model.graph.initializer.append(weight)
+    for name, place in (("missing", "gone.bin"), ("outside", "../gone.bin")):
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        del tensor.external_data[:]
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=place)
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+    del model.graph.node[:], model.graph.initializer[:]
+    (tmp_path / "empty.onnx").write_bytes(model.SerializeToString())
+    return tmp_path
+
+
+@rtx
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("text.onnx", (), "text.onnx: not a whole ONNX file"),
+        ("nowhere.onnx", (), "nowhere.onnx: cannot be read"),
+        ("empty.onnx", (), "holds no operators"),
+        ("missing.onnx", (), "its external data gone.bin is missing; put it beside the model"),
+        ("outside.onnx", (), "the weight w lies at '../gone.bin', outside the model's folder"),
+        ("whole.onnx", ("--compute-capability", "9.0"), "builds for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1; choose one"),
+        ("whole.onnx", ("--shapes", "z=1x4:1x4:1x4"), "shapes for z: the model's inputs are x"),
+        ("whole.onnx", ("--shapes", "x=1x4:2x5:2x4"), "MIN ≤ OPT ≤ MAX must hold"),
+        ("whole.onnx", ("--shapes", "x=1x3:2x3:2x3"), "shape of x, 1,3: the model takes any×4"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(folder: Path, name: str, options: tuple[str, ...], complaint: str) -> None:
+    before = sorted(folder.iterdir())
+    result = run(folder / name, "--tensorrt", *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ((), "Missing argument 'B'"),
+        (("--no-build",), "--no-build: of --tensorrt alone"),
+        (("B.onnx", "--tensorrt"), "judges one file; leave out B.onnx"),
+        (("--tensorrt", "--bisect"), "--bisect: about two forms"),
+        (("--tensorrt", "--shapes", "x=1:2"), "is not NAME=MIN:OPT:MAX"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(options: tuple[str, ...], complaint: str) -> None:
+    result = run("A.onnx", *options)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+def test_without_the_extra_its_name_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else found(name))
+    for more in ((), ("--no-build",)):
+        result = run(folder / "whole.onnx", "--tensorrt", *more)
+        assert result.exit_code == 1
+        assert 'pip install "voxport[rtx]"' in result.stderr
+
+
+@rtx
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended with SIGSEGV: the file makes it crash"),
+        ("raise SystemExit('too much')", r"ended with code 1 \(too much\)"),
+        ("import time; time.sleep(60)", "was not done after 0.5 s"),
+        ("", "gave no answer"),
+    ],
+)
+def test_a_crash_of_the_library_is_a_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, complaint: str
+) -> None:
+    monkeypatch.setattr(isolated, "_WORKER", (sys.executable, "-c", code))
+    with pytest.raises(ExportError, match=complaint):
+        check_tensorrt(folder / "whole.onnx", TensorRTOptions(timeout=0.5 if "sleep" in code else 60))
