@@ -3,6 +3,7 @@
 import { seconds, UserError } from "./contract.js";
 import { Model } from "./model.js";
 import { decode } from "./sound.js";
+import { REASONS } from "./speech.js";
 
 const MOST = 5; // speakers that are shown
 const at = (id) => document.getElementById(id);
@@ -42,7 +43,7 @@ const loadModel = (file) =>
 function allowSound(contract) {
   at("sound-file").disabled = contract === null;
   at("sound-lead").textContent = contract === null ? "Load a model first" : "Choose or drop a sound file";
-  const range = contract === null ? "" : `, ${seconds(contract.shortest, contract)} to ${seconds(contract.longest, contract)}`;
+  const range = contract === null ? "" : `, ${seconds(contract.shortest, contract)} or longer`;
   at("sound-hint").textContent = `WAV, FLAC, MP3 or Ogg${range}`;
 }
 
@@ -69,11 +70,11 @@ const identify = (file) =>
     at("answer").hidden = at("player").hidden = true;
     if (model.contract === null) throw new UserError("Load a model first.");
     allowSound(model.contract);
-    const samples = await decode(file, model.contract.frontend.sample_rate);
+    const { samples, note } = await decode(file, model.contract.frontend.sample_rate);
     if (!isLatest()) return;
     showSound(file, samples);
     const answer = await model.identify(samples);
-    if (isLatest()) showAnswer(answer, samples.length);
+    if (isLatest()) showAnswer(answer, samples.length, note);
   });
 
 function showSound(file, samples) {
@@ -105,21 +106,29 @@ function draw(canvas, samples) {
   }
 }
 
-function showAnswer({ ranked, known, milliseconds }, samples) {
-  const [best] = ranked;
+function showAnswer({ ranked, known, lacks, windows, milliseconds }, samples, note) {
+  window.answer = { ranked, known, lacks, windows }; // for scripts that drive this page
   const { contract } = model;
+  const heard = [`${seconds(samples, contract)} of sound`];
+  if (windows > 1) heard.push(`heard in ${windows} windows`);
+  at("ranked").replaceChildren(...ranked.slice(0, MOST).map(row));
+  at("answer").classList.toggle("unknown", known === false);
+  at("answer").hidden = false;
+  if (lacks !== null) {
+    at("best").replaceChildren("Nobody speaks", element("small", "", REASONS[lacks]));
+    at("rest").textContent = [...heard, ...(note ? [note] : [])].join("; ");
+    return;
+  }
+  const [best] = ranked;
   const cosine = (best.score / contract.score_scale).toFixed(3);
   at("best").replaceChildren(
     known === false ? "Nobody whom the model knows" : best.speaker,
     element("small", "", known === false ? `most like ${best.speaker}, cosine ${cosine}` : `cosine ${cosine}`),
   );
-  at("ranked").replaceChildren(...ranked.slice(0, MOST).map(row));
+  heard.push(`in ${Math.round(milliseconds)} ms`);
   const others = ranked.length - Math.min(MOST, ranked.length);
-  const time = `${seconds(samples, contract)} of sound in ${Math.round(milliseconds)} ms`;
-  at("rest").textContent = others > 0 ? `${time}; ${others} more speakers are less likely` : time;
-  at("answer").classList.toggle("unknown", known === false);
-  at("answer").hidden = false;
-  window.answer = { ranked, known }; // for scripts that drive this page
+  const more = others > 0 ? [`${others} more speakers are less likely`] : [];
+  at("rest").textContent = [heard.join(" "), ...(note ? [note] : []), ...more].join("; ");
 }
 
 function row({ speaker, probability }) {

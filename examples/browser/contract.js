@@ -6,6 +6,9 @@
  * length is checked against the file, and the number of fields is bounded.
  */
 
+import { USUAL_RULE } from "./speech.js";
+import { USUAL_WINDOWING } from "./windows.js";
+
 const KEY = "voxport.contract";
 const METADATA = 14; // ModelProto.metadata_props: entries of key (1) and value (2)
 const MAX_FIELDS = 200_000;
@@ -71,6 +74,18 @@ export function contractText(bytes) {
   return found;
 }
 
+// Least and most of the numbers that say how long sounds are heard, and what speech is.
+const WINDOWING_RANGES = { hop: [0.05, 1], floor_db: [-120, 0], range_db: [1, 120], margin_s: [0, 10] };
+const SPEECH_RANGES = {
+  floor_db: [-120, 0], range_db: [1, 120], min_seconds: [0, 3600], min_share: [0, 1], swing_db: [0, 120],
+  variety_db: [0, 120], flatness_db: [-200, 0],
+};
+
+const within = (values, ranges) =>
+  Object.entries(ranges).every(
+    ([name, [least, most]]) => typeof values?.[name] === "number" && values[name] >= least && values[name] <= most,
+  );
+
 /** The contract of an ONNX file, checked as far as this page uses it. Throws UserError. */
 export function readContract(bytes) {
   const text = contractText(bytes);
@@ -93,17 +108,25 @@ export function readContract(bytes) {
     throw new UserError("This model gives embeddings, not speakers. Export it again with: --output both");
   }
   const whole = (value, least, most) => Number.isInteger(value) && value >= least && value <= most;
-  const { labels, frontend, golden, rejection } = data;
+  const { labels, frontend, golden, rejection, speech = USUAL_RULE } = data;
+  const windowing = { ...USUAL_WINDOWING, ...data.windowing };
+  const size = windowing.max_frames ?? data.max_frames; // of a window, in frames
   const sound =
     Array.isArray(labels) && labels.length > 0 && labels.every((label) => typeof label === "string") &&
     whole(frontend?.sample_rate, 1, 1 << 20) && whole(frontend.n_fft, 1, 1 << 14) &&
     whole(frontend.win_length, 1, frontend.n_fft) && whole(frontend.hop_length, 1, 1 << 20) &&
     whole(data.min_frames, 1, data.max_frames) && whole(data.max_frames, 1, 1 << 24) &&
     data.score_scale > 0 && golden?.tolerance >= 0 &&
-    (rejection === null || Math.abs(rejection?.threshold) <= 1);
+    (rejection === null || Math.abs(rejection?.threshold) <= 1) &&
+    within(windowing, WINDOWING_RANGES) && typeof windowing.speech_only === "boolean" &&
+    whole(size, data.min_frames, data.max_frames) && (speech === null || within(speech, SPEECH_RANGES));
   if (!sound) throw damaged("its contract does not hold together");
   return {
     ...data,
+    speech,
+    windowing,
+    outputs: data.outputs ?? ["scores", "embedding"],
+    windowSize: minSamples(frontend, size + 1) - 1,
     shortest: minSamples(frontend, data.min_frames),
     longest: minSamples(frontend, data.max_frames + 1) - 1,
     golden: { input: floats(golden.input), scores: floats(golden.scores), tolerance: golden.tolerance },
@@ -142,15 +165,9 @@ function floats(array) {
 
 export const seconds = (samples, contract) => `${(samples / contract.frontend.sample_rate).toFixed(2)} s`;
 
-/** Throws UserError unless the model takes sounds of so many samples. */
+/** Throws UserError where there are fewer samples than the model takes; longer sounds are heard in windows. */
 export function checkLength(samples, contract) {
-  const range = `${seconds(contract.shortest, contract)} to ${seconds(contract.longest, contract)}`;
-  if (samples < contract.shortest) {
-    throw new UserError(`${seconds(samples, contract)} of sound is too short for this model, which takes ${range}.`);
-  }
-  if (samples > contract.longest) {
-    throw new UserError(
-      `${seconds(samples, contract)} of sound is too long for this model, which takes ${range}. Cut it into shorter pieces.`,
-    );
-  }
+  if (samples >= contract.shortest) return;
+  const least = seconds(contract.shortest, contract);
+  throw new UserError(`${seconds(samples, contract)} of sound is too short for this model, which takes ${least} or more.`);
 }

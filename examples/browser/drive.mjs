@@ -60,7 +60,7 @@ async function take(step) {
   return page.evaluate(() => {
     const shown = (id) => (document.getElementById(id).hidden ? null : document.getElementById(id).innerText);
     const visible = document.getElementById("answer").hidden ? null : window.answer;
-    return { answer: visible, best: visible && shown("best"), error: shown("error"), facts: shown("facts"),
+    return { answer: visible, best: visible && shown("best"), rest: visible && shown("rest"), error: shown("error"), facts: shown("facts"),
              rows: visible ? document.querySelectorAll("#ranked li").length : 0,
              enabled: !document.getElementById("sound-file").disabled };
   });

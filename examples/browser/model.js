@@ -1,6 +1,7 @@
 /** The page's side of worker.js: `load` a model file, `identify` a sound. */
 
 import { checkLength, UserError } from "./contract.js";
+import { piecesOf, Pool } from "./windows.js";
 
 export class Model {
   #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
@@ -31,11 +32,25 @@ export class Model {
     return this.contract;
   }
 
-  /** Speakers of `samples` (mono, at the model's rate), best first, and whether the best is known. */
+  /**
+   * Speakers of `samples` (mono, at the model's rate, of any length), best first, and whether the best is known. Where
+   * nobody speaks `ranked` is empty, and `lacks` is a key of REASONS.
+   */
   async identify(samples) {
     checkLength(samples.length, this.contract);
     const { labels, score_scale, rejection } = this.contract;
-    const { scores, milliseconds } = await this.#ask("run", samples);
+    const { pieces, lacks } = piecesOf(samples, this.contract);
+    if (lacks !== null) return { ranked: [], known: false, lacks, windows: 0, milliseconds: 0 };
+    const pool = new Pool();
+    let milliseconds = 0;
+    for (const piece of pieces) {
+      const copy = piece.samples.slice(); // its memory goes to the worker
+      const answer = await this.#ask("run", copy, [copy.buffer]);
+      pool.add(answer, piece.weight);
+      milliseconds += answer.milliseconds;
+    }
+    const scores = pool.scores();
+    if (scores === null) throw new UserError("Voices in this sound cancel each other out. Cut it by speaker.");
     const most = scores.reduce((a, b) => Math.max(a, b), -Infinity);
     if (!Number.isFinite(most)) throw new UserError("The model's answer is not a number.");
     const shares = Array.from(scores, (score) => Math.exp(score - most));
@@ -44,7 +59,7 @@ export class Model {
       .map((speaker, i) => ({ speaker, score: scores[i], probability: shares[i] / sum }))
       .sort((a, b) => b.score - a.score);
     const known = rejection === null ? null : ranked[0].score / score_scale >= rejection.threshold;
-    return { ranked, known, milliseconds };
+    return { ranked, known, lacks, windows: pool.windows, milliseconds };
   }
 
   #ask(task, argument, transfer = []) {

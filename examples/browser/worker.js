@@ -8,6 +8,7 @@ ort.env.wasm.numThreads = 1; // more need a page that is cross-origin isolated
 ort.env.logLevel = "error";
 
 let session = null;
+let outputs = ["scores"]; // that the model gives
 
 async function load(bytes) {
   const contract = readContract(bytes);
@@ -19,6 +20,7 @@ async function load(bytes) {
   } catch (problem) {
     throw new UserError(`The model cannot be run in this browser (${problem.message.slice(0, 200)}).`);
   }
+  outputs = contract.outputs;
   await replayGolden(contract);
   return contract;
 }
@@ -38,8 +40,8 @@ async function run(samples) {
     waveform: new ort.Tensor("float32", samples, [1, samples.length]),
     lengths: new ort.Tensor("int64", BigInt64Array.of(BigInt(samples.length)), [1]),
   };
-  const { scores } = await session.run(sound, ["scores"]);
-  return { scores: scores.data, milliseconds: performance.now() - began };
+  const { scores, embedding } = await session.run(sound, outputs);
+  return { scores: scores.data, embedding: embedding?.data, milliseconds: performance.now() - began };
 }
 
 const tasks = { load, run };

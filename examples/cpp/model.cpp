@@ -112,9 +112,12 @@ Model::Model(const std::string& path, int threads) : path_(path), env_(private_e
 std::vector<float> Model::scores(const std::vector<float>& samples) const {
   const auto count = static_cast<int64_t>(samples.size());
   if (count < contract_.shortest || count > contract_.longest) {
-    throw std::runtime_error(seconds(count, contract_) + " is too " + (count < contract_.shortest ? "short" : "long") +
+    const bool is_short = count < contract_.shortest;
+    const char* const way_out = is_short ? "; give a longer recording"
+                                         : "; cut it, or give it to voxport identify, which hears it in windows";
+    throw std::runtime_error(seconds(count, contract_) + " is too " + (is_short ? "short" : "long") +
                              " for this model, which takes " + seconds(contract_.shortest, contract_) + " to " +
-                             seconds(contract_.longest, contract_));
+                             seconds(contract_.longest, contract_) + way_out);
   }
   if (!std::all_of(samples.begin(), samples.end(), [](float value) { return std::isfinite(value); })) {
     throw std::runtime_error("the sound holds NaN or infinite samples");

@@ -26,6 +26,7 @@ from voxport.export.targets.onnx_model import export_onnx
 from voxport.export.verification import tolerance as tolerances
 from voxport.export.verification.check import check
 from voxport.export.verification.report import ParityError
+from voxport.runtime import SpeakerIdentifier
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.model import OnnxModel
@@ -364,3 +365,19 @@ def test_real_utterances_are_compared(exported: Exported, tmp_path: Path, no_cap
 def test_metadata_key(exported: Exported) -> None:
     model = copy.deepcopy(onnx.load(exported.model))
     assert {entry.key for entry in model.metadata_props} == {METADATA_KEY, SEAL_KEY}
+
+
+def test_a_contract_of_another_rate_is_refused_even_without_a_digest(exported_sound: Exported, tmp_path: Path) -> None:
+    """The golden vector is as it was: it is samples, and knows nothing of a rate."""
+    for rate, refused in ((16000, False), (32000, True)):
+        model = onnx.load(exported_sound.model)
+        del model.metadata_props[:]
+        contract = read_contract(exported_sound.model)
+        lie = contract.replace(frontend=dataclasses.replace(contract.frontend, sample_rate=rate))
+        model.metadata_props.add(key=METADATA_KEY, value=lie.to_json())
+        onnx.save(model, tmp_path / "model.onnx")
+        if not refused:
+            SpeakerIdentifier.load(tmp_path / "model.onnx")
+            continue
+        with pytest.raises(ContractError, match=r"claims the frontend 32000 Hz, .* was made for 16000 Hz"):
+            SpeakerIdentifier.load(tmp_path / "model.onnx")

@@ -152,6 +152,21 @@ def test_failing_check_shows_the_page_and_exits_with_1(exported: Exported, tmp_p
     assert result.exit_code == 1
     assert "Parity: FAILED" in result.stdout
     assert f"error: {path}: parity failed: " in result.stderr.replace("Error", "error")
+    assert f"{path}: is damaged or was changed" in " ".join(result.stdout.split())
+
+
+def test_a_check_finds_the_bit_that_changes_no_answer(exported: Exported, tmp_path: Path) -> None:
+    content = bytearray(exported.model.read_bytes())
+    weight = max(onnx.load(exported.model).graph.initializer, key=lambda each: len(each.raw_data)).raw_data
+    content[content.index(weight)] ^= 1  # the last bit of its first number
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    result = run("check", path, exported.checkpoint_path, "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert [each["name"] for each in report["checks"] if not each["passed"]] == ["digest"]
+    assert len(report["failures"]) == 1
+    assert f"{path}: is damaged or was changed" in report["failures"][0]
 
 
 @pytest.mark.parametrize(

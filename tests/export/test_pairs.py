@@ -62,6 +62,7 @@ def test_faults_are_found_on_either_side(exported: Exported, tmp_path: Path, swa
         pair = (exported.model, wrong) if swapped else (wrong, exported.model)
         report = check_pair(*pair)
         assert not report.passed
+        assert [check.name for check in report.checks if not check.passed][-1] == f"digest of {wrong}"
         bound = report.tolerance.score
         over = {case.garbage for case in report.cases if any(not row.max_abs_score <= bound for row in case.rows)}
         assert garbage in over

@@ -8,7 +8,7 @@ import soundfile
 
 from tests.runtime.test_cli_gallery import report, run
 from tests.runtime.tiny_models import LABELS, SIZE, TinyModel, tone
-from voxport.runtime import Gallery, SpeakerIdentifier
+from voxport.runtime import ContractError, Gallery, SpeakerIdentifier
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_list_and_show(people: Path) -> None:
     assert {match["speaker"] for match in found["nearest"]} == {"Ada", LABELS[0]}
     page = run("gallery", "show", people, LABELS[0]).stdout
     assert "a name of the model's training" in page
-    assert "'Eve' is not enrolled" in run("gallery", "show", people, "Eve", code=1).stderr
+    assert f"error: {people}: 'Eve' is not enrolled" in run("gallery", "show", people, "Eve", code=1).stderr
 
 
 def test_rename_remove_and_merge_are_done_whole_or_not_at_all(people: Path) -> None:
@@ -173,6 +173,25 @@ def test_a_damaged_model_is_named_and_no_gallery_is_made(sounds: dict[str, Path]
     result = run("enroll", tmp_path / "model.onnx", tmp_path / "new", "Ada", sounds["low"], code=1)
     assert f"{tmp_path / 'model.onnx'}: " in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_gallery_or_arrays_in_the_model_s_place_are_called_what_they_are(people: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "voices.npz", embeddings=np.zeros((1, SIZE)))
+    for given, words in (
+        (people, f"a gallery of enrolled speakers, not a model; .* voxport gallery list {people}"),
+        (tmp_path / "voices.npz", "arrays of NumPy .*, not a model"),
+    ):
+        with pytest.raises(ContractError, match=words):
+            SpeakerIdentifier.load(given)
+    assert "a gallery of enrolled speakers, not a model" in run("inspect", people, code=1).stderr
+
+
+def test_a_gallery_without_thresholds_says_what_that_means_for_strangers(
+    people: Path, tiny: TinyModel, sounds: dict[str, Path]
+) -> None:
+    words = f"note: {people} has no threshold, so a stranger is given the name of whoever is most alike"
+    assert words in run("identify", tiny.path, sounds["far"], "--gallery", people).stderr
+    assert words not in run("identify", tiny.path, sounds["far"], "--gallery", people, "--threshold", 0.5).stderr
 
 
 def test_a_missing_model_is_named(people: Path, sounds: dict[str, Path], tmp_path: Path) -> None:

@@ -20,10 +20,13 @@ import pytest
 import soundfile
 
 from tests.runtime.test_example_cpp import embedding_only
+from tests.runtime.test_speech import melody, noise, talk
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
-from voxport.runtime.contract import Rejection
+from voxport.runtime.contract import Rejection, Windowing
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.speech import USUAL_RULE
+from voxport.runtime.windowing.cutting import sound_windows
 
 PAGE = Path(__file__).parents[2] / "examples" / "browser"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -78,6 +81,7 @@ def check_answer(model: TinyModel, shown: dict[str, Any], sound: Path, tolerance
     shares = [each.probability for each in expected.ranked]
     assert [each["probability"] for each in ranked] == pytest.approx(shares, abs=tolerance)
     assert shown["answer"]["known"] == expected.known
+    assert shown["answer"]["windows"] == expected.windows
     assert shown["rows"] == 5
 
 
@@ -101,6 +105,39 @@ def test_the_page_shows_what_python_answers(drive: Drive, tiny_waveform: TinyMod
     assert shown[7]["faults"] == []
 
 
+def test_long_sounds_are_heard_in_windows_and_silence_is_nobodys(drive: Drive, tmp_path: Path) -> None:
+    rule = Windowing(speech_only=True, max_frames=150)
+    model = make_tiny(tmp_path / "m.onnx", "waveform", max_frames=200, speech=USUAL_RULE, windowing=rule)
+    talking = np.concatenate([talk(5, 1), noise(6, 0.02), np.zeros(16000, np.float32), talk(2.3, 2)])
+    long = write(tmp_path / "long.wav", talking, subtype="FLOAT")
+    wrong = write(tmp_path / "wired.wav", np.stack([0.9 * talk(3), -talk(3)], axis=1), subtype="FLOAT")
+    nobody = [
+        (write(tmp_path / f"{lacks}{len(sound)}.wav", sound, subtype="FLOAT"), lacks)
+        for lacks, sound in (
+            ("steady", noise(7)), ("silence", np.zeros(16000 * 4)), ("brief", np.append(talk(0.2), np.zeros(16000))),
+            ("steady", noise(1)), ("tonal", melody(4)),
+        )
+    ]  # fmt: skip
+    plain = make_tiny(tmp_path / "plain.onnx", "waveform")  # as files that state no rule: all windows count
+    sounds = [long, wrong, *(path for path, _ in nobody)]
+    shown = drive(
+        [{"model": model.path}, *({"sound": path} for path in sounds), {"model": plain.path}, {"sound": long}]
+    )
+    for page, path, given in ((shown[1], long, model), (shown[2], wrong, model), (shown[-1], long, plain)):
+        check_answer(given, page, path, 1e-3)
+        assert page["answer"]["windows"] > 1
+    every = len(list(sound_windows(FRONTEND, LengthRange.of_windows(model.contract), rule, iter([talking]))))
+    assert shown[1]["answer"]["windows"] < every
+    assert f"heard in {shown[1]['answer']['windows']} windows" in shown[1]["rest"]
+    assert "channel 2 alone is heard" in shown[2]["rest"]
+    for page, (path, lacks) in zip(shown[3:], nobody, strict=False):
+        expected = SpeakerIdentifier.load(model.path).identify(path)
+        assert expected.speech is not None
+        assert page["answer"] == {"ranked": [], "known": False, "lacks": expected.speech.lacks, "windows": 0}
+        assert expected.speech.lacks == lacks
+        assert page["best"].startswith("Nobody speaks")
+
+
 def test_strangers_lengths_and_mistakes_are_told_in_words(
     drive: Drive, tiny: TinyModel, tiny_waveform: TinyModel, tmp_path: Path
 ) -> None:
@@ -120,10 +157,10 @@ def test_strangers_lengths_and_mistakes_are_told_in_words(
         ({"model": tmp_path / "cut.onnx"}, "damaged"),
         ({"model": tmp_path / "changed.onnx"}, "does not give its recorded answer"),
         ({"model": picky.path}, ""),
-        ({"sound": sounds[0]}, "is too short for this model, which takes 0.04 s to 0.60 s"),
+        ({"sound": sounds[0]}, "is too short for this model, which takes 0.04 s or more"),
         ({"sound": sounds[1]}, ""),
         ({"sound": sounds[2]}, ""),
-        ({"sound": sounds[3]}, "is too long for this model"),
+        ({"sound": sounds[3]}, ""),
         ({"sound": tmp_path / "notes.wav"}, "notes.wav is not a sound that this browser can read"),
         ({"drop": tmp_path / "empty.wav"}, "empty.wav is empty."),
     ]
@@ -133,7 +170,8 @@ def test_strangers_lengths_and_mistakes_are_told_in_words(
         assert bool(page["error"]) == bool(words)
         assert page["answer"] is None or not words
     assert [page["enabled"] for page in shown[:6]] == [False, False, False, False, False, True]
-    for page in (shown[7], shown[8]):
+    assert [page["answer"]["windows"] for page in shown[7:10]] == [1, 1, 2]
+    for page in shown[7:10]:
         assert page["answer"]["known"] is False
         assert page["best"].startswith("Nobody whom the model knows")
 

@@ -116,7 +116,8 @@ def test_its_lengths_are_the_contract_s_to_the_sample(run: Run, tiny_waveform: T
     for count, word in edges:
         result = run(tiny_waveform.path, write(tmp_path / "edge.wav", tone(2)[:count]))
         assert result.returncode == (1 if word else 0)
-        assert (f"is too {word} for this model, which takes 0.04 s to 0.60 s" in result.stderr) == bool(word)
+        assert (f"is too {word} for this model, which takes 0.04 s to 0.60 s; " in result.stderr) == bool(word)
+        assert ("voxport identify" in result.stderr) == (word == "long")
 
 
 @pytest.mark.parametrize(("threshold", "known"), [(-1.0, True), (1.0, False)])

@@ -18,13 +18,16 @@ from voxport.runtime import (
     Gallery,
     GalleryError,
     GalleryScorer,
+    ShortThresholds,
     SpeakerIdentifier,
     Stream,
+    Thresholds,
     Timeline,
     VoxportError,
 )
 from voxport.runtime.contract import Array
 from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.speech import Speech
 
 # The tiny model's windows are 0.6 s at most.
 LOW, HIGH, STRANGER = (tone(3, hertz=hertz) for hertz in (200, 3000, 900))
@@ -96,6 +99,53 @@ def test_the_gallery_s_calibrated_threshold_is_used(identifier: SpeakerIdentifie
     known = {hertz: Timeline(identifier, scorer=scorer).segments(tone(3, hertz=hertz), 16000) for hertz in (200, 3000)}
     assert [segment.speaker for segment in known[200]] == ["Low"]
     assert [segment.speaker for segment in known[3000]] == [None]
+
+
+def test_windows_are_held_to_the_threshold_of_their_length(
+    tiny: TinyModel, identifier: SpeakerIdentifier, gallery: Gallery, threshold: float, tmp_path: Path
+) -> None:
+    """The stranger passes the general threshold and not that of sounds below 1 s, of which the windows are."""
+    stranger = gallery.identify(identifier.embed(STRANGER[:9000], 16000)).best
+    calibrated = Gallery(identifier.contract)
+    calibrated.enroll_many(
+        {name: identifier.embed(sound[:9000], 16000) for name, sound in (("Low", LOW), ("High", HIGH))}
+    )
+    by_length = (ShortThresholds(0.5, None, 0.9999), ShortThresholds(1.0, None, threshold))
+    calibrated._change(
+        lambda state: state.with_thresholds(Thresholds(None, stranger.cosine - 0.01, by_length=by_length))
+    )
+    scorer = GalleryScorer(identifier, calibrated)
+    assert [scorer.threshold_for(seconds) for seconds in (0.4, 0.6, 1.0, None)] == [
+        0.9999, threshold, scorer.threshold, stranger.cosine - 0.01
+    ]  # fmt: skip
+    assert calibrated.identify(identifier.voice(STRANGER[:9000], 16000)).speaker is None
+    stream = Stream(identifier, scorer=scorer)
+    decisions = [*stream.push(STRANGER), *stream.close()]
+    assert {decision.speaker for decision in decisions} == {None}
+    assert [each.speaker for each in Timeline(identifier, scorer=scorer).segments(STRANGER, 16000)] == [None]
+    assert [each.speaker for each in Timeline(identifier, scorer=scorer).segments(LOW, 16000)] == ["Low"]
+    given = GalleryScorer(identifier, calibrated, threshold=stranger.cosine - 0.01)
+    found = Timeline(identifier, scorer=given).segments(STRANGER, 16000)
+    assert [each.speaker for each in found] == [stranger.speaker]
+    calibrated.save(tmp_path / "people.gallery")
+    soundfile.write(tmp_path / "who.wav", STRANGER, 16000)
+    arguments = [
+        str(tiny.path),
+        str(tmp_path / "who.wav"),
+        "--gallery",
+        str(tmp_path / "people.gallery"),
+    ]
+    told = CliRunner().invoke(cli, ["timeline", *arguments, "--json"])
+    assert json.loads(told.stdout)["threshold"] == threshold
+
+
+def test_a_voice_without_speech_is_nobodys(identifier: SpeakerIdentifier, gallery: Gallery) -> None:
+    voice = replace(identifier.voice(LOW[:9000], 16000), speech=Speech("steady", 0.5, -20.0))
+    found = gallery.identify(voice, threshold=-1)
+    assert (found.speaker, found.ranked, found.known, found.threshold) == (None, (), False, -1)
+    for ask in (lambda: gallery.verify("Low", voice, threshold=-1), lambda: gallery.enroll("Low", voice)):
+        with pytest.raises(GalleryError, match="holds no speech: its level hardly moves"):
+            ask()
 
 
 def test_a_scorer_keeps_the_gallery_that_it_was_given(identifier: SpeakerIdentifier) -> None:

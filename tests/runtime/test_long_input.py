@@ -31,7 +31,8 @@ from voxport.runtime.audio import decode as audio
 from voxport.runtime.contract import Array
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.length_range import LengthRange
-from voxport.runtime.windowing.long_input import Pool, sound_windows, spans
+from voxport.runtime.windowing.cutting import sound_windows, spans
+from voxport.runtime.windowing.long_input import Pool
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")

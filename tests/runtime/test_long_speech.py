@@ -15,10 +15,11 @@ from click.testing import CliRunner, Result
 from tests.runtime.test_speech import RATE, noise, talk, tones
 from tests.runtime.tiny_models import LABELS, SIZE, TinyModel, make_tiny
 from voxport.cli.root import cli
-from voxport.runtime import Answer, AudioError, Batcher, ChannelError, Identification, SpeakerIdentifier
+from voxport.runtime import Answer, AudioError, Batcher, ChannelError, Identification, SpeakerIdentifier, Windowing
 from voxport.runtime.audio.pieces import PIECE_SECONDS
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.speech import USUAL_RULE, find_speech
+from voxport.runtime.windowing.cutting import SpokenWindows, sound_windows
 
 Floats = npt.NDArray[np.float32]
 
@@ -84,6 +85,59 @@ def test_speech_anywhere_in_a_long_sound_is_speech(identifier: SpeakerIdentifier
     assert answer.speech is not None
     assert answer.speech.found
     assert answer.speaker == answer.best.speaker
+
+
+def test_windows_without_speech_count_for_nothing(tmp_path: Path) -> None:
+    """Speech, then three times as much of a noise that the gate lets pass; files that state no such rule count all."""
+    plain = make_tiny(tmp_path / "plain.onnx", "waveform", max_frames=200, speech=USUAL_RULE)
+    rule = Windowing(speech_only=True)
+    model = make_tiny(tmp_path / "model.onnx", "waveform", max_frames=200, speech=USUAL_RULE, windowing=rule)
+    sound = np.concatenate([talk(5, 1), noise(15, 0.02)])
+    allowed = LengthRange.of_sound(model.contract)
+    every = list(sound_windows(model.contract.frontend, allowed, rule, iter([sound])))
+    spoken = [(part, weight) for part, weight in every if find_speech(part, RATE, USUAL_RULE).found]
+    assert 3 < len(spoken) < len(every) / 2
+    for given, windows in ((model, spoken), (plain, every)):
+        total = sum(weight * given.embedding(part) for part, weight in windows)
+        identifier = SpeakerIdentifier.load(given.path, threads=1)
+        voice = identifier.voice(sound, RATE)
+        np.testing.assert_allclose(voice.embedding, total / np.linalg.norm(total), atol=1e-4)
+        assert voice.windows == identifier.identify(sound, RATE).windows == len(windows)
+        with Batcher(identifier) as batcher:
+            assert batcher.submit(sound, RATE).result(LONG).windows == len(windows)
+
+
+def test_where_no_window_holds_speech_the_first_one_gives_the_numbers(tmp_path: Path) -> None:
+    rule = Windowing(speech_only=True)
+    model = make_tiny(tmp_path / "model.onnx", "waveform", max_frames=200, speech=USUAL_RULE, windowing=rule)
+    identifier = SpeakerIdentifier.load(model.path, threads=1)
+    sound = noise(7)
+    voice = identifier.voice(sound, RATE)
+    first = model.embedding(sound[: LengthRange.of_sound(model.contract).longest])
+    np.testing.assert_allclose(voice.embedding, first, atol=1e-4)
+    answer = identifier.identify(sound, RATE)
+    assert (answer.speaker, answer.known, answer.windows, voice.windows) == (None, False, 1, 1)
+    # The sound holds speech, but no window does: half of the word is in each. It is nobody's all the same.
+    halves = SpokenWindows(iter([(noise(2), 9), (noise(2, seed=1), 9)]), RATE, USUAL_RULE)
+    assert [weight for _, weight in halves] == [1]
+    assert halves.lacking is not None
+    assert halves.lacking.lacks == "steady"
+
+
+def test_windows_may_be_shorter_than_what_is_heard_whole(tmp_path: Path) -> None:
+    rule = Windowing(speech_only=True, max_frames=100)
+    model = make_tiny(tmp_path / "model.onnx", "waveform", max_frames=200, speech=USUAL_RULE, windowing=rule)
+    identifier = SpeakerIdentifier.load(model.path, threads=1)
+    longest = LengthRange.of_sound(model.contract).longest
+    whole = identifier.voice(ONE[:longest], RATE)
+    np.testing.assert_allclose(whole.embedding, model.embedding(ONE[:longest]), atol=1e-4)
+    shorter = LengthRange.of_windows(model.contract)
+    assert shorter.longest == LengthRange.of_sound(model.contract.replace(max_frames=100)).longest
+    parts = list(sound_windows(model.contract.frontend, shorter, rule, iter([ONE])))
+    total = sum(weight * model.embedding(part) for part, weight in parts)
+    long = identifier.voice(ONE, RATE)
+    assert (whole.windows, long.windows) == (1, len(parts))
+    np.testing.assert_allclose(long.embedding, total / np.linalg.norm(total), atol=1e-4)
 
 
 def test_the_seconds_of_all_stretches_are_told(identifier: SpeakerIdentifier) -> None:

@@ -130,6 +130,7 @@ def test_another_program_that_rewrites_the_file_is_told(sealed: Path) -> None:
     onnx.save(model, sealed)
     with pytest.raises(ContractError, match="rewritten by another program"):
         OnnxModel.load(sealed)
+    assert "rewritten by another program" in str(inspect_model(sealed).problem)
     OnnxModel.load(sealed, verify=False)
 
 

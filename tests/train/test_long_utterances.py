@@ -9,11 +9,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchaudio")
 soundfile = pytest.importorskip("soundfile")
 
+from tests.runtime.test_speech import talk  # noqa: E402
 from tests.runtime.tiny_models import FRONTEND  # noqa: E402
 from voxport.runtime.contract import Windowing  # noqa: E402
 from voxport.runtime.frontend.log_mel import compute_features, min_samples  # noqa: E402
 from voxport.runtime.length_range import LengthRange  # noqa: E402
-from voxport.runtime.windowing.long_input import sound_windows  # noqa: E402
+from voxport.runtime.speech import USUAL_RULE, find_speech  # noqa: E402
+from voxport.runtime.windowing.cutting import sound_windows  # noqa: E402
 from voxport.train.checkpoint import Checkpoint  # noqa: E402
 from voxport.train.data import Corpus, CorpusOptions, Split, open_corpus  # noqa: E402
 from voxport.train.data.collation import WholeUtterances  # noqa: E402
@@ -29,13 +31,12 @@ ALLOWED = LengthRange("samples", 1, min_samples(FRONTEND, LIMIT + 1) - 1, FRONTE
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Two speakers, of whom each has a short file and one of 4 s with a pause of more than two windows."""
+    """Two speakers, of whom each has a short file and one of 4 s: speech, a pause of a window and more, and noise."""
     folder = tmp_path_factory.mktemp("long")
     generator = np.random.default_rng(0)
     for name, size in (("ada", 0.5), ("bob", 0.2)):
         (folder / name).mkdir()
-        long = size * generator.uniform(-1, 1, 16000 * 4)
-        long[16000:52000] = 0.0
+        long = np.concatenate([size * talk(1.0), np.zeros(20000), 0.2 * size * generator.uniform(-1, 1, 28000)])
         soundfile.write(folder / name / "short.wav", size * generator.uniform(-1, 1, 8000), 16000)
         soundfile.write(folder / name / "long.wav", long, 16000)
     return open_corpus(folder, CorpusOptions(FRONTEND, progress=False, jobs=1))
@@ -62,7 +63,10 @@ def test_long_utterances_are_answered_in_windows(corpus: Corpus, checkpoint: Che
             if utterance.frames > LIMIT:
                 parts = list(sound_windows(FRONTEND, ALLOWED, Windowing(), iter([sound])))
                 assert {len(samples) for samples, _ in parts} == {ALLOWED.longest}
-                assert sum(weight for _, weight in parts) == pytest.approx(64000 - 36000 + 3200, abs=640)
+                assert sum(weight for _, weight in parts) == pytest.approx(64000 - 20000 + 3200, abs=640)
+                spoken = [(part, weight) for part, weight in parts if find_speech(part, 16000, USUAL_RULE).found]
+                assert 0 < len(spoken) < len(parts)  # windows of noise count for nothing
+                parts = spoken
             total, scores, weights = torch.zeros(1, 16), torch.zeros(1, 2), 0
             for samples, weight in parts:
                 embedded = network.embed(torch.from_numpy(compute_features(samples, FRONTEND))[None])

@@ -19,7 +19,7 @@ from voxport.export.verification.compare import scored
 from voxport.export.verification.gate import Evidence, GateOptions, Named, gather, judged, named, prove
 from voxport.export.verification.report import ParityError, ParityReport, write_report
 from voxport.runtime.backends.base import Backend
-from voxport.runtime.contract import OUTPUTS, Array, Contract, Golden, InputKind, Output, Precision
+from voxport.runtime.contract import OUTPUTS, Array, Contract, Golden, InputKind, Output, Precision, Windowing
 from voxport.train.progress import status
 
 Search = Callable[[Path, Evidence, ParityReport], Bisection]
@@ -161,6 +161,7 @@ def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...
         ),
         rejection=checkpoint.rejection,
         outputs=outputs,
+        windowing=Windowing.for_export(checkpoint.frontend, evidence.limits.min_frames, evidence.limits.max_frames),
     )
 
 

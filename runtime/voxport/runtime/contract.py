@@ -30,6 +30,7 @@ Output = Literal["scores", "embedding"]
 
 OUTPUTS: tuple[Output, ...] = ("scores", "embedding")  # of most models, in this order
 _MOST = 1e6  # of anything that is measured in scores
+_WINDOW_SECONDS = 10.0  # of long sounds, in new files
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
@@ -127,15 +128,30 @@ class Rejection:
 class Windowing:
     """How an input is answered that is longer than `max_frames`: see `voxport.runtime.windowing.long_input`.
 
-    Windows of the longest length follow each other by the share `hop` of it. Frames of 20 ms count as speech
+    Windows of one length follow each other by the share `hop` of it. Frames of 20 ms count as speech
     where they are no quieter than `floor_db` (dB relative to full scale) and no more than `range_db` below the
     recording's running level (see `voxport.runtime.audio.vad`); so does what lies within `margin_s` seconds of one.
+    With `speech_only` a window of sound counts only where it holds speech by the contract's `speech`. `max_frames` is
+    the length of a window; None: as long as the model's longest input.
+
+    The defaults are the rule of files that state none, so they may not change; `for_export` is that of new files.
     """
 
     hop: float = 0.5
     floor_db: float = -60.0
     range_db: float = 30.0
     margin_s: float = 0.1
+    speech_only: bool = False
+    max_frames: int | None = None
+
+    @classmethod
+    def for_export(cls, frontend: Frontend, min_frames: int, max_frames: int) -> "Windowing":
+        """The rule of new files: windows of at most 10 s, of which those that hold speech count.
+
+        The memory of attention grows with the square of a window's length, and 10 s show a voice well.
+        """
+        longest = max(min_frames, round(_WINDOW_SECONDS * frontend.sample_rate / frontend.hop_length))
+        return cls(speech_only=True, max_frames=None if longest >= max_frames else longest)
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -146,6 +162,8 @@ class Windowing:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"windowing {name} must be from {low:g} to {high:g}, found {getattr(self, name)}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"windowing max_frames must be at least 1, found {self.max_frames}")
 
 
 @dataclass(frozen=True)
@@ -179,6 +197,9 @@ class Contract:
             raise ValueError("labels must be non-empty and unique")
         if not 1 <= self.min_frames <= self.max_frames:
             raise ValueError(f"length range {self.min_frames}…{self.max_frames} frames is impossible")
+        if not self.min_frames <= self.window_frames <= self.max_frames:
+            lengths = f"{self.min_frames} to {self.max_frames} frames"
+            raise ValueError(f"windowing max_frames must be one of the model's {lengths}, found {self.window_frames}")
         if self.embedding_size < 1:
             raise ValueError(f"embedding_size must be positive, found {self.embedding_size}")
         if self.score_scale <= 0:
@@ -187,6 +208,11 @@ class Contract:
             raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, in this order, found {self.outputs}")
         if "scores" not in self.outputs and self.golden.embedding is None:
             raise ValueError("a model without scores needs a golden embedding")
+
+    @property
+    def window_frames(self) -> int:
+        """The length of the windows in which longer input is heard, in frames."""
+        return self.max_frames if self.windowing.max_frames is None else self.windowing.max_frames
 
     def to_json(self) -> str:
         """One JSON document, with sorted keys, so that equal contracts give equal bytes.
@@ -198,6 +224,8 @@ class Contract:
             del data["outputs"]
         if self.windowing == Windowing():
             del data["windowing"]
+        else:
+            data["windowing"] = {name: value for name, value in data["windowing"].items() if value is not None}
         if self.rejection is not None:
             data["rejection"] = {name: value for name, value in data["rejection"].items() if value is not None}
         if self.speech == USUAL_RULE:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from voxport.runtime.backends.base import Backend, check_tensors
-from voxport.runtime.backends.formats import is_plan, is_torch_file
+from voxport.runtime.backends.formats import check_digest, is_plan, is_torch_file
 from voxport.runtime.backends.golden import GoldenCheck, replay_golden
 from voxport.runtime.backends.onnxrt.file import OnnxFile, contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.model import OnnxModel
@@ -14,7 +14,6 @@ from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.storage.atomic import file_sha256
-from voxport.runtime.storage.seal import check_seal
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
         elif isinstance(file, PlanFile):
             read_plan(path, file)  # the one that was described?
         if verify:
-            check_seal(path)
+            check_digest(path)
             golden = replay_golden(_load(path, file), os.fspath(path))
             problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
     except BackendError as caught:

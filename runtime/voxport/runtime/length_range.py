@@ -39,6 +39,12 @@ class LengthRange:
         return cls("samples", shortest, longest, contract.frontend)
 
     @classmethod
+    def of_windows(cls, contract: Contract) -> "LengthRange":
+        """The lengths in samples of the windows in which longer sound is heard."""
+        longest = min_samples(contract.frontend, contract.window_frames + 1) - 1
+        return cls("samples", cls.of_sound(contract).shortest, longest, contract.frontend)
+
+    @classmethod
     def of_input(cls, contract: Contract) -> "LengthRange":
         """The range in the unit of the graph's `lengths` input."""
         return cls.of_features(contract) if contract.input_kind == "features" else cls.of_sound(contract)

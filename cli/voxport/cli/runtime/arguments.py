@@ -1,10 +1,24 @@
 """MODEL and GALLERY on the command line: MODEL first, and other orders where the files' content tells them apart."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import click
+
+
+@contextlib.contextmanager
+def naming(gallery: str, strangers: str | None = None) -> Iterator[None]:
+    """What is wrong with a gallery is said with its file's name; of strangers their own file is named already."""
+    from voxport.runtime import GalleryError
+
+    try:
+        yield
+    except GalleryError as problem:
+        if gallery in str(problem) or (strangers is not None and str(problem).startswith(strangers)):
+            raise
+        raise GalleryError(f"{gallery}: {problem}") from problem
 
 
 class Places(NamedTuple):

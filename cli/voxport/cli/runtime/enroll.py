@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.runtime.arguments import find_places
+from voxport.cli.runtime.arguments import find_places, naming
 from voxport.cli.runtime.gallery_tables import read_voices, show_speakers, threshold_lines
 from voxport.cli.runtime.shared import (
     channel_option,
@@ -103,7 +103,8 @@ def enroll(
     if name is None and not (remove or calibrate):
         people = Gallery.load(gallery, contract)
     else:
-        with Gallery.edit(gallery, contract if contract is not None and name is not None else None) as people:
+        new = contract if contract is not None and name is not None else None
+        with naming(gallery, strangers), Gallery.edit(gallery, new) as people:
             if contract is not None:
                 people.check_model(contract, gallery)
             for leaving in remove:

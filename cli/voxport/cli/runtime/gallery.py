@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.runtime.arguments import naming
 from voxport.cli.runtime.gallery_tables import read_voices, show_speakers, threshold_lines
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def show(gallery: str, name: str, as_json: bool) -> None:
     from voxport.runtime import Gallery
 
     people = Gallery.load(gallery, None)
-    found = people.describe(name)
+    with naming(gallery):
+        found = people.describe(name)
     if as_json:
         emit_json({"gallery": gallery, "speaker": found})
         return
@@ -86,7 +88,7 @@ def rename(gallery: str, name: str, new: str, as_json: bool) -> None:
     """Give NAME in GALLERY the NEW name, which nobody has yet."""
     from voxport.runtime import Gallery
 
-    with Gallery.edit(gallery, None) as people:
+    with naming(gallery), Gallery.edit(gallery, None) as people:
         people.rename(name, new)
     _done(gallery, people, f"{name} is now {new}", as_json)
 
@@ -100,7 +102,7 @@ def remove(gallery: str, names: tuple[str, ...], as_json: bool) -> None:
     """Forget each NAME in GALLERY, and all that was kept of the voice; all of them or none."""
     from voxport.runtime import Gallery
 
-    with Gallery.edit(gallery, None) as people:
+    with naming(gallery), Gallery.edit(gallery, None) as people:
         for name in names:
             people.remove(name)
     _done(gallery, people, f"removed {', '.join(names)}", as_json)
@@ -121,7 +123,7 @@ def merge(gallery: str, name: str, others: tuple[str, ...], accept_anyway: bool,
     """
     from voxport.runtime import Gallery, GalleryError
 
-    with Gallery.edit(gallery, None) as people:
+    with naming(gallery), Gallery.edit(gallery, None) as people:
         bounds = people.check()
         for other in others:
             cosine = people.alike(name, other)
@@ -154,7 +156,7 @@ def calibrate(gallery: str, rate: float, strangers: str | None, accept_anyway: b
     """
     from voxport.runtime import Gallery
 
-    with Gallery.edit(gallery, None) as people:
+    with naming(gallery, strangers), Gallery.edit(gallery, None) as people:
         people.calibrate(rate, read_voices(people, strangers), accept_anyway=accept_anyway)
     if as_json:
         emit_json(_report(gallery, people))

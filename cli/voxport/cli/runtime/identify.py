@@ -20,6 +20,7 @@ from voxport.cli.runtime.shared import (
     holds_features,
     per_channel,
     report_errors,
+    say_no_threshold,
     show_errors,
     show_notes,
     threads_option,
@@ -29,7 +30,7 @@ from voxport.cli.runtime.shared import (
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Gallery, Identification, Matches, SpeakerIdentifier, Voice
+    from voxport.runtime import Identification, Matches, SpeakerIdentifier, Voice
     from voxport.runtime.audio.channels import ChannelChoice
 
 
@@ -144,25 +145,19 @@ def _among_enrolled(
 
     def answer(name: str) -> "list[tuple[Voice, Matches]]":
         voices = voices_of(identifier, name, channel)
-        return [(voice, _match(gallery, voice, top, threshold)) for voice in voices]
+        return [(voice, gallery.identify(voice, top=top, threshold=threshold)) for voice in voices]
 
     found, errors = each_file(files, "Identifying", answer)
     answers = per_channel(found)
     show_notes([(name, voice) for name, (voice, _) in answers])
     show_errors(errors)
+    if any(matches.known is None for _, (_, matches) in answers):
+        say_no_threshold(path)
     if as_json:
         emit_json(_report({"model": model, "gallery": path}, identifier, answers, errors))
     elif answers:
         _show_matches(answers)
     fail_if_any(errors, files)
-
-
-def _match(gallery: "Gallery", voice: "Voice", top: int, threshold: float | None) -> "Matches":
-    from voxport.runtime import Matches
-
-    if voice.speech is not None and not voice.speech.found:
-        return Matches((), gallery.thresholds.identify if threshold is None else threshold, False)
-    return gallery.identify(voice, top=top, threshold=threshold)
 
 
 def _show_matches(answers: "list[tuple[str, tuple[Voice, Matches]]]") -> None:

@@ -7,7 +7,7 @@ import click
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
-    from voxport.runtime.contract import TensorSpec
+    from voxport.runtime.contract import Contract, TensorSpec
     from voxport.runtime.inspection import Inspection
     from voxport.runtime.speech import SpeechRule
 
@@ -105,6 +105,7 @@ def _model_rows(found: "Inspection") -> Rows:
         ("takes", "features, or sound through the frontend" if contract.input_kind == "features" else "sound"),
         ("length in frames", f"{contract.min_frames} to {contract.max_frames}"),
         ("length in seconds", f"{shortest:.2f} to {longest:.2f}"),
+        ("longer sounds", _windowing(contract)),
         ("precision", contract.precision),
         ("gives", " and ".join(contract.outputs)),
         ("embedding", f"{contract.embedding_size} numbers, unit length"),
@@ -118,6 +119,16 @@ def _model_rows(found: "Inspection") -> Rows:
             + ("" if rejection.calibrated_on is None else f", on {rejection.calibrated_on}"),
         ),
     ]
+
+
+def _windowing(contract: "Contract") -> str:
+    """How they are heard, in a line."""
+    from voxport.runtime.length_range import LengthRange
+
+    allowed, rule = LengthRange.of_windows(contract), contract.windowing
+    counted = "those that hold speech" if rule.speech_only and contract.speech is not None else "each of which counts"
+    seconds = allowed.seconds(allowed.longest)
+    return f"in windows of {seconds:.2f} s, one every {rule.hop * seconds:.2f} s of speech, {counted}"
 
 
 def _rule(rule: "SpeechRule") -> str:

@@ -77,12 +77,17 @@ def gallery_scorer(
 
     scorer = GalleryScorer(identifier, Gallery.load(gallery, identifier.contract), threshold=threshold)
     if scorer.threshold is None:
-        click.echo(
-            f"note: {gallery} has no threshold, so a stranger is given the name of whoever is most alike; "
-            f"set one with --threshold, or calibrate it: voxport gallery calibrate {gallery} 0.01",
-            err=True,
-        )
+        say_no_threshold(gallery)
     return scorer
+
+
+def say_no_threshold(gallery: str) -> None:
+    """A note on stderr: whoever is heard will be given a name."""
+    click.echo(
+        f"note: {gallery} has no threshold, so a stranger is given the name of whoever is most alike; "
+        f"set one with --threshold, or calibrate it: voxport gallery calibrate {gallery} 0.01",
+        err=True,
+    )
 
 
 def check_threshold(gallery: str | None, threshold: float | None) -> None:

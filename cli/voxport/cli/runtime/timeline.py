@@ -100,7 +100,10 @@ def timeline(
 
         draw_timeline(segments, seconds, f"Who speaks when in {os.path.basename(file)}", plot)
     if as_json:
-        among = {} if scorer is None else {"gallery": gallery, "threshold": scorer.threshold}
+        among = {}
+        if scorer is not None:  # the threshold that the windows were held to
+            used = scorer.threshold_for(min(engine.window_s, seconds))
+            among = {"gallery": gallery, "threshold": used}
         emit_json({"model": model, **among, "file": file, "duration_s": seconds, "segments": _encoded(segments)})
     else:
         _show(file, seconds, segments, None if scorer is None else scorer.scale)

@@ -85,10 +85,15 @@ def keep_outputs(model: ModelProto, outputs: Sequence[str]) -> ModelProto:
     return kept
 
 
-def write_onnx(path: Path, graph: ModelProto, metadata: Mapping[str, str]) -> None:
-    """Write `graph` with `metadata` to `path`, and a digest at its end; equal graphs and metadata give equal bytes."""
+def write_onnx(path: Path, graph: ModelProto, metadata: Mapping[str, str], name: str | None = None) -> None:
+    """Write `graph` with `metadata` to `path`, and a digest at its end; equal graphs and metadata give equal bytes.
+
+    `name` is what the graph is called from now on: the frontend's title, which loading compares with the contract.
+    """
     model = ModelProto()
     model.CopyFrom(graph)
+    if name is not None:
+        model.graph.name = name
     for key, value in sorted(metadata.items()):
         model.metadata_props.add(key=key, value=value)
     path.write_bytes(seal_onnx(to_bytes(model)))

@@ -33,7 +33,9 @@ def export_onnx(
     source = begin(checkpoint_path, output, options)
     built = build_graph(source.checkpoint, options, str(output))
     target = Target(
-        write=lambda path, contract: write_onnx(path, built.graph, {METADATA_KEY: contract.to_json()}),
+        write=lambda path, contract: write_onnx(
+            path, built.graph, {METADATA_KEY: contract.to_json()}, contract.frontend.title
+        ),
         load=lambda path: OnnxModel.load(path, verify=False),
         accept=accept_onnx,
         quantization=built.quantization,

@@ -13,7 +13,7 @@ from voxport.export.verification.artifacts import is_checkpoint, open_artefact
 from voxport.export.verification.bisection import bisect_onnx
 from voxport.export.verification.compare import scored
 from voxport.export.verification.gate import gather, judged, named, prove
-from voxport.export.verification.pairs import check_pair
+from voxport.export.verification.pairs import check_pair, digest_check
 from voxport.export.verification.report import ParityReport
 
 Pathlike = str | os.PathLike[str]
@@ -71,6 +71,9 @@ def _check_checkpoint(model: Pathlike, checkpoint: Pathlike, options: CheckOptio
     real = options.real or RealOptions(progress=options.progress)
     evidence = gather(named(checkpoint), contract.input_kind, limits, contract.precision, real)
     report = prove(backend, evidence, os.fspath(model), options.progress)
+    digest = digest_check(model, "digest")
+    failures = (*report.failures, *([] if digest.passed else [f"digest: {digest.detail}"]))
+    report = dataclasses.replace(report, passed=not failures, failures=failures, checks=(*report.checks, digest))
     if options.bisect:
         report = dataclasses.replace(report, bisection=bisect_onnx(Path(model), evidence, report.cases))
     return judged(report, scored(backend, evidence.reference.class_weight), evidence.checkpoint, options.accuracy, None)

@@ -19,6 +19,7 @@ from voxport.export.verification.reference import Reference, Tolerance
 from voxport.export.verification.report import Check, ParityReport
 from voxport.export.verification.tolerance import LEAST_COSINE
 from voxport.runtime.backends.base import Answer, Backend
+from voxport.runtime.backends.formats import check_digest
 from voxport.runtime.backends.golden import replay_golden
 from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output
 from voxport.runtime.errors import ContractError
@@ -110,7 +111,16 @@ def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[
             continue
         detail = f"{found.measure} {found.max_abs_score:.2g}, tolerance {found.tolerance:.2g}"
         checks.append(Check(f"golden vector of {name}", found.passed, detail))
-    return tuple(checks)
+    return (*checks, *(digest_check(name, f"digest of {name}") for name in names))
+
+
+def digest_check(path: str | os.PathLike[str], title: str) -> Check:
+    """Whether the file is still the one that was written, as loading it would ask; its answers are compared anyway."""
+    try:
+        found = check_digest(path)
+    except ContractError as problem:
+        return Check(title, False, str(problem))
+    return Check(title, True, "that of its bytes" if found else "none: the file is from before there were digests")
 
 
 def _values(one: object, two: object) -> str:

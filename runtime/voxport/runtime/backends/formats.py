@@ -5,6 +5,7 @@ import stat
 
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.contract import METADATA_KEY, Contract
+from voxport.runtime.storage.seal import SEAL_KEY, check_seal, rewritten
 
 
 def read_contract(path: str | os.PathLike[str]) -> Contract:
@@ -26,6 +27,25 @@ def read_contract(path: str | os.PathLike[str]) -> Contract:
 
         return read_torch(path).contract
     return contract_of(read_onnx(path, METADATA_KEY), path)
+
+
+def check_digest(path: str | os.PathLike[str]) -> bool:
+    """Whether the model file `path` has a digest, which is then the one of its bytes, as loading it checks.
+
+    Raises:
+        ContractError: the bytes are not those that were written, another program has rewritten the file since, or it
+            cannot be read.
+    """
+    if is_plan(path):
+        from voxport.runtime.backends.trt.file import read_plan, read_sidecar
+
+        read_plan(path, read_sidecar(path))
+        return True
+    if check_seal(path):
+        return True
+    if not is_torch_file(path) and read_onnx(path, SEAL_KEY).contract is not None:
+        raise rewritten(os.fspath(path))
+    return False
 
 
 PLAN_SUFFIXES = (".plan", ".engine")

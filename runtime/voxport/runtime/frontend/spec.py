@@ -74,9 +74,14 @@ class Frontend:
             raise ValueError(f"quietest must be positive, found {self.quietest}")
 
     @property
+    def title(self) -> str:
+        """The rate and the digest: what an ONNX graph is called, so that its contract cannot claim another."""
+        return f"{self.sample_rate} Hz, frontend {self.digest}"
+
+    @property
     def digest(self) -> str:
         """A short hash of every value that has an effect, the key of cached features."""
-        import hashlib  # costs milliseconds, and only a cache of features asks
+        import hashlib  # costs milliseconds, and is not always asked for
         import json
 
         values = encode(self)

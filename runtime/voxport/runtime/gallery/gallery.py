@@ -13,7 +13,7 @@ from voxport.runtime.gallery.search import Float32, Int64, MatrixSearch
 from voxport.runtime.gallery.state import State, check_name, unit_rows
 from voxport.runtime.gallery.store import StoredGallery
 from voxport.runtime.gallery.thresholds import Thresholds
-from voxport.runtime.gallery.voices import Embeddings, utterances_of
+from voxport.runtime.gallery.voices import Embeddings, is_without_speech, refuse_without_speech, utterances_of
 from voxport.runtime.results import Voice
 
 
@@ -37,7 +37,8 @@ class Gallery(StoredGallery):
 
     Every method that takes embeddings, float (embedding_size,) or (utterances, embedding_size), raises
     GalleryError where they have another shape or type, are not finite, or are zero. They need not be
-    of unit length. A `Voice`, or several, is taken as well, and says how long its sound was. Names are any text
+    of unit length. A `Voice`, or several, is taken as well, and says how long its sound was and whether anybody
+    spoke in it: one without speech is refused, and `identify` calls it nobody's. Names are any text
     that prints, of at most 200 characters, compared in NFC.
     """
 
@@ -196,14 +197,16 @@ class Gallery(StoredGallery):
         """The `top` enrolled speakers most alike the voice `embedding` (embedding_size,), best first.
 
         Equal cosines keep the order of enrolment. Without `threshold`, the gallery's own is used: that for sounds
-        of `seconds`, which a `Voice` says itself.
+        of `seconds`, which a `Voice` says itself. A `Voice` without speech is nobody's.
 
         Raises:
             GalleryError: the embedding cannot be used, nobody is enrolled, or `top` is below 1.
         """
+        unspoken = isinstance(embedding, Voice) and is_without_speech(embedding)
         if isinstance(embedding, Voice):
             seconds, embedding = embedding.duration_s, embedding.embedding
-        return self._identified(self._one(embedding), top, threshold, seconds)[0]
+        (found,) = self._identified(self._one(embedding), top, threshold, seconds)
+        return Matches((), found.threshold, False) if unspoken else found
 
     def identify_many(
         self, embeddings: npt.ArrayLike, *, top: int = 5, threshold: float | None = None
@@ -243,9 +246,10 @@ class Gallery(StoredGallery):
         Without `threshold`, the gallery's own is used: that for sounds of `seconds`, which a `Voice` says itself.
 
         Raises:
-            GalleryError: the embedding cannot be used, or the speaker is not enrolled.
+            GalleryError: the embedding cannot be used, a `Voice` holds no speech, or the speaker is not enrolled.
         """
         if isinstance(embedding, Voice):
+            refuse_without_speech(embedding, "the voice")
             seconds, embedding = embedding.duration_s, embedding.embedding
         state = self._state
         row = _row(state, name)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.errors import GalleryError
 from voxport.runtime.gallery.state import unit_rows
 from voxport.runtime.gallery.utterances import Utterances
 from voxport.runtime.results import Voice
@@ -12,17 +13,30 @@ from voxport.runtime.results import Voice
 Embeddings = npt.ArrayLike | Voice | Sequence[Voice]
 
 
+def is_without_speech(voice: Voice) -> bool:
+    """Whether the sound of a voice was checked, and holds no speech: its vector says nothing."""
+    return voice.speech is not None and not voice.speech.found
+
+
+def refuse_without_speech(voice: Voice, what: str) -> None:
+    """Raise GalleryError for the voice of a sound without speech."""
+    if voice.speech is not None and not voice.speech.found:
+        raise GalleryError(f"{what}: {voice.speech.text}; give a recording in which somebody speaks")
+
+
 def utterances_of(given: Embeddings, embedding_size: int, what: str) -> Utterances:
     """Embeddings (embedding_size,) or (utterances, embedding_size), a voice, or several.
 
     Raises:
-        GalleryError: as `unit_rows` does.
+        GalleryError: as `unit_rows` does, and where a voice holds no speech.
     """
     voices = [given] if isinstance(given, Voice) else given
     if not isinstance(voices, (list, tuple)) or not voices or not all(isinstance(each, Voice) for each in voices):
         rows = unit_rows(given, embedding_size, what)  # type: ignore[arg-type]
         none = np.zeros((0, embedding_size))
         return Utterances(rows, np.zeros(len(rows), np.float32), none, np.zeros(0, np.float32))
+    for number, each in enumerate(voices, 1):
+        refuse_without_speech(each, what if len(voices) == 1 else f"{what}, voice {number}")
     rows = unit_rows(np.stack([each.embedding for each in voices]), embedding_size, what)
     pieces = [piece for each in voices for piece in each.pieces]
     short = np.zeros((0, embedding_size))

@@ -55,7 +55,7 @@ def answer_long(
     window is a request like any other, which answers `future` and leaves the place.
     """
     place, pool, last = _Place(worker, future), Pool(contract), None
-    longest = LengthRange.of_sound(contract)
+    longest = LengthRange.of_windows(contract)
     seconds = longest.seconds(longest.longest)
     try:
         for piece in source.pieces():

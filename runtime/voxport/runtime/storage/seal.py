@@ -75,6 +75,14 @@ def check_seal(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def rewritten(where: str) -> ContractError:
+    """What is said of an ONNX file that has the entry of a digest, but no longer at its end."""
+    return ContractError(
+        f"{where}: was rewritten by another program after voxport wrote it: its digest no longer stands at its "
+        "end; export the model again, or leave this check out with verify=False"
+    )
+
+
 def _is_onnx_seal(tail: bytes) -> bool:
     return _is_near(tail[:-_DIGITS][-len(_ONNX_START) :], _ONNX_START, _MOST_WRONG_ONNX)
 

@@ -36,7 +36,10 @@ class Scorer(Protocol):
 
     @property
     def threshold(self) -> float | None:
-        """The cosine below which nobody is the speaker; None: somebody always is."""
+        """The cosine below which nobody is the speaker; None: somebody always is.
+
+        A scorer whose threshold depends on how much was heard also has `threshold_for(seconds)`, which is then asked.
+        """
         ...
 
     def __call__(self, windows: Sequence[Samples]) -> Scores:
@@ -73,8 +76,9 @@ class GalleryScorer:
 
     A score is the contract's `score_scale` times that cosine. Its softmax share ranks the enrolled against each
     other; it is no calibrated probability. The gallery is taken as it is now: enroll, remove or calibrate later,
-    and make a new scorer. Its thresholds were calibrated on utterances as long as those enrolled, and windows are
-    shorter: for them the false-accept rate is not promised.
+    and make a new scorer. A window is held to the gallery's threshold for sounds of its length, as
+    `Gallery.identify` holds them. The rate of false accepts is that of one window; a stranger who speaks for long is
+    heard in many.
     """
 
     def __init__(self, identifier: SpeakerIdentifier, gallery: "Gallery", *, threshold: float | None = None) -> None:
@@ -83,8 +87,8 @@ class GalleryScorer:
         Args:
             identifier: the model that the gallery was enrolled with; other threads may use it as well.
             gallery: holds at least one speaker.
-            threshold: the cosine in [-1, 1] below which a voice is unknown; None takes the gallery's `identify`
-                threshold, and where it has none, nobody is unknown.
+            threshold: the cosine in [-1, 1] below which a voice is unknown, however short; None takes the gallery's
+                `identify` thresholds, and where it has none, nobody is unknown.
 
         Raises:
             GalleryError: nobody is enrolled, the gallery is of another model, or the threshold is no cosine.
@@ -103,12 +107,24 @@ class GalleryScorer:
         self._rate = contract.frontend.sample_rate
         self.speakers = state.names
         self.scale = contract.score_scale
-        self.threshold = state.thresholds.identify if threshold is None else threshold
+        self._given, self._thresholds = threshold, state.thresholds
+        self.threshold = self.threshold_for(None)
+
+    def threshold_for(self, seconds: float | None) -> float | None:
+        """The threshold of sounds of so many seconds; None: as long as those that were enrolled."""
+        return self._thresholds.for_length(seconds).identify if self._given is None else self._given
 
     def __call__(self, windows: Sequence[Samples]) -> Scores:
         """Scores (windows, speakers); raises what `SpeakerIdentifier.embed_batch` raises."""
         embeddings = self._identifier.embed_batch(windows, self._rate)
         return np.asarray(np.clip(embeddings @ self._voices.T, -1, 1), np.float64) * self.scale
+
+
+def threshold_for(scorer: Scorer, seconds: float) -> float | None:
+    """The cosine below which a window of so many seconds is nobody's; None: it always is somebody's."""
+    by_length = getattr(scorer, "threshold_for", None)
+    threshold: float | None = scorer.threshold if by_length is None else by_length(seconds)
+    return threshold
 
 
 def score(scorer: Scorer, windows: Sequence[Samples]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ from voxport.runtime.audio.resample_stream import Intake
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Candidate, candidates
-from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
+from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, threshold_for
 from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
 
 UNKNOWN = -1  # the index of nobody
@@ -180,23 +180,23 @@ class Stream:
         (row,) = score(self._scorer, [window.samples])
         self._recent.append((window.start, row))
         mean = np.mean([scores for _, scores in self._recent], axis=0)
-        known, leader, margin = self._lead(mean)
+        threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate)
+        known, leader, margin = self._lead(mean, threshold)
         self._led = self._led + 1 if leader == self._leader else 1
         self._leader = leader
         # The mean lags behind a change of speaker: the newest window must not contradict it.
-        agreed = self._lead(row)[1] == leader
+        agreed = self._lead(row, threshold)[1] == leader
         firm = agreed and self._led >= self._options.firm_after and margin >= self._options.firm_margin
         ranked = candidates(mean, self._scorer.speakers, self._options.top)
         start, stop = self._recent[0][0] / self._plan.rate, window.stop / self._plan.rate
         channel = None if self._channel == "mix" else self._channel
         return Decision(start, stop, ranked, known, bool(firm), channel)
 
-    def _lead(self, mean: npt.NDArray[np.float64]) -> tuple[bool | None, int, float]:
+    def _lead(self, mean: npt.NDArray[np.float64], threshold: float | None) -> tuple[bool | None, int, float]:
         """Whether the best is known, its index (or UNKNOWN), and its lead in cosine."""
         cosines = mean / self._scorer.scale
         best = int(np.argmax(cosines))
         others = [float(np.delete(cosines, best).max())] if len(cosines) > 1 else []
-        threshold = self._scorer.threshold
         if threshold is None:
             return None, best, float(cosines[best]) - max(others, default=-np.inf)
         if cosines[best] >= threshold:

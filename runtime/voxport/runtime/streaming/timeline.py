@@ -18,7 +18,7 @@ from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.results import softmax
 from voxport.runtime.speech import SpeechRule
-from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score
+from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, threshold_for
 from voxport.runtime.streaming.segments import Segment, TurnBuilder, tidy
 from voxport.runtime.streaming.viterbi import PathSmoother
 from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
@@ -76,6 +76,11 @@ class Timeline:
         self._options = options or TimelineOptions()
         self._scorer = ModelScorer(identifier) if scorer is None else scorer
         self._plan = WindowPlan.of(self._options, identifier.contract)
+
+    @property
+    def window_s(self) -> float:
+        """The length of a window in seconds; a shorter recording is one window."""
+        return self._plan.size / self._plan.rate
 
     def segments(
         self,
@@ -228,14 +233,14 @@ class _Work:
             scored += 1
             # The window's sound is needed no more; what it answers for is, until the path is decided.
             self._scored.append((replace(window, samples=window.samples[:0].copy()), row))
-            self._place(self._smoother.push(self._cosines(row)))
+            threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate)
+            self._place(self._smoother.push(self._cosines(row, threshold)))
         self._waiting.clear()
         self._speech = 0
 
-    def _cosines(self, row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _cosines(self, row: npt.NDArray[np.float64], threshold: float | None) -> npt.NDArray[np.float64]:
         """Cosines (speakers,); where there is a threshold, it is one speaker more: nobody."""
         cosines = row / self._scorer.scale
-        threshold = self._scorer.threshold
         return cosines if threshold is None else np.append(cosines, threshold)
 
     def _place(self, path: list[int]) -> None:

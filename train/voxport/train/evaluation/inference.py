@@ -62,7 +62,7 @@ def answer_whole(
         done += len(positions)
         if progress:
             progress(done, count)
-    windows = windows or feature_windows(source.source, longest)
+    windows = windows or feature_windows(source.source, checkpoint.frontend, longest)
     for place in rest:
         scores[place], embeddings[place] = _answer_long(network, windows(source.indices[place]), device)
         done += 1

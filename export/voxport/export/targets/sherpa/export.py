@@ -52,7 +52,9 @@ def export_sherpa(
         graph = capture_sherpa(network, framework_of(checkpoint.frontend), checkpoint.frontend.n_mels)
     check_graph(graph, OPSET, str(output))
     target = Target(
-        write=lambda path, contract: write_onnx(path, graph, {**metadata, METADATA_KEY: contract.to_json()}),
+        write=lambda path, contract: write_onnx(
+            path, graph, {**metadata, METADATA_KEY: contract.to_json()}, contract.frontend.title
+        ),
         load=SherpaModel.load,
         accept=_accept,
         evidence=_one_by_one,

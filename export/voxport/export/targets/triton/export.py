@@ -23,11 +23,10 @@ from voxport.export.verification.artifacts import is_checkpoint
 from voxport.export.verification.gate import named
 from voxport.export.verification.report import ParityError, write_report
 from voxport.runtime.backends.base import expected_tensors
-from voxport.runtime.backends.formats import is_plan, is_torch_file
+from voxport.runtime.backends.formats import check_digest, is_plan, is_torch_file
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.trt.file import read_plan, read_sidecar, sidecar_path
-from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, TensorSpec
-from voxport.runtime.storage.seal import check_seal
+from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, TensorSpec, Windowing
 
 _REPORTS = (".json", ".md", ".png")
 
@@ -119,6 +118,7 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
         golden=golden,
         rejection=checkpoint.rejection,
         outputs=graph.outputs,
+        windowing=Windowing.for_export(checkpoint.frontend, graph.min_frames, graph.max_frames),
     )
     return Served("onnxruntime", contract, *expected_tensors(contract))
 
@@ -176,7 +176,7 @@ def _served(path: Path) -> tuple[Served, dict[str, str]]:
             "give the checkpoint, or what voxport export onnx made of it"
         )
     file = read_onnx(path, METADATA_KEY, graph=True)
-    check_seal(path)  # a damaged file is not served
+    check_digest(path)  # a damaged file is not served
     contract = contract_of(file, path)
     inputs = _in_order(file.inputs)
     if [spec.name for spec in inputs] != [contract.input_kind, "lengths"]:

@@ -1,6 +1,7 @@
 """An ONNX artefact run by ONNX Runtime."""
 
 import os
+import re
 import threading
 from typing import Any
 
@@ -16,7 +17,7 @@ from voxport.runtime.contract import METADATA_KEY, Contract, TensorSpec
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.forks import keep_for_ever, refuse_after_fork, tell_of_forks
 from voxport.runtime.length_range import LengthRange
-from voxport.runtime.storage.seal import SEAL_KEY, check_seal
+from voxport.runtime.storage.seal import SEAL_KEY, check_seal, rewritten
 
 _BOUND = "inputs and outputs are bound to the GPU's memory"
 _KEPT_SECONDS = 12.0  # of sound in a batch, whose working memory is kept for the next run; see `_run`
@@ -69,12 +70,12 @@ class OnnxModel:
         chosen = options or OnnxOptions()
         chosen.precision_for(contract)
         session = start_session(path, chosen, contract)
-        metadata = session.get_modelmeta().custom_metadata_map
+        facts = session.get_modelmeta()
+        metadata = facts.custom_metadata_map
+        if verify:
+            _check_frontend(contract, getattr(facts, "graph_name", ""), where)
         if verify and not sealed and SEAL_KEY in metadata:
-            raise ContractError(
-                f"{where}: was rewritten by another program after voxport wrote it: its digest no longer stands at its "
-                "end; export the model again, or leave this check out with verify=False"
-            )
+            raise rewritten(where)
         if metadata.get(METADATA_KEY) != file.contract:
             raise ContractError(f"{where}: the file changed while it was being loaded; load it again")
         check_tensors(contract, _tensors(session.get_inputs()), _tensors(session.get_outputs()), where)
@@ -219,3 +220,16 @@ def _gpu_name() -> str:
     from voxport.runtime.backends.cuda import gpu_name  # a start on the CPU does without it
 
     return gpu_name()
+
+
+def _check_frontend(contract: Contract, graph_name: str, where: str) -> None:
+    """Raise ContractError where the contract claims another frontend, or rate, than the graph was made for.
+
+    No golden vector could tell: it is samples, or features, which know nothing of the rate. Graphs of older files have
+    other names.
+    """
+    if re.fullmatch(r"\d+ Hz, frontend [0-9a-f]{16}", graph_name) and graph_name != contract.frontend.title:
+        raise ContractError(
+            f"{where}: the contract claims the frontend {contract.frontend.title}, the graph was made for "
+            f"{graph_name}; the contract was changed, so export the model again"
+        )

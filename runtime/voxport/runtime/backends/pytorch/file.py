@@ -164,6 +164,7 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[Archive]:
             size = os.fstat(file.fileno()).st_size
             _check_table(file, size, where)
             with ZipFile(file) as archive:
+                _refuse_arrays(archive.namelist(), where)
                 members, root = _members(archive, size, where)
                 yield Archive(archive, where, members, root, size)
     except OSError as problem:
@@ -172,6 +173,18 @@ def open_archive(path: str | os.PathLike[str]) -> Iterator[Archive]:
         ) from problem
     except (BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error) as problem:
         raise _broken(where, f"{problem!s:.120}") from problem
+
+
+def _refuse_arrays(names: list[str], where: str) -> None:
+    """A gallery is a zip archive too, and is easily given in the model's place; so are saved embeddings."""
+    if not names or not all(name.endswith(".npy") for name in names):
+        return
+    if {"header.npy", "names.npy", "sums.npy"} <= set(names):
+        raise ContractError(
+            f"{where}: a gallery of enrolled speakers, not a model; give the model that it was enrolled with, and look "
+            f"at the gallery with: voxport gallery list {where}"
+        )
+    raise ContractError(f"{where}: arrays of NumPy (.npz), not a model; give a voxport model")
 
 
 def _check_table(file: IO[bytes], size: int, where: str) -> None:
