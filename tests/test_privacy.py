@@ -1,5 +1,6 @@
-"""Every kind of command in an empty home: no connection to a network, and no file but where a user expects it."""
+"""Every command in an empty home: no connection to a network, and no file but where a user expects it."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,22 +9,21 @@ import wave
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 from tests import sandbox
+from tests.commands_in_one_process import files_in
 from tests.runtime.test_speech import talk
 from tests.train.corpora import write_homework, write_recipe
+from voxport.cli.root import cli
 from voxport.runtime.privacy import NOT_REPORTED, keep_private
 
 ROOT = Path(__file__).parents[1]
 VOXPORT = (sys.executable, "-c", "from voxport.cli.root import main; main()")
 
 pytestmark = pytest.mark.skipif(not sandbox.SUPPORTED, reason="Linux on x86-64 or ARM is needed to forbid sockets")
-
-
-def files_in(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
 
 
 class House:
@@ -35,19 +35,22 @@ class House:
         for each in (self.work, self.home, self.temporary):
             each.mkdir()
 
-    def run(self, *command: object) -> "subprocess.CompletedProcess[str]":
-        """Run a command in the sandbox, where it must succeed."""
-        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    def run(self, *command: object, said: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run a command in the sandbox, where it must succeed; `said` comes from its standard input."""
+        names = ("PATH", "LD_LIBRARY_PATH", "PYTHONPYCACHEPREFIX")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         environment = kept | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"}
-        done = self.attempt(command, environment)
+        done = self.attempt(command, environment, said)
         assert done.returncode == 0, (command, done.returncode, done.stdout, done.stderr)
         return done
 
-    def attempt(self, command: Sequence[object], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    def attempt(
+        self, command: Sequence[object], environment: dict[str, str], said: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
         launcher = (sys.executable, sandbox.__file__, self.notes, self.notes.parent)
         return subprocess.run(
-            [*map(str, (*launcher, *command))], cwd=self.work, env=environment, capture_output=True, text=True,
-            check=False, timeout=300,
+            [*map(str, (*launcher, *command))], cwd=self.work, env=environment, input=said, capture_output=True,
+            text=True, check=False, timeout=900,
         )  # fmt: skip
 
     @property
@@ -88,37 +91,140 @@ def test_the_sandbox_notes_strange_files(house: House, tmp_path_factory: pytest.
     assert house.strange == [str(strange)]
 
 
+# All of voxport's commands but those of EXEMPT; a later one takes what an earlier one wrote.
+COMMANDS = """
+train corpus corpus
+train recipes
+train fit --data corpus --recipe tiny.toml --out run --device cpu
+train fit --data speech --recipe tiny.toml --frontend nemo_mel40 --out spoken --device cpu --steps 2
+train evaluate run --data corpus --out report
+train predict run --data corpus --csv answers.csv
+train profile --recipe tiny.toml --speakers 4 --steps 1 --warmup 1 --device cpu
+train ablate --data corpus --recipes tiny.toml --steps 2 --out ablation --device cpu
+export onnx run/model.pt -o model.onnx --max-frames 200 --real 0
+export check model.onnx run/model.pt --report proof --real 0
+export torchscript run/model.pt -o model.torchscript --max-frames 24 --real 0
+export pt2 run/model.pt -o model.pt2 --max-frames 24 --real 0
+export sherpa spoken/model.pt -o sherpa.onnx --max-frames 24 --dry-run
+export sherpa-check model.onnx
+export tensorrt run/model.pt -o model.plan --max-frames 24 --dry-run
+export triton model.onnx -o triton --name speakers
+inspect model.onnx
+identify model.onnx low.wav --json
+embed model.onnx low.wav high.wav -o voices.npz
+enroll model.onnx people.gallery Low low.wav --accept-anyway
+enroll model.onnx people.gallery High high.wav --accept-anyway
+enroll model.onnx people.gallery Other high.wav --accept-anyway
+verify model.onnx people.gallery Low high.wav --threshold -1
+timeline model.onnx low.wav --plot timeline.png
+stream model.onnx low.wav
+gallery list people.gallery
+gallery show people.gallery Low
+gallery rename people.gallery Low Deep
+gallery merge people.gallery High Other
+gallery calibrate people.gallery 0.5 --accept-anyway
+gallery remove people.gallery Deep
+gallery check people.gallery
+bench selftest
+bench conditions model.onnx speech --limit 2 -o conditions.json --plot conditions.png
+bench profile model.onnx --frames 30 --runs 1 --rounds 2
+bench scale model.onnx --curve length --sizes length=30,60 --rounds 1 --seconds 0.01 -o scale.json
+bench train --recipe tiny.toml --speakers 4 --rounds 1 --seconds 0.01 --warmup 0 -o train.json
+bench compare train.json train.json
+bench report train.json scale.json conditions.json -o report.html
+doctor
+"""
+
+EXEMPT = {
+    "bench latency": "starts ten processes or more; one round of it is tried by itself",
+    "demo": "takes minutes; its steps are commands of the list, but for the speech, which is tried by itself",
+    "bench gpu": "needs a GPU; its steps are processes like those of `bench latency` and `bench train`",
+}
+
+
+# Exit codes of those that may say that something is not as it should be.
+MAY_END_WITH = {"doctor": (0, 1), "export sherpa-check": (1,)}
+
+ONE_ROUND = """
+from pathlib import Path
+from voxport.benchmarks.core.settings import LatencySettings, TruthSettings
+from voxport.benchmarks.core.timing import BlockRule
+from voxport.benchmarks.latency.runner import measure_latency
+settings = LatencySettings(
+    frames=(30,), rounds=1, control=False, rule=BlockRule.lasting(0.01, 0.0), truth=TruthSettings(limits=False)
+)
+report = measure_latency([Path("model.onnx")], Path("run/model.pt"), settings)
+assert len(report.rows) == 2 and not report.failures, report
+"""
+
+SPEAK = """
+import os, espeakng_loader
+from voxport.cli.demo.espeak import Voice, synthesize
+deep = os.path.join(os.getcwd(), 150 * "d")  # longer than espeak-ng can keep: a link in the temporary folder stands in
+os.symlink(espeakng_loader.get_data_path(), deep)
+espeakng_loader.get_data_path = lambda: deep
+assert synthesize(Voice("en-us", "m1"), "Hello.")[0].any()
+"""
+
+
+def leaves(group: click.Group, above: str = "") -> set[str]:
+    """The names of all commands below `group`."""
+    found: set[str] = set()
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        path = f"{above} {name}".strip()
+        found |= leaves(command, path) if isinstance(command, click.Group) else {path}
+    return found
+
+
+def test_every_command_is_run_below() -> None:
+    known = leaves(cli)
+    named = [next((name for name in known if line.startswith(f"{name} ") or line == name), line) for line in lines()]
+    assert set(named) | set(EXEMPT) == known
+    assert set(named) & set(EXEMPT) == set()
+
+
+def lines() -> list[str]:
+    return COMMANDS.strip().splitlines()
+
+
 def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> None:
-    corpus, recipe = write_homework(house.work / "corpus"), write_recipe(house.work)
-    sound, other = write_sound(house.work / "low.wav", 1), write_sound(house.work / "high.wav", 2)
-    commands = {
-        "train corpus": (corpus,),
-        "train fit": ("--data", corpus, "--recipe", recipe, "--out", "run", "--device", "cpu"),
-        "export onnx": ("run/model.pt", "-o", "model.onnx", "--max-frames", 200),
-        "inspect": ("model.onnx",),
-        "identify": ("model.onnx", sound, "--json"),
-        "embed": ("model.onnx", sound),
-        "enroll": ("model.onnx", "people.gallery", "Low", sound, "--accept-anyway"),
-        "verify": ("model.onnx", "people.gallery", "Low", other, "--threshold", -1),
-        "timeline": ("model.onnx", sound, "--plot", "timeline.png"),
-        "stream": ("model.onnx", sound),
-    }
-    for name, arguments in commands.items():
-        house.run(*VOXPORT, *name.split(), *arguments)
-        cached = files_in(house.home)
-        assert {path for path in cached if not path.startswith(".cache/voxport/")} == set(), name
-        assert files_in(house.temporary) == set(), name
-        assert house.strange == [], name
+    write_homework(house.work / "corpus")
+    write_recipe(house.work)
+    write_sound(house.work / "low.wav", 1)
+    write_sound(house.work / "high.wav", 2)
+    for number in range(12):
+        folder = house.work / "speech" / f"id0000{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_sound(folder / f"{number}.wav", number)
+    script, wanted = ROOT / "tests" / "commands_in_one_process.py", [line.split() for line in lines()]
+    done = house.run(sys.executable, script, house.temporary, said=json.dumps(wanted))
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    for each in found:
+        name = next(name for name in leaves(cli) if " ".join([*each["arguments"], ""]).startswith(f"{name} "))
+        assert each["code"] in MAY_END_WITH.get(name, (0,)), (each["arguments"], each["said"])
+        assert outside_the_cache(each["home"]) == [], each["arguments"]
+        assert each["temporary"] == [], each["arguments"]
+    assert [each["arguments"] for each in found] == wanted
+    assert house.strange == []
     assert (house.work / "timeline.png").stat().st_size > 0
-    house.run(sys.executable, ROOT / "examples" / "identify.py", "model.onnx", sound)
-    assert all(path.startswith(".cache/voxport/") for path in files_in(house.home))
+    house.run(*VOXPORT, "identify", "model.onnx", "low.wav")
+    house.run(sys.executable, ROOT / "examples" / "identify.py", "model.onnx", "low.wav")
+    for code in (ONE_ROUND, SPEAK):
+        house.run(sys.executable, "-c", code)
+    assert outside_the_cache(files_in(house.home)) == []
+    assert (files_in(house.temporary), house.strange) == ([], [])
+
+
+def outside_the_cache(files: Sequence[str]) -> list[str]:
+    return [path for path in files if not path.startswith(".cache/voxport/")]
 
 
 def test_onnx_runtime_by_way_of_voxport_keeps_no_record(house: House) -> None:
     start = "import onnxruntime as o; o.InferenceSession(bytes.fromhex(MODEL), providers=['CPUExecutionProvider'])"
     model = "from voxport.cli.doctor.probes import MODEL\n"
     house.run(sys.executable, "-c", f"import voxport.runtime\n{model}{start}")
-    assert files_in(house.home) == set()
+    assert files_in(house.home) == []
 
 
 @pytest.mark.parametrize("own", [None, "0"])

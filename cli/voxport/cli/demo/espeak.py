@@ -8,7 +8,9 @@ import concurrent.futures
 import ctypes
 import functools
 import multiprocessing
+import multiprocessing.util
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -170,7 +172,10 @@ def _short_path(path: str) -> str:
     """`path`, or a short link to it where espeak-ng would cut it off."""
     if len(os.fsencode(path)) <= _LONGEST_DATA_PATH:
         return path
-    link = Path(tempfile.mkdtemp(prefix="espeak")) / "espeak-ng-data"
+    folder = tempfile.mkdtemp(prefix="espeak")
+    # At the end of the process, be it one of `speak_all`'s pool, which runs nothing of atexit's.
+    multiprocessing.util.Finalize(None, shutil.rmtree, (folder,), exitpriority=0)
+    link = Path(folder) / "espeak-ng-data"
     link.symlink_to(path, target_is_directory=True)
     return str(link)
 
