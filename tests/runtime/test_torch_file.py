@@ -128,7 +128,7 @@ def test_files_that_are_something_else(tmp_path: Path, script: TinyTorch) -> Non
     torch.save({"weight": torch.zeros(3)}, tmp_path / "model.pt")
     refused(tmp_path / "model.pt", "a PyTorch checkpoint, not a model file.*voxport export onnx")
     np.savez(tmp_path / "arrays.npz", values=np.zeros(3))
-    refused(tmp_path / "arrays.npz", "TorchScript or .pt2 file")
+    refused(tmp_path / "arrays.npz", r"arrays of NumPy \(\.npz\), not a model")
     load: Any = torch.jit.load
     torch.jit.save(load(str(script.path)), str(tmp_path / "plain.pt"))
     refused(tmp_path / "plain.pt", "this TorchScript file has no voxport contract.*voxport export torchscript")

@@ -192,7 +192,9 @@ class MediaFile:
         }
         # G.722 has no header at all: its name is all that tells it.
         kind = "g722" if name.lower().endswith(".g722") else None
-        container = package.open(file, format=kind, container_options=options, metadata_errors="replace")
+        # PyAV 19 replaces what is no text in a file's titles by itself, and knows the option no more.
+        titles = {"metadata_errors": "replace"} if int(package.__version__.split(".")[0]) < 19 else {}
+        container = package.open(file, format=kind, container_options=options, **titles)
         self._closing.enter_context(container)
         return container  # type: ignore[no-any-return]
 
@@ -265,11 +267,14 @@ def _sound_of(container: "InputContainer") -> "AudioStream":
 def _array(frame: "AudioFrame", channels: int) -> npt.NDArray[Any]:
     """The samples of `frame`, (n, channels), as they were decoded.
 
-    PyAV (to 18.1 at least) looks for planes beyond the last one where there are 8 or more, and takes what it finds
-    for memory: `to_ndarray` then ends the process. So planes are counted here, and more than 8 are not asked for.
+    PyAV looks for planes beyond the last one where there are 8 or more. What it finds it takes for memory (to 18.1;
+    `to_ndarray` then ends the process) or refuses with all the others (19.0). So the planes of 8 channels are
+    interleaved by FFmpeg first, and more are not asked for.
     """
     if channels > _MAX_CHANNELS:
         raise MediaError(f"{channels} channels, at most {_MAX_CHANNELS} are taken")
+    if frame.format.is_planar and channels == _MAX_CHANNELS:
+        (frame,) = _interleaved(frame)
     if not frame.format.is_planar:
         return np.asarray(frame.to_ndarray().reshape(-1, channels))
     kind = _TYPES.get(frame.format.name)
@@ -277,6 +282,13 @@ def _array(frame: "AudioFrame", channels: int) -> npt.NDArray[Any]:
         raise MediaError(f"its samples are {frame.format.name}, which is not read")
     planes: Sequence[Any] = frame.planes[:channels]
     return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes], axis=1)
+
+
+def _interleaved(frame: "AudioFrame") -> "list[AudioFrame]":
+    """The same samples in one plane."""
+    from av import AudioResampler
+
+    return AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)
 
 
 def _floats(array: npt.NDArray[Any]) -> Block:
