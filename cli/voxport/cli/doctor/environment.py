@@ -29,6 +29,7 @@ WATCHED = (
     *("onnx", "onnxscript", "onnx-ir", "protobuf", "nvidia-modelopt", "torch-tensorrt"),
     *ONNXRUNTIMES,
     *TENSORRTS,
+    "tensorrt-rtx-cu13",
     *("cuda-python", "cuda-bindings", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
     *("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
     *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader"),
