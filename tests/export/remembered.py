@@ -7,6 +7,7 @@ of every `forward`, examples, names, opset. The same bytes come out for the same
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def remembered(folder: Path) -> ToOnnx:
         names = repr(([(name, each.dims) for name, each in inputs.items()], outputs, opset))
         path = folder / f"{key}-{hashlib.sha256(names.encode()).hexdigest()[:16]}.onnx"
         if not path.is_file():
-            part = path.with_suffix(f".{id(module)}.part")
+            part = path.with_suffix(f".{os.getpid()}.part")
             part.write_bytes(to_onnx(module, inputs, outputs, opset).SerializeToString())
             part.rename(path)
         return onnx.load(path)

@@ -274,7 +274,7 @@ def _array(frame: "AudioFrame", channels: int) -> npt.NDArray[Any]:
     if channels > _MAX_CHANNELS:
         raise MediaError(f"{channels} channels, at most {_MAX_CHANNELS} are taken")
     if frame.format.is_planar and channels == _MAX_CHANNELS:
-        (frame,) = _interleaved(frame)
+        frame = _interleaved(frame)
     if not frame.format.is_planar:
         return np.asarray(frame.to_ndarray().reshape(-1, channels))
     kind = _TYPES.get(frame.format.name)
@@ -284,11 +284,14 @@ def _array(frame: "AudioFrame", channels: int) -> npt.NDArray[Any]:
     return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes], axis=1)
 
 
-def _interleaved(frame: "AudioFrame") -> "list[AudioFrame]":
+def _interleaved(frame: "AudioFrame") -> "AudioFrame":
     """The same samples in one plane."""
     from av import AudioResampler
 
-    return AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)
+    frames = AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate).resample(frame)
+    if len(frames) != 1:
+        raise MediaError("FFmpeg does not interleave its channels")
+    return frames[0]
 
 
 def _floats(array: npt.NDArray[Any]) -> Block:

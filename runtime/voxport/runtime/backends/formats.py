@@ -74,7 +74,7 @@ def is_gallery(path: str | os.PathLike[str]) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return {"header.npy", "names.npy", "sums.npy"} <= set(archive.namelist())
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, NotImplementedError):
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):  # whatever a damaged directory makes zipfile raise
         return False
 
 
