@@ -68,10 +68,10 @@ def check(
         raise click.UsageError("Missing argument 'B': give the form to hold A against, or --tensorrt")
     from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.pipeline import report_stem
-    from voxport.export.verification.artifacts import is_checkpoint
     from voxport.export.verification.check import CheckOptions
     from voxport.export.verification.check import check as run_check
     from voxport.export.verification.report import ParityError, write_report
+    from voxport.runtime.backends.formats import is_checkpoint
 
     if is_checkpoint(model):
         model, other = other, model

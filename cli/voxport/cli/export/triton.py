@@ -95,7 +95,7 @@ def triton(
 
 def _only_of_checkpoints(model: Path) -> None:
     """Refuse options that say how a checkpoint is exported and proven, where MODEL was so already."""
-    from voxport.export.verification.artifacts import is_checkpoint
+    from voxport.runtime.backends.formats import is_checkpoint
 
     given = given_options(_OF_CHECKPOINTS)
     if given and not is_checkpoint(model):
