@@ -26,6 +26,7 @@ METADATA_KEY = "voxport.contract"  # the key of the contract in ONNX metadata an
 
 InputKind = Literal["features", "waveform"]
 Precision = Literal["fp32", "fp16", "int8"]
+Rounding = Literal["bf16", "fp16"]  # what an engine may compute a file's float32 in
 Output = Literal["scores", "embedding"]
 
 OUTPUTS: tuple[Output, ...] = ("scores", "embedding")  # of most models, in this order
@@ -68,15 +69,23 @@ class Golden:
     shape (speakers,) and comes from eager PyTorch, not from the exported file. `tolerance` bounds
     max |Δscore| and is the export's parity tolerance. For a model without scores, `embedding`
     (embedding_size,) is recorded too, and `tolerance` bounds ‖Δembedding‖.
+
+    `tolerance_bf16` and `tolerance_fp16` bound the same where an engine computes in these what the file holds in
+    float32; None in files that do not know.
     """
 
     input: Array
     scores: Array
     tolerance: float
     embedding: Array | None = None
+    tolerance_bf16: float | None = None
+    tolerance_fp16: float | None = None
 
     def __post_init__(self) -> None:
-        _check_range("golden tolerance", self.tolerance, 0, _MOST)
+        for name in ("tolerance", "tolerance_bf16", "tolerance_fp16"):
+            value = getattr(self, name)
+            if value is not None:
+                _check_range(f"golden {name}", value, 0, _MOST)
 
 
 @dataclass(frozen=True)
@@ -244,6 +253,17 @@ class Contract:
         """The length of the windows in which longer input is heard, in frames."""
         return self.max_frames if self.windowing.max_frames is None else self.windowing.max_frames
 
+    def golden_tolerance(self, computed: Rounding | None = None) -> float:
+        """How far the golden vector may be off where what the file holds in float32 is computed in `computed`.
+
+        An int8 model is off by its own rounding, and by that of what is not int8.
+        """
+        golden = self.golden
+        rounding = {"bf16": golden.tolerance_bf16, "fp16": golden.tolerance_fp16, None: None}[computed]
+        if rounding is None:
+            return golden.tolerance
+        return rounding + golden.tolerance if self.precision == "int8" else rounding
+
     def to_json(self) -> str:
         """One JSON document, with sorted keys, so that equal contracts give equal bytes.
 
@@ -264,8 +284,7 @@ class Contract:
             del data["temperature"]
         if not self.conditions:
             del data["conditions"]
-        if self.golden.embedding is None:
-            del data["golden"]["embedding"]
+        data["golden"] = {name: value for name, value in data["golden"].items() if value is not None}
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -365,7 +384,8 @@ def _check_tolerances(contract: Contract, where: str) -> None:
     """A golden vector or a proof that allows any answer proves nothing."""
     most_of_score = _MOST_DISTANCE * contract.score_scale
     golden = most_of_score if "scores" in contract.outputs else _MOST_DISTANCE
-    found = [("golden", contract.golden.tolerance, golden)]
+    own = (contract.golden.tolerance, contract.golden.tolerance_bf16, contract.golden.tolerance_fp16)
+    found = [("golden", tolerance, golden) for tolerance in own if tolerance is not None]
     if contract.parity is not None:
         found.append(("parity", contract.parity.tolerance, most_of_score))
     for part, tolerance, most in found:

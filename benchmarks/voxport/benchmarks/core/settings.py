@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from voxport.benchmarks.core.timing import BlockRule
-from voxport.runtime.contract import InputKind
+from voxport.runtime.contract import InputKind, Rounding
 from voxport.runtime.frontend.spec import Frontend
 
 Device = Literal["cpu", "cuda"]
@@ -39,7 +39,8 @@ class BackendSpec:
 
     The control is the baseline's twin under another name: the difference between the two is noise.
     `graphs` asks for CUDA graphs. `built` is what was made of `path` for this run, in a folder that is gone
-    when the run ends; a report leaves it empty.
+    when the run ends; a report leaves it empty. `computed` is what OpenVINO computes a file's float32 in; None: in
+    float32.
     """
 
     name: str
@@ -51,6 +52,7 @@ class BackendSpec:
     threads: int
     graphs: bool = False
     built: str = ""
+    computed: Rounding | None = None
     optional: bool = False  # one that `also` names: where it cannot be measured, the others go on
 
 

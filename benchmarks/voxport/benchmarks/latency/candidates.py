@@ -90,6 +90,7 @@ def _variant(source: Subject, name: str, variant: Variant, engine: Engine) -> Su
         role="candidate",
         device=engine,
         graphs=variant.graphs,
+        computed=variant.computed,
         optional=True,
     )
     return dataclasses.replace(source, spec=spec)

@@ -210,7 +210,7 @@ class _Run:
     def _tolerance(self, subject: Subject) -> float:
         """The contract's; where there is none, the largest that any fp32 model of this kind of input has."""
         if subject.contract is not None:
-            return subject.contract.golden.tolerance
+            return subject.contract.golden_tolerance(subject.spec.computed)
         kind, subjects = subject.spec.input_kind, self.session.subjects.values()
         contracts = [one.contract for one in subjects if one.contract and one.spec.input_kind == kind]
         exact = [one.golden.tolerance for one in contracts if one.precision == "fp32"]

@@ -1,7 +1,7 @@
 """`voxport export check`: do two forms of one network give the same answers? And would TensorRT take one?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         voxport export check model.onnx runs/best/model.pt --report proof/
         voxport export check small.onnx model.onnx
         voxport export check model.onnx runs/best/model.pt --bisect
+        voxport export check model.onnx runs/best/model.pt --runtime openvino --precision bf16
         voxport export check model.onnx --tensorrt
         voxport export check model.onnx --tensorrt --compute-capability 12.0 --json
         """
@@ -34,6 +35,16 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compare ONNX with the checkpoint part by part; name the first that rounding does not explain.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(["onnxruntime", "openvino"]),
+    help="The library that runs the ONNX model, on the CPU.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["bf16", "fp16"]),
+    help="With --runtime openvino: compute in it what the file holds in float32, and allow what that moves.",
+)
 @gate_options
 @tensorrt_check_options
 @json_option
@@ -43,6 +54,8 @@ def check(
     other: Path | None,
     folder: Path | None,
     bisect: bool,
+    runtime: Any,
+    precision: Any,
     real: int,
     cache: Path | None,
     progress: bool | None,
@@ -55,7 +68,7 @@ def check(
     Each is an artefact of any kind, or one is the checkpoint. The reference is then eager PyTorch on each
     utterance alone. The artefact sees the same utterances alone and in padded batches, over the whole range of
     lengths that it promises to take. Of two artefacts each is the reference for the other, over the lengths
-    that both promise; --real and --accuracy-data need the checkpoint.
+    that both promise; --real, --runtime and --accuracy-data need the checkpoint.
 
     With --tensorrt there is no B: NVIDIA's own parser and builder (extra rtx) judge the ONNX file A, voxport's
     or any other, without a GPU. Exits with 1 where they refuse it.
@@ -72,6 +85,7 @@ def check(
     from voxport.export.verification.check import check as run_check
     from voxport.export.verification.report import ParityError, write_report
     from voxport.runtime.backends.formats import is_checkpoint
+    from voxport.runtime.backends.options import BackendOptions
 
     if is_checkpoint(model):
         model, other = other, model
@@ -80,7 +94,9 @@ def check(
         utterances = RealOptions(real, cache, shown)
     else:
         _needs_checkpoint(model, accuracy, bisect, real)
-    report = run_check(model, other, CheckOptions(real=utterances, accuracy=accuracy, bisect=bisect, progress=shown))
+    runs = None if runtime is None and precision is None else BackendOptions("cpu", None, precision, runtime=runtime)
+    chosen = CheckOptions(real=utterances, accuracy=accuracy, bisect=bisect, progress=shown, runs=runs)
+    report = run_check(model, other, chosen)
     if folder is not None:
         write_report(report, folder / report_stem(model).name)
     if as_json:
@@ -106,13 +122,26 @@ def _show_bisection(report: "ParityReport") -> None:
 def _refuse_with_tensorrt(other: Path | None) -> None:
     if other is not None:
         raise click.UsageError(f"--tensorrt judges one file; leave out {other}")
-    names = ("folder", "bisect", "real", "cache", "progress", "accuracy_data", "accuracy_limit", "max_drop")
+    names = (
+        "folder",
+        "bisect",
+        "runtime",
+        "precision",
+        "real",
+        "cache",
+        "progress",
+        "accuracy_data",
+        "accuracy_limit",
+        "max_drop",
+    )
     if given := given_options(names):
         raise click.UsageError(f"{', '.join(given)}: about two forms of a network, and --tensorrt judges one file")
 
 
 def _needs_checkpoint(model: Path, accuracy: "AccuracyOptions | None", bisect: bool, real: int) -> None:
     """Refuse, by the names of the options, what two artefacts alone cannot be asked."""
+    if given := given_options(("runtime", "precision")):
+        raise click.UsageError(f"{', '.join(given)}: needs the checkpoint, as A or B")
     if bisect:
         raise click.UsageError(
             "--bisect needs the checkpoint as A or B; search each of the two against it: "

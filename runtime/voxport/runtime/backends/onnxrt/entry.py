@@ -42,7 +42,7 @@ def load(path: Path, options: BackendOptions, verify: bool) -> Loaded:
     from voxport.runtime.backends.onnxrt.session import Device, OnnxOptions, import_onnxruntime
 
     def on(device: Device, why: str) -> Loaded:
-        onnx = OnnxOptions(device, options.threads, options.max_batch, options.precision, options.cache)
+        onnx = OnnxOptions(device, options.threads, options.max_batch, options.own_precision, options.cache)
         return Loaded(OnnxModel.load(path, onnx, verify=verify), why)
 
     if options.device != "auto":

@@ -8,6 +8,7 @@ or hostile, so every size is checked against the file and against a limit before
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ MAX_FIELDS = 200_000  # in one file: bounds the time that a file of nothing but 
 # Field numbers of onnx.proto.
 _MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_PRODUCER_VERSION, _MODEL_GRAPH = 1, 2, 3, 7
 _MODEL_OPSET, _MODEL_METADATA = 8, 14
-_GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 2, 5, 11, 12
 _TENSOR_NAME = 8
 
 _ELEMENT_TYPES = {
@@ -43,6 +44,7 @@ class OnnxFile:
     opsets: tuple[tuple[str, int], ...]  # (domain, version); the domain of standard operators is ""
     inputs: tuple[TensorSpec, ...]  # empty unless the graph was asked for
     outputs: tuple[TensorSpec, ...]
+    graph_name: str = ""
 
 
 def read_onnx(path: str | os.PathLike[str], key: str, *, graph: bool = False) -> OnnxFile:
@@ -94,7 +96,7 @@ class _Walker:
         if size == 0:
             raise self._error("the file is empty")
         contract: str | None = None
-        ir_version, producer, producer_version = 0, "", ""
+        ir_version, producer, producer_version, graph_name = 0, "", "", ""
         opsets: list[tuple[str, int]] = []
         inputs: list[TensorSpec] = []
         outputs: list[TensorSpec] = []
@@ -108,7 +110,7 @@ class _Walker:
             elif field.number == _MODEL_OPSET and len(opsets) < MAX_TENSORS:
                 opsets.append(self._opset(field))
             elif field.number == _MODEL_GRAPH and graph:
-                self._graph(field, inputs, outputs)
+                graph_name = self._graph(field, inputs, outputs)
             elif field.number == _MODEL_METADATA:
                 found = self._metadata(field, key)
                 if found is not None and contract is not None:
@@ -117,7 +119,7 @@ class _Walker:
         if not ir_version:  # the one field that every ONNX file has
             raise self._error("it has no ONNX version")
         made_by = f"{producer} {producer_version}".strip()
-        return OnnxFile(contract, ir_version, made_by, tuple(opsets), tuple(inputs), tuple(outputs))
+        return OnnxFile(contract, ir_version, made_by, tuple(opsets), tuple(inputs), tuple(outputs), graph_name)
 
     def _metadata(self, entry: _Field, key: bytes) -> str | None:
         """The text of StringStringEntryProto `entry` if its key is `key`. Others are stepped over unread."""
@@ -140,10 +142,14 @@ class _Walker:
                 version = field.value
         return domain, version
 
-    def _graph(self, graph: _Field, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> None:
+    def _graph(self, graph: _Field, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:
+        """Fill `inputs` and `outputs`; returns the graph's name."""
+        name = ""
         weights: set[str] = set()  # up to IR version 3 weights are listed among the inputs too
         for field in self._walk(graph.start, graph.end):
-            if field.number == _GRAPH_INPUT:
+            if field.number == _GRAPH_NAME:
+                name = self._text(field, MAX_NAME_BYTES)
+            elif field.number == _GRAPH_INPUT:
                 inputs.append(self._tensor(field))
             elif field.number == _GRAPH_OUTPUT:
                 outputs.append(self._tensor(field))
@@ -152,6 +158,7 @@ class _Walker:
             if max(len(inputs), len(outputs)) > MAX_TENSORS:
                 raise self._error(f"it has more than {MAX_TENSORS} inputs or outputs")
         inputs[:] = [tensor for tensor in inputs if tensor.name not in weights]
+        return name
 
     def _tensor(self, entry: _Field) -> TensorSpec:
         """ValueInfoProto: name = 1, type = 2 → TypeProto: tensor_type = 1 → elem_type = 1, shape = 2."""
@@ -248,3 +255,16 @@ def contract_of(file: OnnxFile, path: str | os.PathLike[str]) -> Contract:
             "write it with: voxport export onnx CHECKPOINT -o MODEL.onnx"
         )
     return check_contract(Contract.from_json(file.contract, where), where)
+
+
+def check_frontend(contract: Contract, graph_name: str, where: str) -> None:
+    """Raise ContractError where the contract claims another frontend, or rate, than the graph was made for.
+
+    No golden vector could tell: it is samples, or features, which know nothing of the rate. Graphs of older files have
+    other names.
+    """
+    if re.fullmatch(r"\d+ Hz, frontend [0-9a-f]{16}", graph_name) and graph_name != contract.frontend.title:
+        raise ContractError(
+            f"{where}: the contract claims the frontend {contract.frontend.title}, the graph was made for "
+            f"{graph_name}; the contract was changed, so export the model again"
+        )

@@ -1,16 +1,24 @@
 """An ONNX artefact run by ONNX Runtime."""
 
 import os
-import re
 import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, check_tensors, cpu_name
+from voxport.runtime.backends.base import (
+    Answer,
+    Explanation,
+    Float32,
+    Int64,
+    check_batch,
+    check_tensors,
+    contract_digest,
+    cpu_name,
+)
 from voxport.runtime.backends.golden import check_golden
-from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
+from voxport.runtime.backends.onnxrt.file import check_frontend, contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.backends.onnxrt.tensorrt_provider import nodes_by_provider
 from voxport.runtime.contract import METADATA_KEY, Contract, TensorSpec
@@ -73,7 +81,7 @@ class OnnxModel:
         facts = session.get_modelmeta()
         metadata = facts.custom_metadata_map
         if verify:
-            _check_frontend(contract, getattr(facts, "graph_name", ""), where)
+            check_frontend(contract, getattr(facts, "graph_name", ""), where)
         if verify and not sealed and SEAL_KEY in metadata:
             raise rewritten(where)
         if metadata.get(METADATA_KEY) != file.contract:
@@ -102,13 +110,15 @@ class OnnxModel:
         assert path is not None  # a session is missing after a fork alone
         with self._lock:
             if self._session is None:
-                self._session = _load_same(path, self._options, _digest(self._contract), self._verified)._session
+                self._session = _load_same(
+                    path, self._options, contract_digest(self._contract), self._verified
+                )._session
             return self._session
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._path is None:
             raise BackendError("a model that was not loaded from a file by OnnxModel.load cannot be pickled")
-        return _load_same, (self._path, self._options, _digest(self._contract), self._verified)
+        return _load_same, (self._path, self._options, contract_digest(self._contract), self._verified)
 
     @property
     def contract(self) -> Contract:
@@ -190,16 +200,10 @@ class OnnxModel:
         return found
 
 
-def _digest(contract: Contract) -> str:
-    import hashlib  # costs milliseconds, and only forks and pickles need it
-
-    return hashlib.sha256(contract.to_json().encode()).hexdigest()
-
-
 def _load_same(path: str, options: OnnxOptions, digest: str, verify: bool) -> OnnxModel:
     """Load a model again, in another process. Raises ContractError where its file's contract is another by now."""
     model = OnnxModel.load(path, options, verify=verify)
-    if _digest(model.contract) != digest:
+    if contract_digest(model.contract) != digest:
         raise ContractError(
             f"{path}: another model lies there than the one that was loaded; load the model again, and replace its "
             "file only where no other process has yet to open it"
@@ -220,16 +224,3 @@ def _gpu_name() -> str:
     from voxport.runtime.backends.cuda import gpu_name  # a start on the CPU does without it
 
     return gpu_name()
-
-
-def _check_frontend(contract: Contract, graph_name: str, where: str) -> None:
-    """Raise ContractError where the contract claims another frontend, or rate, than the graph was made for.
-
-    No golden vector could tell: it is samples, or features, which know nothing of the rate. Graphs of older files have
-    other names.
-    """
-    if re.fullmatch(r"\d+ Hz, frontend [0-9a-f]{16}", graph_name) and graph_name != contract.frontend.title:
-        raise ContractError(
-            f"{where}: the contract claims the frontend {contract.frontend.title}, the graph was made for "
-            f"{graph_name}; the contract was changed, so export the model again"
-        )

@@ -39,5 +39,5 @@ def load(path: Path, options: BackendOptions, verify: bool) -> Loaded:
     from voxport.runtime.backends.pytorch.session import TorchOptions
 
     assert options.device != "tensorrt"  # none of the format's devices
-    model = TorchModel.load(path, TorchOptions(options.device, options.threads, options.precision), verify=verify)
+    model = TorchModel.load(path, TorchOptions(options.device, options.threads, options.own_precision), verify=verify)
     return Loaded(model, model.explain().why)
