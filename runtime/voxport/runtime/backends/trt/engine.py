@@ -1,9 +1,9 @@
 """TensorRT itself: a plan made into an engine, its tensors and profiles, and contexts that run it.
 
-Written for TensorRT 8.6, 10 and 11: only names that all three have, others through getattr. TensorRT for RTX has these
-names too, so its engine is built on this one; `library` is then another. Every call
-that reports by False or None is checked. Source: TensorRT's Python API reference, and its developer guide
-on dynamic shapes (a context per captured graph, all of them sharing one activation memory).
+Written for TensorRT 8.6, 10 and 11: only names that all three have, others through getattr. TensorRT for RTX
+has these names too: its engine is a subclass with another `library`. Every call that reports by False or None is
+checked. Source: TensorRT's Python API reference, and its developer guide on dynamic shapes (a context per captured
+graph, all of them sharing one activation memory).
 """
 
 from collections.abc import Iterable
@@ -127,10 +127,13 @@ class Engine:
     def context(self, profile: Profile, stream: int, memory: int, size: int) -> "Context":
         """A context for `profile` whose activations live in `memory`, `size` bytes on the device."""
         made: Any = self.library.attempt("creating an execution context", self._new_context)
-        self.library.attempt("giving a context its memory", lambda: _give_memory(made, memory, size))
+        self._place_activations(made, memory, size)
         context = Context(made, self.library)
         context.choose(profile.index, stream)
         return context
+
+    def _place_activations(self, context: Any, memory: int, size: int) -> None:
+        self.library.attempt("giving a context its memory", lambda: _give_memory(context, memory, size))
 
     def _new_context(self) -> Any:
         if TYPE_CHECKING:
