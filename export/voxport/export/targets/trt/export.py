@@ -151,7 +151,7 @@ def export_tensorrt(
     return PlanExport(report, proof, job.settings, machine, key, cached, note)
 
 
-def dry_run(
+def preview_tensorrt(
     checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: PlanExportOptions | None = None
 ) -> PlanDryRun:
     """What `export_tensorrt` would build, without TensorRT or a GPU. Raises as `export_tensorrt` does."""
