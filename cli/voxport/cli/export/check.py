@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import example, given_options, json_option, needs, show_table
-from voxport.cli.export.options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
+from voxport.cli.export.options import gate_choices, gate_options, show_report, warn
 from voxport.cli.export.tensorrt_check import TensorRTChoice, check_fit, tensorrt_check_options
 
 if TYPE_CHECKING:
-    from voxport.export.verification.accuracy import AccuracyOptions
     from voxport.export.verification.report import ParityReport
+    from voxport.runtime.backends.options import PrecisionChoice, RuntimeChoice
 
 
 @click.command(
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compare ONNX with the checkpoint part by part; name the first that rounding does not explain.",
 )
-@click.option(
-    "--runtime",
-    type=click.Choice(["onnxruntime", "openvino"]),
-    help="The library that runs the ONNX model, on the CPU.",
-)
+@click.option("--runtime", type=click.Choice(["onnxruntime", "openvino"]), help="The library that runs the ONNX model.")
 @click.option(
     "--precision",
     type=click.Choice(["bf16", "fp16"]),
@@ -54,14 +50,11 @@ def check(
     other: Path | None,
     folder: Path | None,
     bisect: bool,
-    runtime: Any,
-    precision: Any,
-    real: int,
-    cache: Path | None,
-    progress: bool | None,
-    accuracy: "AccuracyOptions | None",
+    runtime: "RuntimeChoice | None",
+    precision: "PrecisionChoice | None",
     fit: TensorRTChoice | None,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Hold A against B, two forms of one network; exits with 1 where they differ.
 
@@ -79,7 +72,6 @@ def check(
         return
     if other is None:
         raise click.UsageError("Missing argument 'B': give the form to hold A against, or --tensorrt")
-    from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.pipeline import report_stem
     from voxport.export.verification.check import CheckOptions
     from voxport.export.verification.check import check as run_check
@@ -89,18 +81,17 @@ def check(
 
     if is_checkpoint(model):
         model, other = other, model
-    shown, utterances = is_shown(progress), None
-    if is_checkpoint(other):
-        utterances = RealOptions(real, cache, shown)
-    else:
-        _needs_checkpoint(model, accuracy, bisect, real)
+    gate = gate_choices(choices)
+    if not is_checkpoint(other):
+        _needs_checkpoint(model, bisect, gate)
+        gate["real"] = None
     runs = None if runtime is None and precision is None else BackendOptions("cpu", None, precision, runtime=runtime)
-    chosen = CheckOptions(real=utterances, accuracy=accuracy, bisect=bisect, progress=shown, runs=runs)
-    report = run_check(model, other, chosen)
+    report = run_check(model, other, CheckOptions(bisect=bisect, runs=runs, **gate))
     if folder is not None:
         write_report(report, folder / report_stem(model).name)
     if as_json:
-        emit_report(report)
+        emit_json(report)
+        warn(report)
     else:
         show_report(report)
         _show_bisection(report)
@@ -122,23 +113,12 @@ def _show_bisection(report: "ParityReport") -> None:
 def _refuse_with_tensorrt(other: Path | None) -> None:
     if other is not None:
         raise click.UsageError(f"--tensorrt judges one file; leave out {other}")
-    names = (
-        "folder",
-        "bisect",
-        "runtime",
-        "precision",
-        "real",
-        "cache",
-        "progress",
-        "accuracy_data",
-        "accuracy_limit",
-        "max_drop",
-    )
-    if given := given_options(names):
+    names = ("folder", "bisect", "runtime", "precision", "real", "cache", "progress")
+    if given := given_options((*names, "accuracy_data", "accuracy_limit", "max_drop")):
         raise click.UsageError(f"{', '.join(given)}: about two forms of a network, and --tensorrt judges one file")
 
 
-def _needs_checkpoint(model: Path, accuracy: "AccuracyOptions | None", bisect: bool, real: int) -> None:
+def _needs_checkpoint(model: Path, bisect: bool, gate: dict[str, Any]) -> None:
     """Refuse, by the names of the options, what two artefacts alone cannot be asked."""
     if given := given_options(("runtime", "precision")):
         raise click.UsageError(f"{', '.join(given)}: needs the checkpoint, as A or B")
@@ -147,7 +127,7 @@ def _needs_checkpoint(model: Path, accuracy: "AccuracyOptions | None", bisect: b
             "--bisect needs the checkpoint as A or B; search each of the two against it: "
             f"voxport export check {model} RUN/model.pt --bisect"
         )
-    if accuracy is not None:
+    if gate["accuracy"] is not None:
         raise click.UsageError("--accuracy-data needs the checkpoint: give it as A or B")
-    if given_options(("real",)) and real:
+    if given_options(("real",)) and gate["real"].count:
         raise click.UsageError("--real needs the checkpoint, which knows its data: give it as A or B")

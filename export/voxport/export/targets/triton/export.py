@@ -89,7 +89,12 @@ def _export(source: Path, made: Path, output: Path, graph: ExportOptions) -> Non
     write_report(dataclasses.replace(report, model=where), report_stem(made))
 
 
-def preview(model: str | os.PathLike[str], options: TritonOptions, graph: ExportOptions | None = None) -> str:
+def preview_triton(
+    model: str | os.PathLike[str],
+    repository: str | os.PathLike[str],
+    options: TritonOptions,
+    graph: ExportOptions | None = None,
+) -> str:
     """The config.pbtxt that `export_triton` would write. Raises as that does, but for what only building shows."""
     source = Path(model)
     served = _promised(source, graph or ExportOptions()) if is_checkpoint(source) else _served(source)[0]
