@@ -75,6 +75,10 @@ def _run(environment: Environment, kind: Format) -> tuple[Ability, ...]:
             _extras(environment, f"{name} on cpu", (), _onnxruntime(environment)),
             _provider(environment, f"{name} on cuda", CUDA, 'pip install "voxport[gpu]"'),
             _provider(environment, f"{name} on tensorrt", TENSORRT, ORT_TENSORRT),
+            *(
+                _extras(environment, f"{name} in {each.title}", (each.extra,), _starts(environment, each.runtime))
+                for each in kind.others
+            ),
         )
     if kind.name == "plan":
         return (_plans(environment),)

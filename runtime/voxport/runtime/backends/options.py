@@ -53,10 +53,10 @@ class BackendOptions:
         if self.precision == "bf16" and self.runtime != "openvino":
             raise BackendError("precision bf16 is computed by OpenVINO alone; ask for runtime 'openvino' as well")
 
-    @property
-    def own_precision(self) -> Precision | None:
-        """`precision` for an engine that does not compute in bf16."""
-        return None if self.precision == "bf16" else self.precision
+
+def own_precision(options: BackendOptions) -> Precision | None:
+    """The options' precision for an engine that does not compute in bf16, which is then not asked for."""
+    return None if options.precision == "bf16" else options.precision
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ from typing import Any
 from voxport.runtime.privacy import import_openvino
 
 _FRONTEND = "frontend/"  # how voxport's export names the frontend's nodes
+_SHARED = ("Constant", "Parameter")  # both sides may have them
 
 
 def cut_frontend(whole: Any) -> tuple[Any, Any]:
@@ -16,16 +17,13 @@ def cut_frontend(whole: Any) -> tuple[Any, Any]:
         ValueError: the graph has no nodes of a frontend, as where another program renamed them.
     """
     library = import_openvino()
-    inside = {
-        node.get_friendly_name(): node
-        for node in whole.get_ordered_ops()
-        if node.get_friendly_name().startswith(_FRONTEND) and node.get_type_name() != "Constant"
-    }
+    ends = [node for node in whole.get_ordered_ops() if node.get_friendly_name().startswith(_FRONTEND)]
+    inside = _before(ends)  # sizes that the frontend needs are computed outside of its module
     results: list[Any] = []
     parameters: list[Any] = []
     for node in inside.values():
-        for output in node.outputs():
-            takers = [each for each in output.get_target_inputs() if each.get_node().get_friendly_name() not in inside]
+        for output in node.outputs() if node.get_type_name() not in _SHARED else ():
+            takers = [each for each in output.get_target_inputs() if each.get_node().get_name() not in inside]
             if not takers:
                 continue
             name = f"frontend_{len(results)}"
@@ -38,22 +36,20 @@ def cut_frontend(whole: Any) -> tuple[Any, Any]:
             parameters.append(parameter)
     if not results:
         raise ValueError("the graph has no nodes of a frontend")
-    sources = [each.get_node() for each in whole.inputs]
-    front = library.Model(results, [each for each in sources if each in _sources(results)], "frontend")
-    network = whole.get_results()
-    body = library.Model(network, [*parameters, *(each for each in sources if each in _sources(network))], "network")
+    network, sources = whole.get_results(), [each.get_node() for each in whole.inputs]
+    used = {name for name in _before(network) if name in {each.get_name() for each in sources}}
+    front = library.Model(results, sources, "frontend")
+    body = library.Model(network, [*parameters, *(each for each in sources if each.get_name() in used)], "network")
     return front, body
 
 
-def _sources(results: list[Any]) -> list[Any]:
-    """The parameters that `results` depend on."""
-    seen, found, waiting = set[str](), [], list(results)
+def _before(ends: list[Any]) -> dict[str, Any]:
+    """By name: `ends`, and all nodes that they depend on."""
+    seen: dict[str, Any] = {}
+    waiting = list(ends)
     while waiting:
         node = waiting.pop()
-        if node.get_name() in seen:
-            continue
-        seen.add(node.get_name())
-        if node.get_type_name() == "Parameter":
-            found.append(node)
-        waiting += [each.get_source_output().get_node() for each in node.inputs()]
-    return found
+        if node.get_name() not in seen:
+            seen[node.get_name()] = node
+            waiting += [each.get_source_output().get_node() for each in node.inputs()]
+    return seen

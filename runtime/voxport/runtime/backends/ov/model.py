@@ -202,7 +202,7 @@ class OpenVinoModel:
                 feeds = {**feeds, **part.run(feeds, self._options.streams)}
             if batch.shape[0] * batch.shape[1] > self._kept:
                 for part in parts:
-                    part.compiled.release_memory()
+                    part.release()
         except Exception as problem:  # its errors have no common base of their own
             raise BackendError(
                 f"openvino failed on an input of shape {batch.shape}: {first_line(problem)}"
@@ -214,7 +214,7 @@ class _Part:
     """A compiled graph and the requests that are free to run it."""
 
     def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
+        self._compiled = compiled
         self._inputs = [each.get_any_name() for each in compiled.inputs]
         self._outputs = [each.get_any_name() for each in compiled.outputs]
         self._idle: list[Any] = []
@@ -224,12 +224,16 @@ class _Part:
         try:
             request = self._idle.pop()  # in one step, whichever thread comes first
         except IndexError:
-            request = self.compiled.create_infer_request()
+            request = self._compiled.create_infer_request()
         found = request.infer({name: feeds[name] for name in self._inputs}, share_inputs=True, share_outputs=True)
         answer = {name: np.array(found[name]) for name in self._outputs}  # before another run overwrites them
         if len(self._idle) < most:
             self._idle.append(request)
         return answer
+
+    def release(self) -> None:
+        """Give the working memory back to the system."""
+        self._compiled.release_memory()
 
 
 def grid(frames: int) -> int:
