@@ -16,8 +16,8 @@ from voxport.export.pipeline import Target, prove_and_name
 from voxport.export.quantization.qdq import scheme_of
 from voxport.export.staging import check_folder, check_output
 from voxport.export.targets.onnx_graph import ExportOptions, onnx_graph
-from voxport.export.targets.trt.builder import build_plan, builds_typed_graphs
 from voxport.export.targets.trt.engine_cache import find_engine, store_engine
+from voxport.export.targets.trt.plan_builder import PlanBuilder, builds_typed_graphs
 from voxport.export.targets.trt.precision_check import PrecisionProof, inspect_plan, precision_proof
 from voxport.export.targets.trt.profiles import BatchRange, shape_profiles
 from voxport.export.targets.trt.progress import build_monitor
@@ -31,7 +31,7 @@ from voxport.export.targets.trt.settings import (
 )
 from voxport.export.verification.gate import Named, named
 from voxport.export.verification.report import ParityReport
-from voxport.runtime.backends.formats import PLAN_SUFFIXES, read_contract
+from voxport.runtime.backends.formats import format_named, read_contract
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, write_sidecar
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import Contract, Output, Precision, TensorSpec
@@ -151,7 +151,7 @@ def export_tensorrt(
     return PlanExport(report, proof, job.settings, machine, key, cached, note)
 
 
-def dry_run(
+def preview_tensorrt(
     checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: PlanExportOptions | None = None
 ) -> PlanDryRun:
     """What `export_tensorrt` would build, without TensorRT or a GPU. Raises as `export_tensorrt` does."""
@@ -240,8 +240,8 @@ def _find(job: _Job, key: str) -> tuple[bytes | None, str]:
 def _build(job: _Job) -> bytes:
     shown = job.options.progress
     silent = shown and not builds_typed_graphs()  # TensorRT 8.6 tells no progress
-    with status("Building the plan, which takes minutes", silent), build_monitor(shown) as monitor:
-        return build_plan(job.graph, job.settings, job.options.timings, monitor)
+    with status("Building the plan, which takes minutes", silent), build_monitor(PlanBuilder.library, shown) as monitor:
+        return PlanBuilder(job.settings, job.options.timings).build(job.graph, monitor)
 
 
 def _target(plan: bytes, facts: dict[str, str], more: dict[str, object], outputs: tuple[Output, ...]) -> Target:
@@ -270,7 +270,7 @@ def _check_caches(options: PlanExportOptions) -> None:
 
 def _check_plan_output(output: Path, force: bool, dry: bool = False) -> None:
     """Raise ExportError unless a plan may be written to `output`; makes its folder, unless the run is `dry`."""
-    if output.suffix.lower() not in PLAN_SUFFIXES:
+    if output.suffix.lower() not in format_named("plan").suffixes:
         raise ExportError(f"{output}: a plan is told by its suffix; name it {output.with_suffix('.plan')}")
     if not dry:
         check_output(output, force)
