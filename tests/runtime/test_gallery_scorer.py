@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from voxport.runtime import (
 )
 from voxport.runtime.contract import Array
 from voxport.runtime.frontend.log_mel import compute_features
+from voxport.runtime.gallery.state import State
 from voxport.runtime.speech import USUAL_RULE, Speech
 
 # The tiny model's windows are 0.6 s at most.
@@ -150,11 +152,9 @@ def test_pauses_make_no_window_longer(tmp_path: Path) -> None:
     assert voice.speech_s < 0.5 < voice.duration_s
     gallery = Gallery(identifier.contract)
     gallery.enroll("Talk", voice)
-    for length_of, wanted in (("sound", "Talk"), ("speech", None)):
-        by_length = (ShortThresholds(0.5, None, 1.0),)
-        gallery._change(lambda state, rule=length_of, short=by_length: state.with_thresholds(
-            Thresholds(None, -1.0, by_length=short, length_of=rule)
-        ))  # fmt: skip
+    wholes = Thresholds(None, -1.0, by_length=(ShortThresholds(0.5, None, 1.0),))
+    for thresholds, wanted in ((wholes, "Talk"), (replace(wholes, length_of="speech"), None)):
+        gallery._change(partial(State.with_thresholds, thresholds=thresholds))
         scorer = GalleryScorer(identifier, gallery)
         assert gallery.identify(replace(voice, embedding=-voice.embedding)).speaker == wanted  # like nobody at all
         stream = Stream(identifier, scorer=scorer)
