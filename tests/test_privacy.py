@@ -257,7 +257,7 @@ def test_openvino_finds_nothing_to_report_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
 def test_what_reports_is_imported_in_one_place(package: str) -> None:
-    rooms = ("cli", "train", "export", "runtime", "benchmarks", "examples")
+    rooms = ("cli", "train", "export", "corpora", "runtime", "benchmarks", "examples")
     place = {
         # The second is a script that `doctor` runs in a process of its own, after keep_private().
         "onnxruntime": {"runtime/voxport/runtime/backends/onnxrt/session.py", "cli/voxport/cli/doctor/probes.py"},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxport.train.data.errors import CorpusError
+from voxport.corpora.errors import CorpusError
 
 Row = tuple[int, dict[str, Any] | str]  # the line's number, and its values or what is wrong with it
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, labels_of
-from voxport.train.data.layouts.manifest import DIALECTS, SPEAKER_COLUMNS, choose_speaker, list_manifest
-from voxport.train.data.layouts.members import ParquetCell, parquet_file
-from voxport.train.data.layouts.tree import Tree
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing, labels_of
+from voxport.corpora.layouts.manifest import DIALECTS, SPEAKER_COLUMNS, choose_speaker, list_manifest
+from voxport.corpora.layouts.members import ParquetCell, parquet_file
+from voxport.corpora.layouts.tree import Tree
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _PARTS = ("train.tsv", "dev.tsv", "test.tsv")

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from voxport.train.data.errors import CorpusError
-from voxport.train.data.layouts.base import LayoutOptions, Listing
-from voxport.train.data.layouts.homework import MAPPING, METADATA, list_homework
-from voxport.train.data.layouts.kaldi import kaldi_evidence, list_kaldi
-from voxport.train.data.layouts.manifest import DIALECTS, list_manifest
-from voxport.train.data.layouts.public import PUBLIC_CORPORA
-from voxport.train.data.layouts.speaker_folders import (
+from voxport.corpora.errors import CorpusError
+from voxport.corpora.layouts.base import LayoutOptions, Listing
+from voxport.corpora.layouts.homework import MAPPING, METADATA, list_homework
+from voxport.corpora.layouts.kaldi import kaldi_evidence, list_kaldi
+from voxport.corpora.layouts.manifest import DIALECTS, list_manifest
+from voxport.corpora.layouts.public import PUBLIC_CORPORA
+from voxport.corpora.layouts.speaker_folders import (
     folder_doubt,
     list_folder,
     list_splits,
@@ -18,7 +18,7 @@ from voxport.train.data.layouts.speaker_folders import (
     split_doubt,
     split_evidence,
 )
-from voxport.train.data.layouts.tables import (
+from voxport.corpora.layouts.tables import (
     audiofolder_evidence,
     common_voice_evidence,
     list_audiofolder,
@@ -27,8 +27,8 @@ from voxport.train.data.layouts.tables import (
     list_parquet_files,
     parquet_evidence,
 )
-from voxport.train.data.layouts.tree import Tree, walk
-from voxport.train.data.layouts.webdataset import list_shards, list_webdataset, webdataset_evidence
+from voxport.corpora.layouts.tree import Tree, walk
+from voxport.corpora.layouts.webdataset import list_shards, list_webdataset, webdataset_evidence
 
 
 @dataclass(frozen=True)

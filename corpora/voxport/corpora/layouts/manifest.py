@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import (
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import (
     FEATURE_SUFFIXES,
     SOUND_SUFFIXES,
     Entry,
@@ -22,7 +22,7 @@ from voxport.train.data.layouts.base import (
     labels_of,
     piece_key,
 )
-from voxport.train.data.layouts.text import Table, read_table
+from voxport.corpora.layouts.text import Table, read_table
 
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "spk_id", "client_id", "label")
 

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing, labels_of
+from voxport.corpora.layouts.tree import Tree
 from voxport.runtime.audio.media import MEDIA_COMMAND
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, labels_of
-from voxport.train.data.layouts.tree import Tree
 
 # Names of folders that divide a corpus, and are nobody's name.
 _SPLITS = frozenset(

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import SOUND_SUFFIXES, Entry, LayoutOptions, Listing, labels_of
-from voxport.train.data.layouts.manifest import SPEAKER_COLUMNS
-from voxport.train.data.layouts.members import MAX_BYTES, TarMember
-from voxport.train.data.layouts.tree import Tree
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import SOUND_SUFFIXES, Entry, LayoutOptions, Listing, labels_of
+from voxport.corpora.layouts.manifest import SPEAKER_COLUMNS
+from voxport.corpora.layouts.members import MAX_BYTES, TarMember
+from voxport.corpora.layouts.tree import Tree
 
 _TEXTS = ("spk", "speaker", "cls")
 _MOST = 1 << 20  # bytes of a text beside a sound
