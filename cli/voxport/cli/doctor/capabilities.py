@@ -58,6 +58,7 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _provider(environment, "run ONNX on tensorrt", TENSORRT, ORT_TENSORRT),
         _plans(environment),
         _extras(environment, "run TorchScript and .pt2", ("torch",), _starts(environment, "torch")),
+        _extras(environment, "score", ("scale",), [*_starts(environment, "sound"), *cpu]),
         _extras(environment, "bench", ("bench", "train"), [*_torch(environment), *cpu]),
         _extras(environment, "demo", ("demo",), [*_torch(environment), *cpu]),
     )

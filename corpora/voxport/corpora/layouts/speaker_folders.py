@@ -37,7 +37,7 @@ def split_evidence(tree: Tree) -> str | None:
 
 def folder_doubt(tree: Tree) -> str | None:
     """Why the folders of `tree` may be groups of speakers and no speakers, or None where nothing speaks for it."""
-    return _doubt(list(tree.sounds))
+    return _doubt([name for name in tree.sounds if "/" in name])
 
 
 def split_doubt(tree: Tree) -> str | None:
