@@ -29,7 +29,7 @@ from voxport.export.verification.report import ParityError
 from voxport.runtime.backends import cuda as cuda_memory
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.model import OnnxModel
-from voxport.runtime.backends.trt import engine as plan_engine
+from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import read_sidecar, sidecar_path
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import METADATA_KEY, Array
@@ -73,7 +73,7 @@ def world(
     trt = BuilderTensorRT(cuda, getattr(request, "param", "10.16.1.11"))
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    caches = (cuda_memory.cuda_module, plan_engine.error_log)
+    caches = (cuda_memory.cuda_module, plan_library.error_log)
     for cached in caches:
         cached.cache_clear()
     yield World(cuda, trt, tmp_path, exported.checkpoint_path)

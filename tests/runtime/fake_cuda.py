@@ -50,7 +50,9 @@ class Graph:
 
 class Properties:
     name = b"Fake GPU"
-    major, minor = 9, 0
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        self.major, self.minor = capability
 
 
 class FakeCuda:
@@ -71,6 +73,7 @@ class FakeCuda:
         self.graphs: list[Graph] = []  # neither destroyed nor instantiated
         self.ready: list[Graph] = []  # instantiated
         self.largest = 0  # bytes on the device at once
+        self.capability = (9, 0)
 
     @property
     def clean(self) -> bool:
@@ -110,7 +113,7 @@ class FakeCuda:
         assert gpu >= 0
 
     def _cudaGetDeviceProperties(self, gpu: int) -> Properties:
-        return Properties()
+        return Properties(self.capability)
 
     def _cudaRuntimeGetVersion(self) -> int:
         return 12090

@@ -19,7 +19,7 @@ from tests.runtime.tiny_models import FRONTEND, LABELS, MAX_FRAMES, TinyModel, f
 from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
 from voxport.runtime.backends import cuda as cuda_memory
 from voxport.runtime.backends.load import DeviceChoice, load_backend
-from voxport.runtime.backends.trt import engine as plan_engine
+from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, sidecar_path, write_sidecar
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import Array, Golden, InputKind
@@ -55,7 +55,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     trt = FakeTensorRT(cuda, request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    caches = (cuda_memory.cuda_module, plan_engine.error_log)
+    caches = (cuda_memory.cuda_module, plan_library.error_log)
     for cached in caches:
         cached.cache_clear()
     yield World(cuda, trt, tmp_path)

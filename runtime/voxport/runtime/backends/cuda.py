@@ -1,4 +1,4 @@
-"""The few CUDA calls that a TensorRT plan needs, through cuda-python. Nothing is imported before it is used.
+"""The few CUDA calls that TensorRT's engines need, through cuda-python. Nothing is imported before it is used.
 
 Names and behaviour: CUDA Runtime API reference, sections on memory, streams and graphs. Every call of
 cuda-python returns a tuple that starts with an error code; `Cuda.call` turns the code into an exception.
@@ -131,14 +131,23 @@ class Cuda:
 
 
 @cache
-def cuda_module() -> Any:
-    """cuda-python's runtime module under its present or its older name. Raises BackendError where there is none."""
+def cuda_module(need: str = "a TensorRT plan", install: str = _INSTALL) -> Any:
+    """cuda-python's runtime module under its present or its older name. Raises BackendError where there is none.
+
+    `need` is what needs it, and `install` what brings it.
+    """
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise BackendError(f"a TensorRT plan needs the package cuda-python, which is not installed: {_INSTALL}")
+    raise BackendError(f"{need} needs the package cuda-python, which is not installed: {install}")
+
+
+def compute_capability(module: Any, gpu: int = 0) -> tuple[int, int]:
+    """Major and minor, (8, 9) for example. Raises BackendError where there is no GPU or no driver."""
+    found = _call(module, "cudaGetDeviceProperties", gpu)
+    return int(found.major), int(found.minor)
 
 
 def gpu_name(gpu: int = 0) -> str:

@@ -16,8 +16,8 @@ from voxport.export.pipeline import Target, prove_and_name
 from voxport.export.quantization.qdq import scheme_of
 from voxport.export.staging import check_folder, check_output
 from voxport.export.targets.onnx_graph import ExportOptions, onnx_graph
-from voxport.export.targets.trt.builder import build_plan, builds_typed_graphs
 from voxport.export.targets.trt.engine_cache import find_engine, store_engine
+from voxport.export.targets.trt.plan_builder import PlanBuilder, builds_typed_graphs
 from voxport.export.targets.trt.precision_check import PrecisionProof, inspect_plan, precision_proof
 from voxport.export.targets.trt.profiles import BatchRange, shape_profiles
 from voxport.export.targets.trt.progress import build_monitor
@@ -240,8 +240,8 @@ def _find(job: _Job, key: str) -> tuple[bytes | None, str]:
 def _build(job: _Job) -> bytes:
     shown = job.options.progress
     silent = shown and not builds_typed_graphs()  # TensorRT 8.6 tells no progress
-    with status("Building the plan, which takes minutes", silent), build_monitor(shown) as monitor:
-        return build_plan(job.graph, job.settings, job.options.timings, monitor)
+    with status("Building the plan, which takes minutes", silent), build_monitor(PlanBuilder.library, shown) as monitor:
+        return PlanBuilder(job.settings, job.options.timings).build(job.graph, monitor)
 
 
 def _target(plan: bytes, facts: dict[str, str], more: dict[str, object], outputs: tuple[Output, ...]) -> Target:

@@ -17,7 +17,8 @@ from typing import Any
 from voxport.export.errors import ExportError
 from voxport.export.targets.trt.settings import PlanSettings
 from voxport.runtime.backends.cuda import Cuda, cuda_module
-from voxport.runtime.backends.trt.engine import Context, attempt, error_log, import_tensorrt
+from voxport.runtime.backends.trt.engine import Context
+from voxport.runtime.backends.trt.library import TENSORRT
 from voxport.runtime.contract import Precision
 
 _MOSTLY = 0.5
@@ -241,11 +242,12 @@ def inspect_plan(plan: bytes, settings: PlanSettings) -> tuple[str, ...]:
 
 
 def _inspect(plan: bytes, settings: PlanSettings, cuda: Cuda) -> tuple[str, ...]:
-    import_tensorrt()
+    TENSORRT.load()
     import tensorrt as trt
 
-    error_log().take()
-    runtime: trt.Runtime = attempt("starting its runtime", lambda: trt.Runtime(error_log()))
+    attempt = TENSORRT.attempt
+    TENSORRT.log.take()
+    runtime: trt.Runtime = attempt("starting its runtime", lambda: trt.Runtime(TENSORRT.log))
     if settings.version_compatible:
         runtime.engine_host_code_allowed = True  # the plan was built here
     engine: trt.ICudaEngine = attempt("loading the plan", lambda: runtime.deserialize_cuda_engine(plan))

@@ -1,4 +1,4 @@
-"""A build's progress as TensorRT tells it, and a way to end it: Ctrl-C ends a build between two steps."""
+"""A build's progress as the library tells it, and a way to end it: Ctrl-C ends a build between two steps."""
 
 import signal
 import threading
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from voxport.runtime.backends.trt.engine import import_tensorrt
+from voxport.runtime.backends.trt.library import Library
 
 
 @contextmanager
-def build_monitor(shown: bool) -> Iterator[Any]:
+def build_monitor(library: Library, shown: bool) -> Iterator[Any]:
     """An IProgressMonitor while the block runs, None under TensorRT 8.6, which has none; bars on stderr if `shown`.
 
     Ctrl-C must not raise inside TensorRT's threads: it is noted, the builder is told to stop, and the
@@ -18,7 +18,7 @@ def build_monitor(shown: bool) -> Iterator[Any]:
     """
     cancelled = threading.Event()
     with _bars(shown) as bars, _noting_interrupts(cancelled):
-        monitor = _monitor(bars, cancelled)
+        monitor = _monitor(library, bars, cancelled)
         try:
             yield monitor
         except Exception as problem:
@@ -29,8 +29,8 @@ def build_monitor(shown: bool) -> Iterator[Any]:
             raise KeyboardInterrupt
 
 
-def _monitor(bars: Any, cancelled: threading.Event) -> Any:
-    trt = import_tensorrt()
+def _monitor(library: Library, bars: Any, cancelled: threading.Event) -> Any:
+    trt = library.load()
     if not hasattr(trt, "IProgressMonitor"):
         return None
 

@@ -8,7 +8,7 @@ from typing import Literal
 from voxport.export.errors import ExportError
 from voxport.export.targets.trt.profiles import ShapeProfile
 from voxport.runtime.backends.cuda import Cuda, cuda_module, cuda_versions, gpu_name
-from voxport.runtime.backends.trt.engine import tensorrt_major, tensorrt_version
+from voxport.runtime.backends.trt.library import TENSORRT
 from voxport.runtime.contract import Precision
 from voxport.runtime.errors import BackendError
 
@@ -80,8 +80,8 @@ def find_machine() -> tuple[Machine | None, tuple[str, ...]]:
     missing = []
     version = ""
     try:
-        version = tensorrt_version()
-        if tensorrt_major() not in _KNOWN or version.startswith(("8.0", "8.2", "8.4", "8.5")):
+        version = TENSORRT.version
+        if TENSORRT.major not in _KNOWN or version.startswith(("8.0", "8.2", "8.4", "8.5")):
             missing.append(f'TensorRT {version} is not known here, 8.6, 10 and 11 are: pip install "tensorrt>=10,<12"')
     except BackendError as problem:
         missing.append(str(problem))

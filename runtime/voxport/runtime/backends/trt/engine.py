@@ -1,26 +1,24 @@
 """TensorRT itself: a plan made into an engine, its tensors and profiles, and contexts that run it.
 
-Written for TensorRT 8.6, 10 and 11: only names that all three have, others through getattr. Every call
-that reports by False or None is checked. Source: TensorRT's Python API reference, and its developer guide
-on dynamic shapes (a context per captured graph, all of them sharing one activation memory).
+Written for TensorRT 8.6, 10 and 11: only names that all three have, others through getattr. TensorRT for RTX
+has these names too: its engine is a subclass with another `library`. Every call that reports by False or None is
+checked. Source: TensorRT's Python API reference, and its developer guide on dynamic shapes (a context per captured
+graph, all of them sharing one activation memory).
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from voxport.runtime.backends.trt.library import TENSORRT, Library
 from voxport.runtime.contract import TensorSpec
 from voxport.runtime.errors import BackendError, ContractError
-from voxport.runtime.imports import state_of
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-_INSTALL = 'pip install "voxport[tensorrt]"'
 _AGAIN = "build the plan again"
-_KEPT_MESSAGES = 20
 Shape = tuple[int, ...]
 
 
@@ -56,21 +54,34 @@ class Profile:
 class Engine:
     """A deserialized plan. The caller serialises all calls: contexts share their activation memory."""
 
+    library: ClassVar[Library] = TENSORRT
+
     def __init__(self, plan: bytes, where: str, host_code: bool = False) -> None:
         """Deserialize `plan`; `host_code` lets it bring native code of its own, as version-compatible plans do.
 
         Raises BackendError where TensorRT is missing or refuses it.
         """
-        import_tensorrt()
-        import tensorrt as trt
-
-        error_log().take()
-        runtime: trt.Runtime = attempt("starting its runtime", lambda: trt.Runtime(error_log()))
+        runtime = self._start()
         if host_code:
             runtime.engine_host_code_allowed = True
         self._runtime = runtime  # must outlive the engine
+        self._judge(plan, where)
+        attempt = self.library.attempt
         engine: trt.ICudaEngine = attempt(f"loading {where}", lambda: runtime.deserialize_cuda_engine(plan))
         self._engine = engine
+
+    def _start(self) -> "trt.Runtime":
+        if TYPE_CHECKING:
+            import tensorrt as trt
+        else:
+            trt = self.library.load()
+        library = self.library
+        library.log.take()
+        runtime: trt.Runtime = library.attempt("starting its runtime", lambda: trt.Runtime(library.log))
+        return runtime
+
+    def _judge(self, plan: bytes, where: str) -> None:
+        """Raise BackendError where it is known without loading that `plan` does not run here."""
 
     def tensors(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Inputs and outputs.
@@ -78,8 +89,10 @@ class Engine:
         Raises:
             ContractError: a tensor that TensorRT wants in host memory, which no voxport graph has.
         """
-        import tensorrt as trt
-
+        if TYPE_CHECKING:
+            import tensorrt as trt
+        else:
+            trt = self.library.load()
         engine = self._engine
         inputs: list[Tensor] = []
         outputs: list[Tensor] = []
@@ -109,19 +122,24 @@ class Engine:
 
     def shares_profiles(self) -> bool:
         """Whether several contexts may use one profile: from TensorRT 10 on always, in 8.6 not by default."""
-        return tensorrt_major() >= 10
+        return self.library.major >= 10
 
     def context(self, profile: Profile, stream: int, memory: int, size: int) -> "Context":
         """A context for `profile` whose activations live in `memory`, `size` bytes on the device."""
-        made: Any = attempt("creating an execution context", self._new_context)
-        attempt("giving a context its memory", lambda: _give_memory(made, memory, size))
-        context = Context(made)
+        made: Any = self.library.attempt("creating an execution context", self._new_context)
+        self._place_activations(made, memory, size)
+        context = Context(made, self.library)
         context.choose(profile.index, stream)
         return context
 
-    def _new_context(self) -> Any:
-        import tensorrt as trt
+    def _place_activations(self, context: Any, memory: int, size: int) -> None:
+        self.library.attempt("giving a context its memory", lambda: _give_memory(context, memory, size))
 
+    def _new_context(self) -> Any:
+        if TYPE_CHECKING:
+            import tensorrt as trt
+        else:
+            trt = self.library.load()
         engine: Any = self._engine  # the two ways have no name in common
         strategy = getattr(trt, "ExecutionContextAllocationStrategy", None)
         if strategy is None:  # TensorRT 8.6
@@ -132,65 +150,36 @@ class Engine:
 class Context:
     """An execution context with its own shapes."""
 
-    def __init__(self, context: "trt.IExecutionContext") -> None:
+    def __init__(self, context: "trt.IExecutionContext", library: Library = TENSORRT) -> None:
         self._context = context
+        self._attempt, self._name = library.attempt, library.name
 
     def choose(self, profile: int, stream: int) -> None:
         """Use an optimization profile, before any shape is set."""
-        attempt(f"choosing profile {profile}", lambda: self._context.set_optimization_profile_async(profile, stream))
+        self._attempt(
+            f"choosing profile {profile}", lambda: self._context.set_optimization_profile_async(profile, stream)
+        )
 
     def place(self, addresses: Iterable[tuple[str, int]]) -> None:
         """Tell where each tensor lies on the device."""
         for name, address in addresses:
-            attempt(f"placing {name}", partial(self._context.set_tensor_address, name, address))
+            self._attempt(f"placing {name}", partial(self._context.set_tensor_address, name, address))
 
     def reshape(self, inputs: Iterable[tuple[str, Shape]], outputs: Iterable[tuple[str, Shape]]) -> None:
         """Set the shapes of all inputs, and check that the outputs take the shapes that are expected."""
         for name, shape in inputs:
-            attempt(f"setting {name} to {shape}", partial(self._context.set_input_shape, name, shape))
-        missing = attempt("inferring shapes", self._context.infer_shapes)
+            self._attempt(f"setting {name} to {shape}", partial(self._context.set_input_shape, name, shape))
+        missing = self._attempt("inferring shapes", self._context.infer_shapes)
         if missing:
-            raise BackendError(f"TensorRT: the plan also wants {', '.join(missing)}; {_AGAIN}")
+            raise BackendError(f"{self._name}: the plan also wants {', '.join(missing)}; {_AGAIN}")
         for name, shape in outputs:
             found = _shape(self._context.get_tensor_shape(name))
             if found != shape:
-                raise BackendError(f"TensorRT: {name} should be {shape}, the plan makes it {found}; {_AGAIN}")
+                raise BackendError(f"{self._name}: {name} should be {shape}, the plan makes it {found}; {_AGAIN}")
 
     def enqueue(self, stream: int) -> None:
         """Queue one run on `stream`."""
-        attempt("a run", lambda: self._context.execute_async_v3(stream))
-
-
-def attempt(what: str, call: Callable[[], Any]) -> Any:
-    """`call()`, where None, False and exceptions become a BackendError with TensorRT's own messages."""
-    try:
-        result = call()
-    except Exception as problem:  # the bindings raise TypeError for a null pointer, and others
-        raise BackendError(f"TensorRT: {what} failed ({error_log().take() or problem})") from problem
-    if result is None or result is False:
-        raise BackendError(f"TensorRT: {what} failed ({error_log().take() or 'TensorRT does not say why'})")
-    return result
-
-
-def import_tensorrt() -> Any:
-    """The module tensorrt, imported when it is first needed. Raises BackendError where it is not usable."""
-    try:
-        import tensorrt as trt
-    except (ImportError, OSError) as problem:
-        why = state_of(problem, "tensorrt")
-        raise BackendError(f"tensorrt {why}; a TensorRT plan needs it and an NVIDIA GPU: {_INSTALL}") from problem
-    return trt
-
-
-def tensorrt_version() -> str:
-    """Of the package that is installed. Raises BackendError as `import_tensorrt` does."""
-    return str(getattr(import_tensorrt(), "__version__", "0"))
-
-
-def tensorrt_major() -> int:
-    """8, 10 or 11, for example."""
-    first = tensorrt_version().partition(".")[0]
-    return int(first) if first.isdigit() else 0
+        self._attempt("a run", lambda: self._context.execute_async_v3(stream))
 
 
 def _give_memory(context: Any, memory: int, size: int) -> bool:
@@ -209,32 +198,3 @@ def _dtype_name(dtype: Any) -> str:
     """Names as NumPy has them, so that a contract's tensors can be compared."""
     name = str(getattr(dtype, "name", dtype)).lower()
     return {"float": "float32", "half": "float16"}.get(name, name)
-
-
-@cache
-def error_log() -> Any:
-    """The one logger of this process, since TensorRT keeps the first that it is given.
-
-    `take()` returns the errors since the last call.
-    """
-    import tensorrt as trt
-
-    class ErrorLog(trt.ILogger):  # type: ignore[misc,unused-ignore]
-        """Keeps errors for the exception that follows them, and prints nothing."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._worst = int(trt.ILogger.ERROR)  # INTERNAL_ERROR is 0, ERROR 1, WARNING 2
-            self._messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
-
-        def log(self, severity: Any, msg: str) -> None:
-            if int(severity) <= self._worst:
-                self._messages.append(" ".join(str(msg).split())[:400])
-
-        def take(self) -> str:
-            """The messages since the last call."""
-            messages = list(dict.fromkeys(self._messages))
-            self._messages.clear()
-            return "; ".join(messages)
-
-    return ErrorLog()

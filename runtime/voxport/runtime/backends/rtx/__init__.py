@@ -1,0 +1,1 @@
+"""RTX engines, run by TensorRT for RTX."""
