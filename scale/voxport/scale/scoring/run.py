@@ -1,5 +1,6 @@
 """A whole run: plan, spread, summary."""
 
+import importlib.util
 import json
 import os
 import time
@@ -131,9 +132,9 @@ def _summary(
 
 def _check_packages(options: ScoreOptions) -> None:
     """Miss a package now, and not in a worker after the corpus was listed."""
-    import onnxruntime  # noqa: F401
-    import soxr  # noqa: F401
-
+    for package in ("onnxruntime", "pyarrow", "soundfile", "soxr"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     if options.engine == "ray":
         import_ray(ClusterOptions(options.address))
         import ray.data  # noqa: F401
