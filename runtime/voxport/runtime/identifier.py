@@ -12,7 +12,8 @@ from voxport.runtime.audio.channels import Channel, ChannelChoice
 from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Backend, Explanation, Float32, need_output
 from voxport.runtime.backends.batching import group_by_length, pad
-from voxport.runtime.backends.load import BackendOptions, DeviceChoice, LoadedBackend, load_explained
+from voxport.runtime.backends.load import load_explained
+from voxport.runtime.backends.options import BackendOptions, DeviceChoice, LoadedBackend
 from voxport.runtime.contract import Contract, Precision
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.notes import is_unspoken

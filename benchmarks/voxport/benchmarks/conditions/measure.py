@@ -23,7 +23,8 @@ from voxport.corpora.layouts.base import AS_FOUND, Entry
 from voxport.corpora.layouts.recognition import list_corpus
 from voxport.corpora.sounds import read_sound
 from voxport.runtime.backends.base import Backend
-from voxport.runtime.backends.load import BackendOptions, load_backend
+from voxport.runtime.backends.load import load_backend
+from voxport.runtime.backends.options import BackendOptions
 from voxport.runtime.errors import AudioError, LengthError, VoxportError
 from voxport.runtime.results import softmax
 from voxport.runtime.windowing.hearing import hear, open_sound

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
-from voxport.cli.export.options import gate_options, is_shown, show_report
+from voxport.cli.common import example, given_options, needs, show_table
+from voxport.cli.export.options import export_options, opset_option, precision_option, run_export
 
 if TYPE_CHECKING:
     from voxport.export.targets.trt.export import PlanDryRun, PlanExport
@@ -47,96 +47,59 @@ def _not_beside_onnx() -> None:
         """
     )
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Plan to write, NAME.plan.")
-@click.option(
-    "--input",
-    "input_kind",
-    type=click.Choice(["features", "waveform"]),
-    default="features",
-    show_default=True,
-    help="What the plan takes: log-mel features, or sound with the features computed inside.",
+@export_options(
+    precision_option(
+        ["fp32", "fp16"],
+        "fp16",
+        "Precision of the plan; fp16 keeps inputs, outputs, norms, softmax and pooling in fp32. For int8 see --onnx.",
+    ),
+    click.option(
+        "--onnx", type=click.Path(path_type=Path), help="Start from this ONNX file of CHECKPOINT, for example in int8."
+    ),
+    click.option(
+        "--batch",
+        metavar="MIN,OPT,MAX",
+        default="1,1,8",
+        show_default=True,
+        callback=three_numbers,
+        help="Batch sizes of the profile: smallest, tuned for, largest.",
+    ),
+    click.option(
+        "--buckets", metavar="N,N,…", callback=numbers, help="Frames at which profiles end, such as 200,400,1000."
+    ),
+    click.option("--workspace", "workspace_mib", type=click.IntRange(1), help="Scratch memory in MiB, at most."),
+    click.option("--version-compatible", is_flag=True, help="Also for later TensorRT; slower, carries native code."),
+    click.option(
+        "--hardware-compatible",
+        "hardware",
+        type=click.Choice(["none", "ampere", "same-capability"]),
+        default="none",
+        show_default=True,
+        help="Also for other GPUs: Ampere and newer, or of the same compute capability.",
+    ),
+    click.option(
+        "--timing-cache", "timings", type=click.Path(path_type=Path), help="File of timings, read and written."
+    ),
+    click.option("--engine-cache", "engines", type=click.Path(path_type=Path), help="Folder of plans proven before."),
+    opset_option,
+    outputs=False,
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp16",
-    show_default=True,
-    help="fp16 keeps inputs, outputs, norms, softmax and pooling in fp32. For int8 see --onnx.",
-)
-@click.option("--onnx", type=click.Path(path_type=Path), help="Start from this ONNX file of CHECKPOINT, int8 say.")
-@click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input.")
-@click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input.")
-@click.option(
-    "--batch",
-    metavar="MIN,OPT,MAX",
-    default="1,1,8",
-    show_default=True,
-    callback=three_numbers,
-    help="Rows at once: fewest, tuned for, most.",
-)
-@click.option(
-    "--buckets", metavar="N,N,…", callback=numbers, help="Frames at which profiles end, such as 200,400,1000."
-)
-@click.option("--workspace", "workspace_mib", type=click.IntRange(1), help="Scratch memory in MiB, at most.")
-@click.option("--version-compatible", is_flag=True, help="Also for later TensorRT; slower, carries native code.")
-@click.option(
-    "--hardware-compatible",
-    "hardware",
-    type=click.Choice(["none", "ampere", "same-capability"]),
-    default="none",
-    show_default=True,
-    help="Also for other GPUs: Ampere and newer, or of the same compute capability.",
-)
-@click.option("--timing-cache", "timings", type=click.Path(path_type=Path), help="File of timings, read and written.")
-@click.option("--engine-cache", "engines", type=click.Path(path_type=Path), help="Folder of plans proven before.")
-@click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be built; needs neither TensorRT nor a GPU.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--keep-failed", is_flag=True, help="Keep a plan that does not pass, as NAME.failed.plan.")
-@gate_options
-@json_option
 @needs("export", "cpu", "tensorrt")
-def tensorrt(
-    checkpoint: Path,
-    output: Path,
-    batch: tuple[int, int, int],
-    real: int,
-    cache: Path | None,
-    progress: bool | None,
-    dry_run: bool,
-    as_json: bool,
-    **choices: Any,
-) -> None:
+def tensorrt(**choices: Any) -> None:
     """Build CHECKPOINT's TensorRT plan on this machine's GPU, proven equal to eager PyTorch.
 
     TensorRT 10 and 11 take each layer's precision from the graph; 8.6 builds with its FP16 flag. Beside
     the plan, NAME.plan.json has the contract, the profiles, what it was built with, and the proof that it
     computes in the precision that was asked for. Building takes minutes; Ctrl-C ends it.
     """
-    from voxport.export.inputs.corpus_samples import RealOptions
-    from voxport.export.targets.trt.export import PlanExportOptions, export_tensorrt
-    from voxport.export.targets.trt.export import dry_run as run_dry
     from voxport.export.targets.trt.profiles import BatchRange
 
     _not_beside_onnx()
-    shown = is_shown(progress)
-    options = PlanExportOptions(
-        **choices,
-        batch=BatchRange(*batch),
-        real=RealOptions(real, cache, shown),
-        progress=shown,
-    )
-    if dry_run:
-        _show_dry_run(run_dry(checkpoint, output, options), as_json)
-    else:
-        _show(export_tensorrt(checkpoint, output, options), output, as_json)
+    batch = BatchRange(*choices.pop("batch"))
+    run_export("tensorrt", {"batch": batch, **choices}, show=_show, preview=_show_preview)
 
 
-def _show_dry_run(found: "PlanDryRun", as_json: bool) -> None:
-    if as_json:
-        emit_json(found)
-        return
+def _show_preview(found: "PlanDryRun") -> None:
     settings = found.settings
     rows = [("input", shape) for shape in map(str, found.inputs)]
     rows += [("output", shape) for shape in map(str, found.outputs)]
@@ -150,17 +113,10 @@ def _show_dry_run(found: "PlanDryRun", as_json: bool) -> None:
     rows.append(("machine", f"{machine.gpu}, TensorRT {machine.tensorrt}" if machine else "cannot build here"))
     rows += [("missing", text) for text in found.missing]
     rows.append(("engine key", found.key))
-    show_table("Would be built", ("", ""), rows)
+    show_table("Dry run", ("", ""), rows)
 
 
-def _show(found: "PlanExport", output: Path, as_json: bool) -> None:
-    from voxport.export.pipeline import report_stem
-    from voxport.export.verification.report import plain
-
-    if as_json:
-        emit_json({**plain(found.parity), "tensorrt": found.facts()})
-        return
-    show_report(found.parity)
+def _show(found: "PlanExport") -> None:
     click.echo()
     rows = [("precision", f"{found.settings.precision}: {found.precision}")]
     rows += [(f"profile {index}", str(profile)) for index, profile in enumerate(found.settings.profiles)]
@@ -169,4 +125,3 @@ def _show(found: "PlanExport", output: Path, as_json: bool) -> None:
     if found.note:
         rows.append(("note", found.note))
     show_table("Plan", ("", ""), rows)
-    click.echo(f"contract: {output}.json; report: {report_stem(output)}.json, .md, .png")
