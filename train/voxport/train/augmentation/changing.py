@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from voxport.corpora.layouts.base import Entry
+from voxport.corpora.sounds import read_sound
 from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.errors import AudioError, VoxportError
 from voxport.runtime.frontend.log_mel import compute_features, min_samples
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.data import Corpus, CorpusError
 from voxport.train.data.feature_store import Pack
-from voxport.train.data.features import read_sound
-from voxport.train.data.layouts.base import Entry
 from voxport.train.effects import codecs, draws, mel, signals
 from voxport.train.effects.chain import change
 from voxport.train.effects.material import Found, Surroundings, simulated_rooms
