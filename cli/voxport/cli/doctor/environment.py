@@ -33,7 +33,7 @@ WATCHED = (
     "tensorrt-rtx-cu13",
     *("cuda-python", "cuda-bindings", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
     *("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
-    *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader"),
+    *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader", "ray"),
     *(module for kind in FORMATS for each in kind.others for module in each.modules),
     *(engine.modules[0] for engine in FORMATS if engine.modules[0] not in ("onnxruntime", "tensorrt", "torch")),
 )

@@ -8,7 +8,6 @@ or hostile, so every size is checked against the file and against a limit before
 
 import contextlib
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -255,16 +254,3 @@ def contract_of(file: OnnxFile, path: str | os.PathLike[str]) -> Contract:
             "write it with: voxport export onnx CHECKPOINT -o MODEL.onnx"
         )
     return check_contract(Contract.from_json(file.contract, where), where)
-
-
-def check_frontend(contract: Contract, graph_name: str, where: str) -> None:
-    """Raise ContractError where the contract claims another frontend, or rate, than the graph was made for.
-
-    No golden vector could tell: it is samples, or features, which know nothing of the rate. Graphs of older files have
-    other names.
-    """
-    if re.fullmatch(r"\d+ Hz, frontend [0-9a-f]{16}", graph_name) and graph_name != contract.frontend.title:
-        raise ContractError(
-            f"{where}: the contract claims the frontend {contract.frontend.title}, the graph was made for "
-            f"{graph_name}; the contract was changed, so export the model again"
-        )

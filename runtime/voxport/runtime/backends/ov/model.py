@@ -18,8 +18,8 @@ from voxport.runtime.backends.base import (
     contract_digest,
     cpu_name,
 )
-from voxport.runtime.backends.golden import check_golden
-from voxport.runtime.backends.onnxrt.file import check_frontend, contract_of, read_onnx
+from voxport.runtime.backends.golden import check_golden, check_rate
+from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.ov.cache import CompiledCache
 from voxport.runtime.backends.ov.graph import cut_frontend
 from voxport.runtime.backends.ov.session import Computed, Engine, OpenVinoOptions, first_line
@@ -74,7 +74,8 @@ class OpenVinoModel:
         if verify and not check_seal(path) and read_onnx(path, SEAL_KEY).contract is not None:
             raise rewritten(where)
         contract = contract_of(file, path)
-        check_frontend(contract, file.graph_name, where)
+        if verify:
+            check_rate(contract, file.graph_name, where)
         check_tensors(contract, file.inputs, file.outputs, where)
         _check_precision(contract, chosen.computed, where)
         model = cls(os.path.abspath(where), contract, chosen)
