@@ -28,6 +28,7 @@ COMMANDS = {
     "export": Entry("voxport.cli.export.commands:export", "Write a model for deployment and prove it equal."),
     "inspect": Entry("voxport.cli.runtime.inspect:inspect", "Show what a model file says about itself."),
     "bench": Entry("voxport.cli.bench.commands:bench", "Measure models against each other."),
+    "tune": Entry("voxport.cli.tune.command:tune", "Find the fastest proven form of a model on this machine."),
     "identify": Entry("voxport.cli.runtime.identify:identify", "Say who is speaking in sound files."),
     "score": Entry("voxport.cli.scale.score:score", "Score a whole corpus, in as many processes as there are cores."),
     "timeline": Entry("voxport.cli.runtime.timeline:timeline", "Say who speaks when in a recording."),

@@ -72,7 +72,7 @@ class SpeakerIdentifier:
 
         Args:
             path: an ONNX, TorchScript or .pt2 file that `voxport export` wrote, or a TensorRT plan with its
-                `<plan>.json`.
+                `<plan>.json`; or a folder that `voxport tune` wrote, which is run as was found fastest.
             device: "cpu", "cuda" or "tensorrt": what is asked for is what runs, nothing falls back. "auto"
                 takes the GPU where onnxruntime can start on it, else the CPU; `explain` says which, and why.
             threads: threads of one run on the CPU; None takes one on one or two cores, else two.

@@ -113,9 +113,8 @@ def check_packages(files: Sequence[str], model: str | None = None, runtime: str 
     from voxport.runtime.backends.formats import format_named, format_of
 
     found = format_named("onnx") if model is None else format_of(model)
-    runners = (
-        found.modules if found.name == "onnx" and runtime in (None, *found.modules) else ()
-    )  # the other engines say what they need
+    usual = found.name == "onnx" and runtime in (None, *found.modules) and not os.path.isdir(model or "")
+    runners = found.modules if usual else ()  # the other engines say what they need
     decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()
     for package in (*runners, *decoders):
         if importlib.util.find_spec(package) is None:
