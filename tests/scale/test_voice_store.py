@@ -76,7 +76,7 @@ def same(store: VoiceStore, gallery: Gallery) -> None:
     for name in ("whole", "pieces"):
         kept, told = getattr(found, name), getattr(wanted, name)
         by_speaker = np.argsort(told.owners, kind="stable")  # a gallery has them in the order in which they came
-        for each in ("vectors", "owners", "seconds"):
+        for each in ("vectors", "owners", "lengths"):
             np.testing.assert_array_equal(getattr(kept, each), getattr(told, each)[by_speaker])
     assert found.thresholds == wanted.thresholds
 

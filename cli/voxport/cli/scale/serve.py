@@ -1,12 +1,13 @@
 """`voxport serve`: a model as an HTTP service."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from voxport.cli.common import example, needs
+from voxport.cli.common import emit_json, example, needs
 
 
 @click.command(
@@ -41,8 +42,9 @@ from voxport.cli.common import example, needs
 @click.option("--queue", type=click.IntRange(1), default=128, show_default=True, help="Requests at work in a replica.")
 @click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds to an answer.")
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end in.")
+@click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON on stdout, when it is ready.")
 @needs("serve", "cpu")
-def serve(model: Path, keys: Path | None, **choices: Any) -> None:
+def serve(model: Path, keys: Path | None, as_json: bool, **choices: Any) -> None:
     """Answer over HTTP who speaks, who speaks when, and who is enrolled.
 
     Prints a line when it is ready, and ends on Ctrl-C or SIGTERM, when what is at work is answered. /openapi.json
@@ -62,7 +64,14 @@ def serve(model: Path, keys: Path | None, **choices: Any) -> None:
         click.echo("note: everybody who reaches this machine may ask, enroll and remove; see --keys", err=True)
     if options.store is None:
         click.echo("note: voices are forgotten at the end; keep them with --store voices.db", err=True)
-    run(options, lambda line: click.echo(line, err=True))
+
+    def told(line: str) -> None:
+        if as_json and line.startswith("ready: "):
+            emit_json({"url": line.removeprefix("ready: ")})
+            sys.stdout.flush()
+        click.echo(line, err=True)
+
+    run(options, told)
 
 
 def _read_keys(path: Path | None) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from voxport.runtime.results import Voice
 from voxport.runtime.storage.serialization import decode, encode
 from voxport.scale.service.database import Cursor, PostgresDatabase, SqliteDatabase, open_database
 
-_COLUMNS = "name, place, change, count, total, kept, kept_seconds, pieces, piece_seconds, trained"
+_COLUMNS = "name, place, change, count, total, kept, kept_lengths, pieces, piece_lengths, trained"
 
 
 class VoiceStore:
@@ -103,8 +103,8 @@ class VoiceStore:
             run(
                 "CREATE TABLE IF NOT EXISTS voices (name TEXT PRIMARY KEY, place BIGINT NOT NULL, "
                 f"change BIGINT NOT NULL, count BIGINT NOT NULL, total {blob} NOT NULL, "
-                f"kept {blob} NOT NULL, kept_seconds {blob} NOT NULL, "
-                f"pieces {blob} NOT NULL, piece_seconds {blob} NOT NULL, trained BIGINT NOT NULL)"
+                f"kept {blob} NOT NULL, kept_lengths {blob} NOT NULL, "
+                f"pieces {blob} NOT NULL, piece_lengths {blob} NOT NULL, trained BIGINT NOT NULL)"
             )
             run("CREATE INDEX IF NOT EXISTS voices_change ON voices (change)")
             mine = (self._contract.checkpoint_sha256, self._size)
@@ -125,15 +125,15 @@ class VoiceStore:
             int(state.counts[0]),
             state.sums[0].astype("<f8").tobytes(),
             state.whole.vectors.astype("<f4").tobytes(),
-            state.whole.seconds.astype("<f4").tobytes(),
+            state.whole.lengths.astype("<f4").tobytes(),
             state.pieces.vectors.astype("<f4").tobytes(),
-            state.pieces.seconds.astype("<f4").tobytes(),
+            state.pieces.lengths.astype("<f4").tobytes(),
             int(state.trained[0]),
         )
         if place is None:
             run(f"INSERT INTO voices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", name, change, *values)
         else:
-            columns = ("change", "count", "total", "kept", "kept_seconds", "pieces", "piece_seconds", "trained")
+            columns = ("change", "count", "total", "kept", "kept_lengths", "pieces", "piece_lengths", "trained")
             run(f"UPDATE voices SET {', '.join(f'{each} = ?' for each in columns)} WHERE name = ?", *values, name)
 
     def _refresh(self) -> None:
@@ -180,10 +180,10 @@ def _gallery_of(contract: Contract, rows: Sequence[tuple[Any, ...]], thresholds:
 
 def _kept(cells: Sequence[tuple[Any, Any]], size: int, most: int) -> Kept:
     vectors = [_numbers(cell, "<f4", size) for cell, _ in cells]
-    seconds = [np.frombuffer(bytes(cell), "<f4") for _, cell in cells]
+    lengths = [_numbers(cell, "<f4", 2) for _, cell in cells]
     owners = np.repeat(np.arange(len(cells)), [len(each) for each in vectors])
     joined = np.concatenate(vectors).astype(np.float32)
-    return Kept(joined[:most], owners[:most].astype(np.int64), np.concatenate(seconds).astype(np.float32)[:most])
+    return Kept(joined[:most], owners[:most].astype(np.int64), np.concatenate(lengths).astype(np.float32)[:most])
 
 
 def _numbers(cell: Any, kind: str, size: int) -> npt.NDArray[Any]:
