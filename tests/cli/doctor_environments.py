@@ -41,6 +41,8 @@ GOOD = {
     "espeakng-loader": "0.2.4",
     "pyroomacoustics": "0.10.1",
     "scipy": "1.17.1",
+    "pyarrow": "26.0.1",
+    "ray": "2.60.0",
 }
 STARTED = {
     "torch": Probe(True, {"version": "2.11.0+cu130", "cuda": "13.0", "devices": ""}),

@@ -50,6 +50,7 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         *(ability for each in TARGETS.values() for ability in _export(environment, each.name, each.extras)),
         *_export(environment, "check", ("export", "cpu")),
         *(ability for each in FORMATS for ability in _run(environment, each)),
+        _extras(environment, "score", ("scale",), [*_starts(environment, "sound"), *cpu]),
         _extras(environment, "bench", ("bench", "train"), [*_torch(environment), *cpu]),
         _extras(environment, "demo", ("demo",), [*_torch(environment), *cpu]),
     )

@@ -21,7 +21,7 @@ class TargetEntry:
         export: `module:function` that takes a model, a place to write and options, and returns a report.
         preview: `module:function` that takes the same, and says what would be written.
         options: `module:class` of the options of both.
-        extras: what brings the packages that it needs, as in `pip install "voxport[extra]"`.
+        extras: what brings the packages that it needs, as `export` does in `pip install "voxport[export]"`.
     """
 
     name: str

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from voxport.corpora.layouts.base import AS_FOUND
 from voxport.runtime.frontend.presets import profile
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.data import CorpusOptions, LayoutOptions
 from voxport.train.data.builder import holds_sounds
-from voxport.train.data.layouts.base import AS_FOUND
 from voxport.train.effects.options import AugmentOptions
 from voxport.train.recipe import Recipe, load_recipe
 from voxport.train.training.fit import FitOptions, FitResult, with_steps
