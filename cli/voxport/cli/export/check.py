@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, given_options, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
 from voxport.cli.export.options import gate_choices, gate_options, show_report, warn
 from voxport.cli.export.tensorrt_check import TensorRTChoice, check_fit, tensorrt_check_options
 
@@ -62,7 +62,6 @@ def check(
         return
     if other is None:
         raise click.UsageError("Missing argument 'B': give the form to hold A against, or --tensorrt")
-    let_threads_sleep()
     from voxport.export.pipeline import report_stem
     from voxport.export.verification.check import CheckOptions
     from voxport.export.verification.check import check as run_check

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from voxport.cli.common import emit_json, given_options, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import emit_json, given_options, json_option, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.export.dry_run import Preview
@@ -152,7 +152,6 @@ def run_export(
     """
     from voxport.export.targets import TARGETS
 
-    let_threads_sleep()
     target = TARGETS[name]
 
     @needs(*target.extras)
