@@ -16,7 +16,7 @@ from typing import Any
 
 from voxport.runtime.contract import METADATA_KEY, Contract, check_contract, printable
 from voxport.runtime.errors import ContractError
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import write_text
 
 VERSION_COMPATIBLE = "version compatible"  # the fact in `built_with` that is "yes" for a plan with native code in it
 _CONTRACT_SHA256 = "contract_sha256"  # the plan's own digest does not cover the contract beside it
@@ -57,12 +57,7 @@ def write_sidecar(
         "built_with": dict(built_with),
     }
     target = sidecar_path(path)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        replace_file(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(target, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return target
 
 
