@@ -1,4 +1,4 @@
-"""`voxport export tensorrt`: a plan for this machine's GPU."""
+"""`voxport export tensorrt`: a plan for this machine's GPU, or an engine for RTX GPUs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,10 +7,12 @@ import click
 
 from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
 from voxport.cli.export.options import gate_options, is_shown, show_report
+from voxport.cli.export.rtx import run_rtx
 
 if TYPE_CHECKING:
     from voxport.export.targets.trt.export import PlanDryRun, PlanExport
 
+_FOR_PLANS = ("version_compatible", "hardware", "timings", "engines")
 _FROM_CONTRACT = ("input_kind", "precision", "min_frames", "max_frames", "opset")  # of the file behind --onnx
 
 
@@ -44,11 +46,34 @@ def _not_beside_onnx() -> None:
         voxport export tensorrt runs/best/model.pt -o model.plan --batch 1,4,16 --buckets 200,400,1000
         voxport export tensorrt runs/best/model.pt -o model.plan --timing-cache trt.timings --engine-cache engines/
         voxport export tensorrt runs/best/model.pt -o model.plan --dry-run
+        voxport export tensorrt runs/best/model.pt -o model.rtx --for rtx
+        voxport export tensorrt runs/best/model.pt -o model.rtx --for rtx --compute-capability 8.9
         """
     )
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Plan to write, NAME.plan.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write: NAME.plan, or NAME.rtx for RTX.",
+)
+@click.option(
+    "--for",
+    "library",
+    type=click.Choice(["tensorrt", "rtx"]),
+    default="tensorrt",
+    show_default=True,
+    help="tensorrt: a plan, built on the GPU that it is for. rtx: an engine for RTX GPUs, built without one.",
+)
+@click.option(
+    "--compute-capability",
+    "capabilities",
+    metavar="X.Y",
+    multiple=True,
+    help="With --for rtx: a GPU to build for, such as 8.9; may be given more than once (default: 8.0 and newer).",
+)
 @click.option(
     "--input",
     "input_kind",
@@ -91,15 +116,17 @@ def _not_beside_onnx() -> None:
 @click.option("--timing-cache", "timings", type=click.Path(path_type=Path), help="File of timings, read and written.")
 @click.option("--engine-cache", "engines", type=click.Path(path_type=Path), help="Folder of plans proven before.")
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be built; needs neither TensorRT nor a GPU.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be built; needs no GPU, and for a plan no TensorRT.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--keep-failed", is_flag=True, help="Keep a plan that does not pass, as NAME.failed.plan.")
 @gate_options
 @json_option
-@needs("export", "cpu", "tensorrt")
+@needs("export", "cpu")
 def tensorrt(
     checkpoint: Path,
     output: Path,
+    library: str,
+    capabilities: tuple[str, ...],
     batch: tuple[int, int, int],
     real: int,
     cache: Path | None,
@@ -110,23 +137,36 @@ def tensorrt(
 ) -> None:
     """Build CHECKPOINT's TensorRT plan on this machine's GPU, proven equal to eager PyTorch.
 
+    With --for rtx it is an engine for GeForce and RTX GPUs, and no GPU is needed. Where there is none, the proof is of
+    the ONNX graph that the engine is built from, and NAME.rtx.json says so.
+
     TensorRT 10 and 11 take each layer's precision from the graph; 8.6 builds with its FP16 flag. Beside
     the plan, NAME.plan.json has the contract, the profiles, what it was built with, and the proof that it
     computes in the precision that was asked for. Building takes minutes; Ctrl-C ends it.
     """
     from voxport.export.inputs.corpus_samples import RealOptions
-    from voxport.export.targets.trt.export import PlanExportOptions, export_tensorrt
-    from voxport.export.targets.trt.export import dry_run as run_dry
     from voxport.export.targets.trt.profiles import BatchRange
 
     _not_beside_onnx()
     shown = is_shown(progress)
-    options = PlanExportOptions(
-        **choices,
-        batch=BatchRange(*batch),
-        real=RealOptions(real, cache, shown),
-        progress=shown,
-    )
+    common = {**choices, "batch": BatchRange(*batch), "real": RealOptions(real, cache, shown), "progress": shown}
+    if library == "rtx":
+        if given := given_options(_FOR_PLANS):
+            raise click.UsageError(f"--for rtx: {', '.join(given)} has no meaning there; leave it out")
+        common = {name: value for name, value in common.items() if name not in _FOR_PLANS}
+        run_rtx(checkpoint, output, {**common, "capabilities": capabilities}, dry_run, as_json)
+    else:
+        if capabilities:
+            raise click.UsageError("--compute-capability: a plan is for the GPU that builds it; give --for rtx too")
+        _run_plan(checkpoint, output, common, dry_run, as_json)
+
+
+@needs("export", "cpu", "tensorrt")
+def _run_plan(checkpoint: Path, output: Path, choices: dict[str, Any], dry_run: bool, as_json: bool) -> None:
+    from voxport.export.targets.trt.export import PlanExportOptions, export_tensorrt
+    from voxport.export.targets.trt.export import dry_run as run_dry
+
+    options = PlanExportOptions(**choices)
     if dry_run:
         _show_dry_run(run_dry(checkpoint, output, options), as_json)
     else:

@@ -11,16 +11,17 @@ from onnx import ModelProto
 
 from voxport.export.errors import ExportError
 from voxport.export.targets.rtx.advice import readable, refused_nodes
-from voxport.export.targets.rtx.files import load_graph
 from voxport.export.targets.rtx.isolated import ask
-from voxport.export.targets.rtx.library import USUAL_CAPABILITY, capability_names, need_library
 from voxport.export.targets.rtx.products import products_of
 from voxport.export.targets.rtx.profiles import input_profiles
 from voxport.export.targets.rtx.report import NetworkTensor, ShapeSpan, TensorRTReport
+from voxport.export.targets.trt.files import load_graph
 from voxport.export.targets.trt.profiles import BatchRange
-from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.formats import check_digest, read_contract
+from voxport.runtime.backends.rtx.library import capability_names, need_library
 from voxport.runtime.contract import METADATA_KEY, Contract
 
+USUAL_CAPABILITY = "8.9"  # Ada Lovelace, the middle one of those that the library names
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
 
@@ -53,14 +54,17 @@ def check_tensorrt(path: str | os.PathLike[str], options: TensorRTOptions | None
     Raises:
         ExportError: the file lacks its external data or reaches outside its folder for it, the compute capability
             or a shape is impossible, or the library crashed or took too long.
-        ContractError: the file is missing, damaged or no ONNX, or its contract is.
+        ContractError: the file is missing, damaged or no ONNX, or it is of voxport and is not as it was written.
         BackendError: TensorRT for RTX is not installed.
     """
     chosen, path = options or TensorRTOptions(), Path(path)
     need_library()
     capability = _capability(chosen) if chosen.build else None
     model = load_graph(path)
-    contract = read_contract(path) if METADATA_KEY in {each.key for each in model.metadata_props} else None
+    contract = None
+    if METADATA_KEY in {each.key for each in model.metadata_props}:
+        contract = read_contract(path)
+        check_digest(path)
     profile = input_profiles(model, contract, chosen.batch, chosen.shapes)
     shapes = [{each.name: (each.smallest, each.tuned, each.largest) for each in profile}] if profile else []
     found = ask(str(path.absolute()), capability, shapes, chosen.timeout)

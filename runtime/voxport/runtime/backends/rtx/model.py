@@ -10,7 +10,7 @@ from voxport.runtime.backends.cuda import Cuda, compute_capability, cuda_module,
 from voxport.runtime.backends.rtx.engine import RtxEngine, Specialization, check_specialization
 from voxport.runtime.backends.rtx.kernels import KernelFile
 from voxport.runtime.backends.rtx.library import PORTABLE, RTX, capability_names, fits, need_library, takes
-from voxport.runtime.backends.trt.file import PlanFile, read_plan, read_sidecar
+from voxport.runtime.backends.trt.file import read_plan, read_sidecar
 from voxport.runtime.backends.trt.runner import EngineModel, opened
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError
@@ -68,8 +68,7 @@ class RtxModel(EngineModel):
         file = read_sidecar(path)
         plan = read_plan(path, file)
         need_library()
-        module = cuda_module("an RTX engine", RTX.install)
-        _check_gpu(module, where, file, chosen.gpu)
+        module = check_gpu(where, dict(file.built_with).get(BUILT_FOR, PORTABLE), chosen.gpu)
         facts = (RTX.version, gpu_name(chosen.gpu), *(f"{name} {version}" for name, version in cuda_versions()))
         kept = KernelFile.of(file.sha256, facts, chosen.cache)
         kernels = kept.read()
@@ -131,8 +130,13 @@ class RtxModel(EngineModel):
             warnings.warn(str(problem), RuntimeWarning, stacklevel=3)
 
 
-def _check_gpu(module: Any, where: str, file: PlanFile, gpu: int) -> None:
-    """Raise BackendError unless there is a GPU that TensorRT for RTX takes, and that the engine was built for."""
+def check_gpu(where: str, built_for: str, gpu: int = 0) -> Any:
+    """cuda-python's runtime module, where GPU number `gpu` runs an engine built for `built_for`, called `where`.
+
+    Raises:
+        BackendError: cuda-python, the driver or a GPU is not there, or the GPU is not one for the library or the engine.
+    """
+    module = cuda_module("an RTX engine", RTX.install)
     try:
         found = compute_capability(module, gpu)
     except BackendError as problem:
@@ -146,10 +150,10 @@ def _check_gpu(module: Any, where: str, file: PlanFile, gpu: int) -> None:
             f"{where}: TensorRT for RTX does not take this GPU, {gpu_name(gpu)}; it takes compute capability {taken} "
             "and later. Build a plan for this GPU (voxport export tensorrt), or run the ONNX model with device 'cuda'"
         )
-    built_for = dict(file.built_with).get(BUILT_FOR, PORTABLE)
     if not fits(found, built_for):
         own = "{}.{}".format(*found)
         raise BackendError(
             f"{where}: was built for compute capability {built_for}, and this GPU is {gpu_name(gpu)}; build it again "
             f"with --compute-capability {own}"
         )
+    return module
