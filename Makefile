@@ -66,8 +66,11 @@ endif
 demo: $(STAMP)
 	$(BIN)/voxport demo --out $(OUT)
 
+# The tests start hundreds of processes: without byte code each would compile our modules again.
+TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -91,9 +94,9 @@ oldest: RESOLUTION := lowest-direct
 newest oldest: $(UV)
 	$(UV_PIP) venv --quiet --clear --seed --python $(PYTHON) .venvs/$@
 	$(UV_PIP) pip install --quiet --python .venvs/$@/bin/python --resolution $(RESOLUTION) \
-		--editable ".[dev,$(ONNXRUNTIME)]" $(WITH)
+		--compile-bytecode --editable ".[dev,$(ONNXRUNTIME)]" $(WITH)
 	.venvs/$@/bin/voxport doctor
-	OMP_NUM_THREADS=1 .venvs/$@/bin/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
+	$(TEST_ENV) .venvs/$@/bin/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
 
 # One file for every platform and Python: markers choose. Written beside and moved, so that a failure changes nothing.
 lock: $(UV)

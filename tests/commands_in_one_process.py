@@ -27,9 +27,7 @@ def files_in(folder: Path) -> list[str]:
         found += [os.path.join(root, name) for name in (*names, *links)]
         if not folders and not names and root != os.fspath(folder):
             found.append(root)
-    return sorted(
-        os.path.relpath(os.path.join(root, name), folder) for root, _, names in os.walk(folder) for name in names
-    )
+    return sorted(os.path.relpath(path, folder) for path in found)
 
 
 def main() -> None:

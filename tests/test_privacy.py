@@ -204,7 +204,8 @@ def test_nothing_leaves_the_machine_and_nothing_is_left_behind(house: House) -> 
         name = next(name for name in leaves(cli) if " ".join([*each["arguments"], ""]).startswith(f"{name} "))
         assert each["code"] in MAY_END_WITH.get(name, (0,)), (each["arguments"], each["said"])
         assert outside_the_cache(each["home"]) == [], each["arguments"]
-        assert each["temporary"] == [], each["arguments"]
+        # PyTorch 2.9 keeps a folder until its process ends; what is there now stays for good.
+        assert [path for path in each["temporary"] if os.path.lexists(house.temporary / path)] == [], each["arguments"]
     assert [each["arguments"] for each in found] == wanted
     assert house.strange == []
     assert (house.work / "timeline.png").stat().st_size > 0

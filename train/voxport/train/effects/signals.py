@@ -30,13 +30,15 @@ def add(samples: Samples, noise: Samples, snr_db: float) -> Samples:
 
 def coloured_noise(count: int, slope: float, generator: np.random.Generator) -> Samples:
     """Gaussian noise (count,) whose power goes with frequency ** `slope`: 0 is white, -1 pink, -2 brown."""
-    white = generator.standard_normal(count)
+    from scipy.fft import irfft, next_fast_len, rfft
+
     if slope == 0:
-        return white.astype(np.float32)
-    spectrum = np.fft.rfft(white)
+        return generator.standard_normal(count).astype(np.float32)
+    length = next_fast_len(count, real=True)  # of a large prime, a transform takes several times as long
+    spectrum = rfft(generator.standard_normal(length))
     bins = np.arange(len(spectrum), dtype=np.float64)
     bins[0] = 1.0
-    noise = np.fft.irfft(spectrum * bins ** (slope / 2), count)
+    noise = irfft(spectrum * bins ** (slope / 2), length)[:count]
     return np.asarray(noise / max(_rms(noise), _SILENCE), np.float32)
 
 
