@@ -300,3 +300,20 @@ def test_a_crash_of_the_library_is_a_sentence(
     monkeypatch.setattr(isolated, "_WORKER", (sys.executable, "-c", code))
     with pytest.raises(ExportError, match=complaint):
         check_tensorrt(folder / "whole.onnx", TensorRTOptions(timeout=0.5 if "sleep" in code else 60))
+
+
+@rtx
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_the_library_takes_no_more_memory_than_it_may(folder: Path) -> None:
+    with pytest.raises(ExportError, match=r"more than the 0\.4 GiB that it may take.*--memory"):
+        check_tensorrt(folder / "whole.onnx", TensorRTOptions(memory=0.4))
+
+
+@rtx
+def test_a_file_that_is_not_as_it_was_written_is_refused(folder: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.onnx"
+    content = bytearray((folder / "whole.onnx").read_bytes())
+    content[len(content) // 2] ^= 1  # in a weight
+    changed.write_bytes(content)
+    with pytest.raises(ContractError, match="damaged|digest"):
+        check_tensorrt(changed)

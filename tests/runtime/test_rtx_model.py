@@ -164,8 +164,8 @@ def test_kernels_that_cannot_be_kept_stop_loading_and_not_closing(world: World, 
         ((9, 0), PORTABLE, "does not take this GPU, Fake GPU .compute capability 9.0.*export tensorrt.*device 'cuda'"),
         ((10, 0), PORTABLE, "does not take this GPU"),
         ((8, 7), PORTABLE, "does not take this GPU"),
-        ((7, 5), PORTABLE, "built for compute capability 8.0 and newer, .*7.5.; .*--compute-capability 7.5"),
-        ((12, 0), "8.6, 8.9", "built for compute capability 8.6, 8.9, .*--compute-capability 12.0"),
+        ((7, 5), PORTABLE, "is for compute capability 8.0 and newer, .*7.5.; .*--compute-capability 7.5"),
+        ((12, 0), "8.6, 8.9", "is for compute capability 8.6, 8.9, .*--compute-capability 12.0"),
     ],
 )
 def test_a_gpu_that_is_not_taken_is_named_with_a_way_out(

@@ -57,7 +57,7 @@ def _not_beside_onnx() -> None:
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="File to write: NAME.plan, or NAME.rtx for RTX.",
+    help="File to write, NAME.plan or NAME.rtx.",
 )
 @click.option(
     "--for",

@@ -119,7 +119,7 @@ def export_rtx(
     gate = source.options
     products = products_of(builder.network["products"], None)
     _check_precision(products, gate.precision)
-    proof, why = _where_to_prove(output, builder.built_for)
+    proof, why = _where_to_prove(builder.built_for)
     facts = {RTX.module: RTX.version, BUILT_FOR: builder.built_for}
     more = {
         "profiles": [profile.shapes() for profile in source.profiles],
@@ -187,10 +187,10 @@ def _counts(products: tuple[Product, ...]) -> dict[str, int]:
     return counts
 
 
-def _where_to_prove(output: Path, built_for: str) -> tuple[Proof, str]:
+def _where_to_prove(built_for: str) -> tuple[Proof, str]:
     """Whether the engine runs here, and why it does not."""
     try:
-        check_gpu(str(output), built_for)
+        check_gpu(built_for)
     except BackendError as problem:
         return "source", str(problem)
     return "engine", ""

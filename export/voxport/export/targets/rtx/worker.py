@@ -21,9 +21,19 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # the parser prints to the C library's stdout
     request = json.loads(sys.stdin.buffer.read())
+    _limit(request["memory"])
     told = json.dumps(examine(request["path"], request["capability"], request["profiles"]))
     with os.fdopen(answer, "wb") as pipe:
         pipe.write(told.encode())
+
+
+def _limit(memory: int) -> None:
+    """Take at most `memory` bytes of address space, so that a hostile file cannot take the machine's; not on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def examine(path: str, capability: str | None, profiles: list[dict[str, Any]]) -> dict[str, Any]:

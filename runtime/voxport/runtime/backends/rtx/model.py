@@ -68,7 +68,10 @@ class RtxModel(EngineModel):
         file = read_sidecar(path)
         plan = read_plan(path, file)
         need_library()
-        module = check_gpu(where, dict(file.built_with).get(BUILT_FOR, PORTABLE), chosen.gpu)
+        try:
+            module = check_gpu(dict(file.built_with).get(BUILT_FOR, PORTABLE), chosen.gpu)
+        except BackendError as problem:
+            raise BackendError(f"{where}: {problem}") from problem
         facts = (RTX.version, gpu_name(chosen.gpu), *(f"{name} {version}" for name, version in cuda_versions()))
         kept = KernelFile.of(file.sha256, facts, chosen.cache)
         kernels = kept.read()
@@ -130,30 +133,31 @@ class RtxModel(EngineModel):
             warnings.warn(str(problem), RuntimeWarning, stacklevel=3)
 
 
-def check_gpu(where: str, built_for: str, gpu: int = 0) -> Any:
-    """cuda-python's runtime module, where GPU number `gpu` runs an engine built for `built_for`, called `where`.
+def check_gpu(built_for: str, gpu: int = 0) -> Any:
+    """cuda-python's runtime module, where GPU number `gpu` runs an engine that was built for `built_for`.
 
     Raises:
-        BackendError: cuda-python, the driver or a GPU is not there, or the GPU is not one for the library or the engine.
+        BackendError: cuda-python, the driver or a GPU is not there, or the GPU is one that the library or the engine
+            does not take.
     """
     module = cuda_module("an RTX engine", RTX.install)
     try:
         found = compute_capability(module, gpu)
     except BackendError as problem:
         raise BackendError(
-            f"{where}: an RTX engine runs on an NVIDIA GPU, and this machine has none that CUDA can use ({problem}). "
-            "Run the ONNX model on the CPU"
+            f"an RTX engine runs on an NVIDIA GPU, and this machine has none that CUDA can use ({problem}); the ONNX "
+            "model runs on the CPU"
         ) from problem
     if not takes(found):
         taken = ", ".join(capability_names())
         raise BackendError(
-            f"{where}: TensorRT for RTX does not take this GPU, {gpu_name(gpu)}; it takes compute capability {taken} "
-            "and later. Build a plan for this GPU (voxport export tensorrt), or run the ONNX model with device 'cuda'"
+            f"TensorRT for RTX does not take this GPU, {gpu_name(gpu)}; it takes compute capability {taken} and later. "
+            "Build a plan for this GPU (voxport export tensorrt), or run the ONNX model with device 'cuda'"
         )
     if not fits(found, built_for):
         own = "{}.{}".format(*found)
         raise BackendError(
-            f"{where}: was built for compute capability {built_for}, and this GPU is {gpu_name(gpu)}; build it again "
-            f"with --compute-capability {own}"
+            f"the engine is for compute capability {built_for}, and this GPU is {gpu_name(gpu)}; build it again with "
+            f"--compute-capability {own}"
         )
     return module
