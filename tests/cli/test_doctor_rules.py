@@ -317,7 +317,7 @@ def test_native_code_needs_a_compiler() -> None:
     without = dataclasses.replace(made(), compiler=None)
     found = ability(without, "export pt2 --aoti for cpu")
     assert (found.missing, found.mend) == (("a C++ compiler",), "apt-get install g++")
-    assert ability(without, "export torchscript, pt2").ready
+    assert ability(without, "export torchscript").ready
     bare = dataclasses.replace(made({"onnx": None}), compiler=None)
     found = ability(bare, "export pt2 --aoti for cpu")
     assert found.missing == ("onnx", "a C++ compiler")

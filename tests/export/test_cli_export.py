@@ -126,7 +126,7 @@ def test_a_labelled_set_that_is_not_there_is_told_before_anything_is_built(
     for name in (
         "targets.onnx_graph.capture",
         "targets.pytorch.export.subject_of",
-        "verification.check.open_artefact",
+        "verification.check.load_reference",
         "targets.trt.export.require_machine",
     ):
         monkeypatch.setattr(f"voxport.export.{name}", reached)

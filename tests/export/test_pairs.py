@@ -17,9 +17,8 @@ from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import keep_outputs
 from voxport.export.graph.fp16 import to_half
 from voxport.export.targets.pytorch.export import TorchExportOptions, export_torchscript
-from voxport.export.verification.artifacts import is_checkpoint
 from voxport.export.verification.pairs import check_pair
-from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.formats import is_checkpoint, read_contract
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY, Array
 from voxport.runtime.errors import ContractError

@@ -22,7 +22,7 @@ from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import keep_outputs, write_onnx
 from voxport.export.quantization.qdq import quantize
 from voxport.export.targets.trt import export as to_plan
-from voxport.export.targets.trt.export import PlanExport, PlanExportOptions, dry_run, export_tensorrt
+from voxport.export.targets.trt.export import PlanExport, PlanExportOptions, export_tensorrt, preview_tensorrt
 from voxport.export.targets.trt.profiles import BatchRange
 from voxport.export.verification.gate import Evidence, Named, gather
 from voxport.export.verification.report import ParityError
@@ -261,7 +261,7 @@ def test_a_tensorrt_that_is_not_known_is_refused(world: World) -> None:
 )
 def test_a_name_that_is_no_plans_or_is_taken_is_refused(world: World, name: str, message: str) -> None:
     (world.folder / "taken.plan").touch()
-    for call in (export_tensorrt, dry_run):
+    for call in (export_tensorrt, preview_tensorrt):
         with pytest.raises(ExportError, match=message):
             call(world.checkpoint, world.folder / name, options())
 
@@ -289,8 +289,8 @@ def test_an_onnx_file_of_another_checkpoint_or_kind_is_refused(
 
 
 def test_a_given_onnx_file_decides_input_precision_and_lengths(world: World, exported: Exported) -> None:
-    given = dry_run(world.checkpoint, world.plan, PlanExportOptions(onnx=exported.model))
-    made = dry_run(
+    given = preview_tensorrt(world.checkpoint, world.plan, PlanExportOptions(onnx=exported.model))
+    made = preview_tensorrt(
         world.checkpoint,
         world.plan,
         options(precision="fp32", min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames),
@@ -397,7 +397,7 @@ def test_a_kill_while_it_is_proven_leaves_what_was_there(world: World, monkeypat
 def test_what_is_missing_is_named_at_once_and_a_dry_run_goes_on(
     world: World, missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = dry_run(world.checkpoint, world.plan, options())
+    whole = preview_tensorrt(world.checkpoint, world.plan, options())
     names = {"tensorrt": ("tensorrt",), "cuda": ("cuda", "cuda.bindings.runtime", "cuda.cudart")}
     for package in missing:
         for name in names[package]:
@@ -408,7 +408,7 @@ def test_what_is_missing_is_named_at_once_and_a_dry_run_goes_on(
     for package, said in (("tensorrt", "tensorrt is not installed"), ("cuda", "needs the package cuda-python")):
         assert (said in str(caught.value)) == (package in missing)
     assert 'pip install "voxport[tensorrt]"' in str(caught.value)
-    found = dry_run(world.checkpoint, world.plan, options())
+    found = preview_tensorrt(world.checkpoint, world.plan, options())
     assert found.machine is None
     assert len(found.missing) == len(missing)
     assert found.settings == whole.settings

@@ -8,7 +8,7 @@ import pytest
 from tests.runtime.tiny_models import FRONTEND, TinyModel, features
 from voxport.runtime import BackendError, BackendOptions, load_backend
 from voxport.runtime.backends.cuda import Cuda, cuda_module, gpu_name
-from voxport.runtime.backends.load import DeviceChoice
+from voxport.runtime.backends.options import DeviceChoice
 from voxport.runtime.backends.trt.file import write_sidecar
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 

@@ -18,7 +18,8 @@ from tests.runtime.fake_tensorrt import FakeTensorRT, Shape, make_plan
 from tests.runtime.tiny_models import FRONTEND, LABELS, MAX_FRAMES, TinyModel, features, make_tiny, tone
 from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
 from voxport.runtime.backends import cuda as cuda_memory
-from voxport.runtime.backends.load import DeviceChoice, load_backend
+from voxport.runtime.backends.load import load_backend
+from voxport.runtime.backends.options import DeviceChoice
 from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, sidecar_path, write_sidecar
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions

@@ -174,7 +174,7 @@ def test_explain_says_what_runs(script: TinyTorch) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (BackendOptions("tensorrt"), "do not run on device 'tensorrt'"),
+        (BackendOptions("tensorrt"), "cannot run on device 'tensorrt'"),
         (BackendOptions(precision="fp16"), "precision fp16 was asked for, the model is fp32"),
         (BackendOptions(threads=0), "threads must be between 1 and 1024"),
     ],

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from voxport.export.errors import ExportError
 from voxport.export.leftovers import mark, sweep
-from voxport.runtime.backends.formats import PLAN_SUFFIXES
+from voxport.runtime.backends.formats import FORMATS
 from voxport.runtime.storage.atomic import replace_file
 
 
@@ -48,13 +48,11 @@ def refuse_source(output: Path, source: Path) -> None:
                 raise ExportError(f"{output}: is the checkpoint itself, and would be lost; give another name with -o")
 
 
-def refuse_plan_name(output: Path) -> None:
-    """Raise ExportError for an artefact that is no TensorRT plan and is called one: it would be loaded as one."""
-    if output.suffix.lower() in PLAN_SUFFIXES:
-        raise ExportError(
-            f"{output}: by its name it would be taken for a TensorRT plan, which voxport export tensorrt writes; "
-            "give another name"
-        )
+def refuse_name(output: Path) -> None:
+    """Raise ExportError for a name by which the artefact would be loaded as another format, whatever is in it."""
+    for each in FORMATS:
+        if each.by_suffix and output.suffix.lower() in each.suffixes:
+            raise ExportError(f"{output}: by its name it would be taken for {each.title}; give another name")
 
 
 class Staging:

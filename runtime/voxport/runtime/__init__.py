@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from voxport.runtime.backends.base import Answer, Backend, Explanation
 from voxport.runtime.backends.formats import read_contract
-from voxport.runtime.backends.load import BackendOptions, load_backend
+from voxport.runtime.backends.load import load_backend
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.backends.onnxrt.session import OnnxOptions
+from voxport.runtime.backends.options import BackendOptions
 from voxport.runtime.contract import Contract, Windowing
 from voxport.runtime.errors import (
     AudioError,

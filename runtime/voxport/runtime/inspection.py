@@ -3,14 +3,12 @@
 import os
 from dataclasses import dataclass
 
-from voxport.runtime.backends.base import Backend, check_tensors
-from voxport.runtime.backends.formats import check_digest, is_plan, is_torch_file
+from voxport.runtime.backends.base import check_tensors
+from voxport.runtime.backends.formats import check_digest, describe
 from voxport.runtime.backends.golden import GoldenCheck, replay_golden
-from voxport.runtime.backends.onnxrt.file import OnnxFile, contract_of, read_onnx
-from voxport.runtime.backends.onnxrt.model import OnnxModel
-from voxport.runtime.backends.pytorch.file import TorchFile, read_torch
-from voxport.runtime.backends.trt.file import PlanFile, read_plan, read_sidecar
-from voxport.runtime.contract import METADATA_KEY, Contract
+from voxport.runtime.backends.load import load_reference
+from voxport.runtime.backends.options import ModelFile
+from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.storage.atomic import file_sha256
@@ -26,10 +24,14 @@ class Inspection:
     path: str
     bytes: int
     sha256: str
-    file: OnnxFile | TorchFile | PlanFile
-    contract: Contract
+    file: ModelFile
     golden: GoldenCheck | None
     problem: str | None
+
+    @property
+    def contract(self) -> Contract:
+        """What the file says about its model."""
+        return self.file.contract
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -44,43 +46,17 @@ def inspect_model(path: str | os.PathLike[str], *, verify: bool = True) -> Inspe
     Raises:
         ContractError: the file is missing, damaged, or has no contract that can be read.
     """
-    file: OnnxFile | TorchFile | PlanFile
-    if is_plan(path):
-        file = read_sidecar(path)
-        contract = file.contract
-    elif is_torch_file(path):
-        file = read_torch(path)
-        contract = file.contract
-    else:
-        file = read_onnx(path, METADATA_KEY, graph=True)
-        contract = contract_of(file, path)
+    file, where = describe(path), os.fspath(path)
     golden, problem = None, None
     try:
-        if isinstance(file, OnnxFile):
-            check_tensors(contract, file.inputs, file.outputs, os.fspath(path))
-        elif isinstance(file, PlanFile):
-            read_plan(path, file)  # the one that was described?
-        if verify:
+        check_tensors(file.contract, file.inputs, file.outputs, where)
+        if verify or file.two_files:
             check_digest(path)
-            golden = replay_golden(_load(path, file), os.fspath(path))
-            problem = None if golden.passed else f"{os.fspath(path)}: {golden.complaint}"
+        if verify:
+            golden = replay_golden(load_reference(path), where)
+            problem = None if golden.passed else f"{where}: {golden.complaint}"
     except BackendError as caught:
         problem = f"the golden vector was not replayed: {caught}; or leave the check out with --no-verify"
     except VoxportError as caught:  # the rest is shown all the same
         problem = str(caught)
-    size = os.stat(path).st_size
-    return Inspection(os.fspath(path), size, file_sha256(path), file, contract, golden, problem)
-
-
-def _load(path: str | os.PathLike[str], file: OnnxFile | TorchFile | PlanFile) -> Backend:
-    """The model, where its proof holds for certain: on the CPU, unless it was compiled for another device."""
-    if isinstance(file, OnnxFile):
-        return OnnxModel.load(path, verify=False)
-    if isinstance(file, PlanFile):
-        from voxport.runtime.backends.trt.model import PlanModel
-
-        return PlanModel.load(path, verify=False)
-    from voxport.runtime.backends.pytorch.model import TorchModel
-    from voxport.runtime.backends.pytorch.session import TorchOptions
-
-    return TorchModel.load(path, TorchOptions("auto" if file.kind == "package" else "cpu"), verify=False)
+    return Inspection(where, os.stat(path).st_size, file_sha256(path), file, golden, problem)

@@ -34,7 +34,8 @@ class ArtefactBackend:
     """A file of any other kind that the runtime loads: a TensorRT plan, TorchScript, .pt2."""
 
     def __init__(self, spec: BackendSpec) -> None:
-        from voxport.runtime.backends.load import BackendOptions, load_backend
+        from voxport.runtime.backends.load import load_backend
+        from voxport.runtime.backends.options import BackendOptions
 
         options = BackendOptions(device="auto" if spec.device == "tensorrt" else spec.device, threads=spec.threads)
         self._model = load_backend(spec.path, options)

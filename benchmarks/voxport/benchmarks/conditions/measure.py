@@ -20,7 +20,8 @@ from voxport.benchmarks.conditions.shares import (
     wrong_probability,
 )
 from voxport.runtime.backends.base import Backend
-from voxport.runtime.backends.load import BackendOptions, load_backend
+from voxport.runtime.backends.load import load_backend
+from voxport.runtime.backends.options import BackendOptions
 from voxport.runtime.errors import AudioError, LengthError, VoxportError
 from voxport.runtime.results import softmax
 from voxport.runtime.windowing.hearing import hear, open_sound

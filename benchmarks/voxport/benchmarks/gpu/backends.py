@@ -184,7 +184,8 @@ class ArtefactRunner:
     """A file that voxport's own runtime loads, a TensorRT plan for example."""
 
     def __init__(self, variant: Variant, settings: GpuSettings) -> None:
-        from voxport.runtime.backends.load import BackendOptions, load_backend
+        from voxport.runtime.backends.load import load_backend
+        from voxport.runtime.backends.options import BackendOptions
 
         self._backend = load_backend(variant.path, BackendOptions(device="auto", threads=settings.threads))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from voxport.benchmarks.backends.registry import Variant, chosen
 from voxport.benchmarks.core.settings import DEFAULT_FRAMES, BackendSpec, Cell, Engine, LatencySettings, Role
-from voxport.runtime.backends.formats import is_plan, is_torch_file, read_contract
+from voxport.runtime.backends.formats import format_of, read_contract
 from voxport.runtime.contract import Contract, InputKind
 from voxport.runtime.errors import LengthError, VoxportError
 from voxport.runtime.storage.atomic import file_sha256
@@ -60,10 +60,11 @@ def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) 
 
 
 def _model(subject: Subject, path: Path) -> Subject:
-    """Anything but an ONNX model goes through the runtime's own choice of back end."""
-    if not (is_plan(path) or is_torch_file(path)):
+    """Anything but an ONNX model goes through the runtime's own choice of back end, and runs where it can."""
+    found = format_of(path)
+    if found.name == "onnx":
         return subject
-    device = "tensorrt" if is_plan(path) else subject.spec.device
+    device = found.devices[0] if len(found.devices) == 1 else subject.spec.device
     return dataclasses.replace(subject, spec=dataclasses.replace(subject.spec, kind="artefact", device=device))
 
 

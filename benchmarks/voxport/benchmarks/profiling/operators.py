@@ -21,7 +21,7 @@ from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec
 from voxport.benchmarks.profiling.graph import GraphFacts, RunNode, executed, graph_facts
 from voxport.benchmarks.stats.intervals import Estimate, median_interval
 from voxport.benchmarks.worker.client import WORKER, WorkerProcess
-from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.formats import is_checkpoint, read_contract
 from voxport.runtime.backends.onnxrt.session import import_onnxruntime
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import ContractError, LengthError, VoxportError
@@ -115,7 +115,7 @@ def profile_models(
         subjects, made = [_Model(path.name, path) for path in models], None
         total = len(cells) + (against is not None)
         if against is not None:
-            progress(0, total, f"{BEFORE} of {against.name}" if against.suffix != ".onnx" else str(against))
+            progress(0, total, f"{BEFORE} of {against.name}" if is_checkpoint(against) else str(against))
             first, made = _before(against, Path(folder), inputs, contract, command)
             subjects.insert(0, first)
         profiles: list[ModelProfile] = []
@@ -140,10 +140,10 @@ def _before(
     against: Path, folder: Path, inputs: InputSpec, contract: Contract, command: tuple[str, ...]
 ) -> tuple[_Model, str]:
     """What the models are compared with, and how it came to be."""
-    if against.suffix == ".onnx":
-        return _Model(f"{against.name} (before)", against), str(against)
     if not against.is_file():
         raise VoxportError(f"{against}: no such file; give the RUN/model.pt that the models come from, or an ONNX file")
+    if not is_checkpoint(against):
+        return _Model(f"{against.name} (before)", against), str(against)
     built = folder / "plain.onnx"
     spec = BackendSpec(BEFORE, "plain_onnx", str(against), "candidate", contract.input_kind, "cpu", 1, built=str(built))
     with WorkerProcess(1, command) as worker:

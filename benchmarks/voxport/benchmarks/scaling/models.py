@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from voxport.benchmarks.scaling.report import ScaleSettings
 from voxport.runtime.backends.base import Answer, Backend
-from voxport.runtime.backends.load import BackendOptions, load_backend
+from voxport.runtime.backends.formats import is_checkpoint
+from voxport.runtime.backends.load import load_backend
+from voxport.runtime.backends.options import BackendOptions
 from voxport.runtime.contract import Array, Contract, Golden
 from voxport.runtime.frontend.presets import profile
 from voxport.runtime.frontend.spec import Frontend
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 _SPEAKERS = 600
 _LONGEST = 10_000  # frames that a network in PyTorch is asked for
-_CHECKPOINTS = (".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def open_model(settings: ScaleSettings) -> Model:
         VoxportError: the file, the recipe, the device or a package is not usable.
     """
     path = Path(settings.model) / "model.pt" if settings.model and Path(settings.model).is_dir() else settings.model
-    if settings.model and Path(path).suffix not in _CHECKPOINTS:
+    if settings.model and not is_checkpoint(path):
         backend = load_backend(path, BackendOptions(device=settings.device, threads=settings.threads))
         told = backend.explain()
         return Model(backend, f"{Path(path).name} ({told.backend}, {told.device}, {told.precision})", None, None)

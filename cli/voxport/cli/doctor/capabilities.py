@@ -7,6 +7,8 @@ from voxport.cli.doctor.conflicts import TORCH, onnxruntime_extra
 from voxport.cli.doctor.environment import TENSORRTS, Environment
 from voxport.cli.doctor.probes import CPU, CUDA, TENSORRT
 from voxport.cli.doctor.requirements import needs_of
+from voxport.export.targets import TARGETS
+from voxport.runtime.backends.formats import FORMATS, Format, format_named
 from voxport.runtime.errors import VoxportError
 
 ORT_TENSORRT = 'pip install "voxport[gpu]" "tensorrt>=10,<11"'
@@ -45,22 +47,38 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _extras(environment, "read m4a, WebM, AMR", ("media",), _starts(environment, "media")),
         _extras(environment, "train", ("train",), _torch(environment)),
         _train_cuda(environment),
-        _extras(environment, "export onnx", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
-        _extras(environment, "export sherpa", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
-        _extras(environment, "export triton", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
-        _extras(environment, "export torchscript, pt2", ("export",), _torch(environment)),
-        _aoti(environment, "export pt2 --aoti for cpu"),
-        _aoti_cuda(environment),
-        _export_plans(environment),
-        _extras(environment, "export check", ("export",), [*_torch(environment), *_starts(environment, "onnx"), *cpu]),
-        _extras(environment, "run ONNX on cpu", (), cpu),
-        _provider(environment, "run ONNX on cuda", CUDA, 'pip install "voxport[gpu]"'),
-        _provider(environment, "run ONNX on tensorrt", TENSORRT, ORT_TENSORRT),
-        _plans(environment),
-        _extras(environment, "run TorchScript and .pt2", ("torch",), _starts(environment, "torch")),
+        *(ability for each in TARGETS.values() for ability in _export(environment, each.name, each.extras)),
+        *_export(environment, "check", ("export", "cpu")),
+        *(ability for each in FORMATS for ability in _run(environment, each)),
         _extras(environment, "bench", ("bench", "train"), [*_torch(environment), *cpu]),
         _extras(environment, "demo", ("demo",), [*_torch(environment), *cpu]),
     )
+
+
+def _export(environment: Environment, command: str, extras: tuple[str, ...]) -> tuple[Ability, ...]:
+    """A command of `voxport export`, which needs `extras`; `cpu` stands for any ONNX Runtime."""
+    name = f"export {command}"
+    if command == "tensorrt":
+        return (_export_plans(environment),)
+    graphs = [*_starts(environment, "onnx"), *_onnxruntime(environment)] if "cpu" in extras else []
+    wanted = tuple(extra for extra in extras if extra != "cpu")
+    first = _extras(environment, name, wanted, [*_torch(environment), *graphs])
+    native = (_aoti(environment, f"{name} --aoti for cpu"), _aoti_cuda(environment)) if command == "pt2" else ()
+    return (first, *native)
+
+
+def _run(environment: Environment, kind: Format) -> tuple[Ability, ...]:
+    """Running the files of a format: on each device where the devices need packages of their own."""
+    name = f"run {kind.plural}"
+    if kind.name == "onnx":
+        return (
+            _extras(environment, f"{name} on cpu", (), _onnxruntime(environment)),
+            _provider(environment, f"{name} on cuda", CUDA, 'pip install "voxport[gpu]"'),
+            _provider(environment, f"{name} on tensorrt", TENSORRT, ORT_TENSORRT),
+        )
+    if kind.name == "plan":
+        return (_plans(environment),)
+    return (_extras(environment, name, (kind.extra,), _starts(environment, kind.name)),)
 
 
 def _extras(environment: Environment, name: str, extras: tuple[str, ...], more: Iterable[str]) -> Ability:
@@ -161,7 +179,8 @@ def _export_plans(environment: Environment) -> Ability:
 
 
 def _plans(environment: Environment) -> Ability:
-    name, mend = "run TensorRT plans", 'pip install "voxport[tensorrt]"'
+    kind = format_named("plan")
+    name, mend = f"run {kind.plural}", f'pip install "voxport[{kind.extra}]"'
     missing = [] if environment.version(*TENSORRTS) else ["tensorrt"]
     if environment.version("cuda-python", "cuda-bindings") is None:
         missing.append("cuda-python")

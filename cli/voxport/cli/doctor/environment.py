@@ -11,6 +11,7 @@ from pathlib import Path
 
 from voxport.cli.doctor.places import Place, find_places
 from voxport.cli.doctor.probes import CPU, PROBES, Probe, run_probe
+from voxport.runtime.backends.formats import FORMATS
 
 # Two of these in one environment overwrite each other's files: all of them are the module `onnxruntime`.
 ONNXRUNTIMES = (
@@ -33,6 +34,7 @@ WATCHED = (
     *("cuda-python", "cuda-bindings", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
     *("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
     *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader"),
+    *(engine.modules[0] for engine in FORMATS if engine.modules[0] not in ("onnxruntime", "tensorrt", "torch")),
 )
 # Those that decide how fast float32, half and int8 products are, as Linux names them.
 CPU_FEATURES = (

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from voxport.runtime.backends.formats import FORMATS
+
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 # An ONNX model, y = |x|, of one float: small enough to be written here, and enough to make a provider start.
@@ -121,6 +123,8 @@ PROBES: dict[str, Script] = {
     "media": Script(_imports("av"), ("av",)),
     "plan": Script(_PLAN, ("tensorrt", "cuda")),
 }
+# Of a format that has no script of its own it is tried whether its engine's packages load.
+PROBES |= {each.name: Script(_imports(*each.modules), each.modules) for each in FORMATS if each.name not in PROBES}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,15 @@
 """`voxport export check`: do two forms of one network give the same answers? And would TensorRT take one?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import example, given_options, json_option, needs, show_table
-from voxport.cli.export.options import emit_report, gate_options, is_shown, show_report
+from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
+from voxport.cli.export.options import gate_choices, gate_options, show_report, warn
 from voxport.cli.export.tensorrt_check import TensorRTChoice, check_fit, tensorrt_check_options
 
 if TYPE_CHECKING:
-    from voxport.export.verification.accuracy import AccuracyOptions
     from voxport.export.verification.report import ParityReport
 
 
@@ -43,12 +42,9 @@ def check(
     other: Path | None,
     folder: Path | None,
     bisect: bool,
-    real: int,
-    cache: Path | None,
-    progress: bool | None,
-    accuracy: "AccuracyOptions | None",
     fit: TensorRTChoice | None,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Hold A against B, two forms of one network; exits with 1 where they differ.
 
@@ -66,25 +62,24 @@ def check(
         return
     if other is None:
         raise click.UsageError("Missing argument 'B': give the form to hold A against, or --tensorrt")
-    from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.pipeline import report_stem
-    from voxport.export.verification.artifacts import is_checkpoint
     from voxport.export.verification.check import CheckOptions
     from voxport.export.verification.check import check as run_check
     from voxport.export.verification.report import ParityError, write_report
+    from voxport.runtime.backends.formats import is_checkpoint
 
     if is_checkpoint(model):
         model, other = other, model
-    shown, utterances = is_shown(progress), None
-    if is_checkpoint(other):
-        utterances = RealOptions(real, cache, shown)
-    else:
-        _needs_checkpoint(model, accuracy, bisect, real)
-    report = run_check(model, other, CheckOptions(real=utterances, accuracy=accuracy, bisect=bisect, progress=shown))
+    gate = gate_choices(choices)
+    if not is_checkpoint(other):
+        _needs_checkpoint(model, bisect, gate)
+        gate["real"] = None
+    report = run_check(model, other, CheckOptions(bisect=bisect, **gate))
     if folder is not None:
         write_report(report, folder / report_stem(model).name)
     if as_json:
-        emit_report(report)
+        emit_json(report)
+        warn(report)
     else:
         show_report(report)
         _show_bisection(report)
@@ -111,14 +106,14 @@ def _refuse_with_tensorrt(other: Path | None) -> None:
         raise click.UsageError(f"{', '.join(given)}: about two forms of a network, and --tensorrt judges one file")
 
 
-def _needs_checkpoint(model: Path, accuracy: "AccuracyOptions | None", bisect: bool, real: int) -> None:
+def _needs_checkpoint(model: Path, bisect: bool, gate: dict[str, Any]) -> None:
     """Refuse, by the names of the options, what two artefacts alone cannot be asked."""
     if bisect:
         raise click.UsageError(
             "--bisect needs the checkpoint as A or B; search each of the two against it: "
             f"voxport export check {model} RUN/model.pt --bisect"
         )
-    if accuracy is not None:
+    if gate["accuracy"] is not None:
         raise click.UsageError("--accuracy-data needs the checkpoint: give it as A or B")
-    if given_options(("real",)) and real:
+    if given_options(("real",)) and gate["real"].count:
         raise click.UsageError("--real needs the checkpoint, which knows its data: give it as A or B")

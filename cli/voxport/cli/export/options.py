@@ -1,20 +1,21 @@
-"""What every `voxport export …` that runs the parity gate shares: its options, and how its report is shown."""
+"""What every `voxport export …` shares: its options, its one way of running, and how reports and dry runs are shown."""
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from voxport.cli.common import emit_json, given_options, needs, show_table
+from voxport.cli.common import emit_json, given_options, json_option, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.export.dry_run import Preview
     from voxport.export.verification.report import ParityReport
 
 F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
 
 _REAL = 40
 
@@ -33,68 +34,164 @@ class OutputChoice(click.Choice[str]):
         return ("scores", "embedding") if chosen == "both" else (chosen,)
 
 
-def gate_options(command: F) -> F:
-    """The options of everything that runs the parity gate. Those on accuracy reach `command` as one, `accuracy`."""
-    gated = _with_accuracy(command)
-    for option in (
-        click.option("--accuracy-limit", type=click.IntRange(1), help="Labelled utterances to take, at most."),
-        click.option(
-            "--max-drop",
-            type=click.FloatRange(0, 100, max_open=True),
-            default=0.2,
-            show_default=True,
-            help="Points of accuracy that may be lost on --accuracy-data; more fails where chance does not explain it.",
-        ),
-        click.option(
-            "--accuracy-data",
-            type=click.Path(path_type=Path),
-            help="Labelled utterances on which the artefact must be as accurate as eager PyTorch: homework folder, "
-            "folder per speaker, or CSV/JSONL manifest.",
-        ),
-        click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal."),
-        click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features, as in training."),
-        click.option(
-            "--real",
-            type=click.IntRange(0),
-            default=_REAL,
-            show_default=True,
-            help="Real utterances to compare, at most, where the checkpoint's data is still there.",
-        ),
-    ):
-        gated = option(gated)
-    return gated
+def together(*options: Decorator) -> Decorator:
+    """One decorator of several; help lists their options in this order."""
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
-def _with_accuracy(command: F) -> F:
-    """Hand `command` an AccuracyOptions, or None, in place of the three options that make one."""
+def precision_option(choices: Sequence[str], default: str, text: str) -> Decorator:
+    """`--precision`."""
+    return click.option("--precision", type=click.Choice(list(choices)), default=default, show_default=True, help=text)
 
-    @functools.wraps(command)
-    @needs("export", "cpu")
-    def wrapper(*, accuracy_data: Path | None, max_drop: float, accuracy_limit: int | None, **choices: Any) -> Any:
-        accuracy = None
-        if accuracy_data is not None:
-            from voxport.export.verification.accuracy import AccuracyOptions
 
-            shown = is_shown(choices["progress"])
-            accuracy = AccuracyOptions(accuracy_data, max_drop, accuracy_limit, choices["cache"], shown)
-        elif given := given_options(("max_drop", "accuracy_limit")):
-            raise click.UsageError(f"{', '.join(given)}: about a labelled set, and there is none; give --accuracy-data")
-        return command(accuracy=accuracy, **choices)
+input_option = click.option(
+    "--input",
+    "input_kind",
+    type=click.Choice(["features", "waveform"]),
+    default="features",
+    show_default=True,
+    help="What the model takes: log-mel features, or sound with the features computed inside.",
+)
+output_option = click.option(
+    "--output",
+    "outputs",
+    type=OutputChoice(["scores", "embedding", "both"]),
+    default="both",
+    show_default=True,
+    help="What the model gives: scores of its speakers, the voice as a vector, or both.",
+)
+length_options = together(
+    click.option(
+        "--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input, in frames."
+    ),
+    click.option(
+        "--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input, in frames."
+    ),
+)
+opset_option = click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
+gate_options = together(
+    click.option(
+        "--real",
+        type=click.IntRange(0),
+        default=_REAL,
+        show_default=True,
+        help="Real utterances to compare, at most, where the checkpoint's data is still there.",
+    ),
+    click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features, as in training."),
+    click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: at a terminal."),
+    click.option(
+        "--accuracy-data",
+        type=click.Path(path_type=Path),
+        help="Labelled utterances on which the exported model must be as accurate as eager PyTorch: homework folder, "
+        "folder per speaker, or CSV/JSONL manifest.",
+    ),
+    click.option(
+        "--max-drop",
+        type=click.FloatRange(0, 100, max_open=True),
+        default=0.2,
+        show_default=True,
+        help="Points of accuracy that may be lost on --accuracy-data; more fails where chance does not explain it.",
+    ),
+    click.option("--accuracy-limit", type=click.IntRange(1), help="Labelled utterances to take, at most."),
+)
 
-    return cast(F, wrapper)
+
+def export_options(*own: Decorator, inputs: bool = True, outputs: bool = True) -> Decorator:
+    """CHECKPOINT, -o, and what every target that writes a file takes; `own` are the target's further options.
+
+    `inputs` and `outputs` say whether the user chooses those of the graph. Without `outputs`, --output is -o.
+    """
+    names = ["-o", "output"] if outputs else ["-o", "--output", "output"]
+    return together(
+        click.argument("checkpoint", type=click.Path(path_type=Path)),
+        click.option(*names, type=click.Path(path_type=Path), required=True, help="File to write."),
+        *((input_option,) if inputs else ()),
+        *((output_option,) if outputs else ()),
+        *own,
+        length_options,
+        click.option("--force", is_flag=True, help="Replace an existing file."),
+        click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.SUFFIX."),
+        click.option("--dry-run", is_flag=True, help="Show what would be built, checked and written; write nothing."),
+        gate_options,
+        json_option,
+    )
+
+
+def gate_choices(choices: dict[str, Any]) -> dict[str, Any]:
+    """Take the gate's options out of `choices`, and return them as fields of a GateOptions."""
+    from voxport.export.inputs.corpus_samples import RealOptions
+
+    real, cache, shown = choices.pop("real"), choices.pop("cache"), is_shown(choices.pop("progress"))
+    data, max_drop, limit = (choices.pop(name) for name in ("accuracy_data", "max_drop", "accuracy_limit"))
+    accuracy = None
+    if data is not None:
+        from voxport.export.verification.accuracy import AccuracyOptions
+
+        accuracy = AccuracyOptions(data, max_drop, limit, cache, shown)
+    elif given := given_options(("max_drop", "accuracy_limit")):
+        raise click.UsageError(f"{', '.join(given)}: about a labelled set, and there is none; give --accuracy-data")
+    return {"real": RealOptions(real, cache, shown), "accuracy": accuracy, "progress": shown}
+
+
+def run_export(
+    name: str,
+    choices: dict[str, Any],
+    *,
+    show: "Callable[[Any], None] | None" = None,
+    preview: "Callable[[Any], None] | None" = None,
+    note: str = "",
+) -> None:
+    """Export to the target `name` as the options in `choices` say, or say what would be done, as a page or as JSON.
+
+    Args:
+        name: a row of the table of targets.
+        choices: the command's parameters.
+        show: prints what the target's export returns besides the parity report's page.
+        preview: prints its dry run, where that is none of the gate's.
+        note: for stderr, after the export.
+    """
+    from voxport.export.targets import TARGETS
+
+    target = TARGETS[name]
+
+    @needs(*target.extras)
+    def run(checkpoint: Path, output: Path, dry_run: bool, as_json: bool, **rest: Any) -> None:
+        options = target.load("options")(**gate_choices(rest), **rest)
+        done = target.load("preview" if dry_run else "export")(checkpoint, output, options)
+        if dry_run:
+            if as_json:
+                emit_json(done)
+            else:
+                (preview or show_preview)(done)
+            return
+        if note:
+            click.echo(note, err=True)
+        show_export(name, done, output, as_json, show)
+
+    run(**choices)
+
+
+def show_export(name: str, done: Any, output: Path, as_json: bool, show: "Callable[[Any], None] | None") -> None:
+    """Print what an export returned: a parity report, or something that has one as `parity`, and `facts()` besides."""
+    from voxport.export.pipeline import report_stem
+    from voxport.export.verification.report import ParityReport
+    from voxport.runtime.storage.serialization import encode
+
+    alone = isinstance(done, ParityReport)
+    parity = done if alone else done.parity
+    if as_json:
+        emit_json({**encode(parity), **({} if alone else {name: done.facts()})})
+        warn(parity)
+        return
+    show_report(parity)
+    if show is not None:
+        show(done)
+    click.echo(f"report: {report_stem(output)}.json, .md, .png")
 
 
 def is_shown(progress: bool | None) -> bool:
     """Whether to show progress: by default at a terminal."""
     return sys.stderr.isatty() if progress is None else progress
-
-
-def emit_report(report: "ParityReport") -> None:
-    """Print the whole report as JSON."""
-    from voxport.export.verification.report import plain
-
-    emit_json(plain(report))
-    _warn(report)
 
 
 def show_report(report: "ParityReport") -> None:
@@ -105,10 +202,10 @@ def show_report(report: "ParityReport") -> None:
     click.echo()
     rows = [(check.name, "equal" if check.passed else "FAILED", check.detail) for check in report.checks]
     show_table("Besides the answers", ("", "", ""), rows)
-    _warn(report)
+    warn(report)
 
 
-def _warn(report: "ParityReport") -> None:
+def warn(report: "ParityReport") -> None:
     """Say on stderr what a passing report leaves open."""
     if report.accuracy is not None and report.accuracy.doubt:
         click.echo(f"warning: accuracy {report.accuracy.doubt}", err=True)
@@ -116,17 +213,8 @@ def _warn(report: "ParityReport") -> None:
         click.echo(f"warning: the gate compared no real utterances: {report.real_utterances}", err=True)
 
 
-def dry_run_option(command: F) -> F:
-    """`--dry-run`, which reaches `command` as `dry_run`."""
-    text = "Only say what would be built, checked and written; nothing is."
-    return click.option("--dry-run", is_flag=True, help=text)(command)
-
-
-def show_preview(found: "Preview", as_json: bool) -> None:
-    """Print what would be built, as JSON or as a table."""
-    if as_json:
-        emit_json(found)
-        return
+def show_preview(found: "Preview") -> None:
+    """Print what would be built."""
     first = f"{found.writes[0]} ({_standing(found)})"
     rows = [("kind", found.target)]
     rows += [("writes", path) for path in (first, *found.writes[1:])]
@@ -142,7 +230,7 @@ def show_preview(found: "Preview", as_json: bool) -> None:
     rows.append(("real utterances", found.real))
     rows.append(("accuracy", found.accuracy))
     rows += [("note", text) for text in found.notes]
-    show_table("Would be built", ("", ""), rows)
+    show_table("Dry run", ("", ""), rows)
 
 
 def _standing(found: "Preview") -> str:

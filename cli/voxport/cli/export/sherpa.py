@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.export.options import dry_run_option, emit_report, gate_options, is_shown, show_preview, show_report
+from voxport.cli.export.options import export_options, run_export
 
 
 @click.command(
@@ -17,48 +17,19 @@ from voxport.cli.export.options import dry_run_option, emit_report, gate_options
         """
     )
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write.")
-@click.option("--language", default="unspecified", show_default=True, help="Free text, which sherpa-onnx asks for.")
-@click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input.")
-@click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.onnx.")
-@dry_run_option
-@gate_options
-@json_option
-@needs("export", "cpu")
-def sherpa(
-    checkpoint: Path,
-    output: Path,
-    real: int,
-    cache: Path | None,
-    progress: bool | None,
-    dry_run: bool,
-    as_json: bool,
-    **choices: Any,
-) -> None:
+@export_options(
+    click.option("--language", default="unspecified", show_default=True, help="Free text, which sherpa-onnx asks for."),
+    inputs=False,
+    outputs=False,
+)
+def sherpa(**choices: Any) -> None:
     """Write CHECKPOINT as a speaker model for sherpa-onnx, proven equal to eager PyTorch.
 
     sherpa-onnx computes features itself, so the checkpoint must be trained with features that it knows:
     those of `--frontend nemo_mel40` or `--frontend kaldi_fbank80`. Others are refused. The file also
     carries voxport's own contract. Its parity report is written beside it.
     """
-    from voxport.export.inputs.corpus_samples import RealOptions
-    from voxport.export.pipeline import report_stem
-    from voxport.export.targets.sherpa.export import SherpaOptions, export_sherpa, preview_sherpa
-
-    shown = is_shown(progress)
-    options = SherpaOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
-    if dry_run:
-        show_preview(preview_sherpa(checkpoint, output, options), as_json)
-        return
-    report = export_sherpa(checkpoint, output, options)
-    if as_json:
-        emit_report(report)
-        return
-    show_report(report)
-    click.echo(f"report: {report_stem(output)}.json, .md, .png")
+    run_export("sherpa", choices)
 
 
 @click.command(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
-from voxport.cli.export.options import gate_options, is_shown
+from voxport.cli.export.options import gate_choices, gate_options, input_option, length_options, precision_option
 from voxport.cli.export.trt import numbers
 
 if TYPE_CHECKING:
@@ -30,61 +30,51 @@ _OF_CHECKPOINTS = ("input_kind", "precision", "min_frames", "max_frames", "real"
     "-o", "--output", "repository", type=click.Path(path_type=Path), required=True, help="Model repository, a folder."
 )
 @click.option("--name", required=True, help="The model's name in Triton, and its folder in the repository.")
-@click.option("--max-batch", type=click.IntRange(0), help="Rows that Triton batches, at most; 0: none.")
+@click.option("--max-batch", type=click.IntRange(0), help="Largest batch that Triton makes; 0: none.")
 @click.option("--preferred", metavar="N,N,…", callback=numbers, help="Batch sizes to wait for, such as 4,8.")
-@click.option("--delay", "delay_us", type=click.IntRange(0), default=2000, show_default=True, help="Wait in µs.")
-@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Instances at once.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each instance on the CPU.")
 @click.option(
-    "--input",
-    "input_kind",
-    type=click.Choice(["features", "waveform"]),
-    default="features",
+    "--delay",
+    "delay_us",
+    type=click.IntRange(0),
+    default=2000,
     show_default=True,
-    help="For a checkpoint: what the model takes.",
+    help="Longest queueing delay, in µs.",
 )
+@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Number of instances.")
 @click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
+    "--device",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="auto",
     show_default=True,
-    help="For a checkpoint: of the ONNX graph.",
+    help="Device of the instances.",
 )
-@click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="For a checkpoint.")
-@click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="For a checkpoint.")
-@click.option("--dry-run", is_flag=True, help="Only print the config.pbtxt; nothing is exported or written.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each instance.")
+@input_option
+@precision_option(["fp32", "fp16"], "fp32", "Precision of the ONNX graph, where MODEL is a checkpoint.")
+@length_options
+@click.option("--dry-run", is_flag=True, help="Print the config.pbtxt; export and write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing model of that name.")
 @gate_options
 @json_option
 @needs("export", "cpu")
-def triton(
-    model: Path,
-    repository: Path,
-    real: int,
-    cache: Path | None,
-    progress: bool | None,
-    dry_run: bool,
-    as_json: bool,
-    **choices: Any,
-) -> None:
+def triton(model: Path, repository: Path, dry_run: bool, as_json: bool, **choices: Any) -> None:
     """Write MODEL into an NVIDIA Triton repository: an ONNX model, a TensorRT plan, or a checkpoint.
 
-    A checkpoint is exported to ONNX and proven first. The folder holds config.pbtxt with dynamic batching,
-    version 1 of the model, the labels, the contract, and a README with ready lines for docker and
-    perf_analyzer. It appears whole or not at all.
+    A checkpoint is exported to ONNX and proven first; input, precision, lengths and the options of the proof
+    are for it alone. The folder holds config.pbtxt with dynamic batching, version 1 of the model, the labels, the
+    contract, and a README with ready lines for docker and perf_analyzer. It appears whole or not at all.
     """
-    from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.targets.onnx_graph import ExportOptions
     from voxport.export.targets.triton.config import TritonOptions
-    from voxport.export.targets.triton.export import export_triton, preview
+    from voxport.export.targets.triton.export import export_triton, preview_triton
 
     _only_of_checkpoints(model)
-    shown = is_shown(progress)
     serving = TritonOptions(**{name: choices.pop(name) for name in _SERVING})
-    graph = ExportOptions(**choices, real=RealOptions(real, cache, shown), progress=shown)
+    graph = ExportOptions(**gate_choices(choices), **choices)
     if dry_run:
-        _show_preview(preview(model, serving, graph), repository / serving.name, graph.force, as_json)
+        _show_preview(
+            preview_triton(model, repository, serving, graph), repository / serving.name, graph.force, as_json
+        )
         return
     found = export_triton(model, repository, serving, graph)
     if as_json:
@@ -95,7 +85,7 @@ def triton(
 
 def _only_of_checkpoints(model: Path) -> None:
     """Refuse options that say how a checkpoint is exported and proven, where MODEL was so already."""
-    from voxport.export.verification.artifacts import is_checkpoint
+    from voxport.runtime.backends.formats import is_checkpoint
 
     given = given_options(_OF_CHECKPOINTS)
     if given and not is_checkpoint(model):

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
-from voxport.cli.export.options import gate_options, is_shown, show_report
-from voxport.cli.export.rtx import run_rtx
+from voxport.cli.common import example, given_options, needs, show_table
+from voxport.cli.export.options import export_options, opset_option, precision_option, run_export
 
 if TYPE_CHECKING:
+    from voxport.export.targets.rtx.export import RtxDryRun, RtxExport
     from voxport.export.targets.trt.export import PlanDryRun, PlanExport
 
 _FOR_PLANS = ("version_compatible", "hardware", "timings", "engines")
@@ -51,90 +51,60 @@ def _not_beside_onnx() -> None:
         """
     )
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="File to write, NAME.plan or NAME.rtx.",
+@export_options(
+    click.option(
+        "--for",
+        "library",
+        type=click.Choice(["tensorrt", "rtx"]),
+        default="tensorrt",
+        show_default=True,
+        help="tensorrt: a plan, built on the GPU that it is for. rtx: an engine for RTX GPUs, built without one.",
+    ),
+    click.option(
+        "--compute-capability",
+        "capabilities",
+        metavar="X.Y",
+        multiple=True,
+        help="With --for rtx: GPUs to build for, such as 8.9; may be given more than once (default: 8.0 and newer).",
+    ),
+    precision_option(
+        ["fp32", "fp16"],
+        "fp16",
+        "Precision of the engine; fp16 keeps inputs, outputs, norms, softmax and pooling in fp32. For int8 see --onnx.",
+    ),
+    click.option(
+        "--onnx", type=click.Path(path_type=Path), help="Start from this ONNX file of CHECKPOINT, for example in int8."
+    ),
+    click.option(
+        "--batch",
+        metavar="MIN,OPT,MAX",
+        default="1,1,8",
+        show_default=True,
+        callback=three_numbers,
+        help="Batch sizes of the profile: smallest, tuned for, largest.",
+    ),
+    click.option(
+        "--buckets", metavar="N,N,…", callback=numbers, help="Frames at which profiles end, such as 200,400,1000."
+    ),
+    click.option("--workspace", "workspace_mib", type=click.IntRange(1), help="Scratch memory in MiB, at most."),
+    click.option("--version-compatible", is_flag=True, help="Also for later TensorRT; slower, carries native code."),
+    click.option(
+        "--hardware-compatible",
+        "hardware",
+        type=click.Choice(["none", "ampere", "same-capability"]),
+        default="none",
+        show_default=True,
+        help="Also for other GPUs: Ampere and newer, or of the same compute capability.",
+    ),
+    click.option(
+        "--timing-cache", "timings", type=click.Path(path_type=Path), help="File of timings, read and written."
+    ),
+    click.option("--engine-cache", "engines", type=click.Path(path_type=Path), help="Folder of plans proven before."),
+    opset_option,
+    outputs=False,
 )
-@click.option(
-    "--for",
-    "library",
-    type=click.Choice(["tensorrt", "rtx"]),
-    default="tensorrt",
-    show_default=True,
-    help="tensorrt: a plan, built on the GPU that it is for. rtx: an engine for RTX GPUs, built without one.",
-)
-@click.option(
-    "--compute-capability",
-    "capabilities",
-    metavar="X.Y",
-    multiple=True,
-    help="With --for rtx: a GPU to build for, such as 8.9; may be given more than once (default: 8.0 and newer).",
-)
-@click.option(
-    "--input",
-    "input_kind",
-    type=click.Choice(["features", "waveform"]),
-    default="features",
-    show_default=True,
-    help="What the plan takes: log-mel features, or sound with the features computed inside.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp16",
-    show_default=True,
-    help="fp16 keeps inputs, outputs, norms, softmax and pooling in fp32. For int8 see --onnx.",
-)
-@click.option("--onnx", type=click.Path(path_type=Path), help="Start from this ONNX file of CHECKPOINT, int8 say.")
-@click.option("--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input.")
-@click.option("--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input.")
-@click.option(
-    "--batch",
-    metavar="MIN,OPT,MAX",
-    default="1,1,8",
-    show_default=True,
-    callback=three_numbers,
-    help="Rows at once: fewest, tuned for, most.",
-)
-@click.option(
-    "--buckets", metavar="N,N,…", callback=numbers, help="Frames at which profiles end, such as 200,400,1000."
-)
-@click.option("--workspace", "workspace_mib", type=click.IntRange(1), help="Scratch memory in MiB, at most.")
-@click.option("--version-compatible", is_flag=True, help="Also for later TensorRT; slower, carries native code.")
-@click.option(
-    "--hardware-compatible",
-    "hardware",
-    type=click.Choice(["none", "ampere", "same-capability"]),
-    default="none",
-    show_default=True,
-    help="Also for other GPUs: Ampere and newer, or of the same compute capability.",
-)
-@click.option("--timing-cache", "timings", type=click.Path(path_type=Path), help="File of timings, read and written.")
-@click.option("--engine-cache", "engines", type=click.Path(path_type=Path), help="Folder of plans proven before.")
-@click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be built; needs no GPU, and for a plan no TensorRT.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--keep-failed", is_flag=True, help="Keep a plan that does not pass, as NAME.failed.plan.")
-@gate_options
-@json_option
 @needs("export", "cpu")
-def tensorrt(
-    checkpoint: Path,
-    output: Path,
-    library: str,
-    capabilities: tuple[str, ...],
-    batch: tuple[int, int, int],
-    real: int,
-    cache: Path | None,
-    progress: bool | None,
-    dry_run: bool,
-    as_json: bool,
-    **choices: Any,
-) -> None:
+def tensorrt(library: str, capabilities: tuple[str, ...], **choices: Any) -> None:
     """Build CHECKPOINT's TensorRT plan on this machine's GPU, proven equal to eager PyTorch.
 
     With --for rtx it is an engine for GeForce and RTX GPUs, and no GPU is needed. Where there is none, the proof is of
@@ -144,39 +114,22 @@ def tensorrt(
     the plan, NAME.plan.json has the contract, the profiles, what it was built with, and the proof that it
     computes in the precision that was asked for. Building takes minutes; Ctrl-C ends it.
     """
-    from voxport.export.inputs.corpus_samples import RealOptions
     from voxport.export.targets.trt.profiles import BatchRange
 
     _not_beside_onnx()
-    shown = is_shown(progress)
-    common = {**choices, "batch": BatchRange(*batch), "real": RealOptions(real, cache, shown), "progress": shown}
+    choices["batch"] = BatchRange(*choices["batch"])
     if library == "rtx":
         if given := given_options(_FOR_PLANS):
             raise click.UsageError(f"--for rtx: {', '.join(given)} has no meaning there; leave it out")
-        common = {name: value for name, value in common.items() if name not in _FOR_PLANS}
-        run_rtx(checkpoint, output, {**common, "capabilities": capabilities}, dry_run, as_json)
-    else:
-        if capabilities:
-            raise click.UsageError("--compute-capability: a plan is for the GPU that builds it; give --for rtx too")
-        _run_plan(checkpoint, output, common, dry_run, as_json)
-
-
-@needs("export", "cpu", "tensorrt")
-def _run_plan(checkpoint: Path, output: Path, choices: dict[str, Any], dry_run: bool, as_json: bool) -> None:
-    from voxport.export.targets.trt.export import PlanExportOptions, export_tensorrt
-    from voxport.export.targets.trt.export import dry_run as run_dry
-
-    options = PlanExportOptions(**choices)
-    if dry_run:
-        _show_dry_run(run_dry(checkpoint, output, options), as_json)
-    else:
-        _show(export_tensorrt(checkpoint, output, options), output, as_json)
-
-
-def _show_dry_run(found: "PlanDryRun", as_json: bool) -> None:
-    if as_json:
-        emit_json(found)
+        own = {name: value for name, value in choices.items() if name not in _FOR_PLANS}
+        run_export("rtx", {"capabilities": capabilities, **own}, show=_show_rtx, preview=_show_rtx_preview)
         return
+    if capabilities:
+        raise click.UsageError("--compute-capability: a plan is for the GPU that builds it; give --for rtx too")
+    run_export("tensorrt", choices, show=_show, preview=_show_preview)
+
+
+def _show_preview(found: "PlanDryRun") -> None:
     settings = found.settings
     rows = [("input", shape) for shape in map(str, found.inputs)]
     rows += [("output", shape) for shape in map(str, found.outputs)]
@@ -190,17 +143,10 @@ def _show_dry_run(found: "PlanDryRun", as_json: bool) -> None:
     rows.append(("machine", f"{machine.gpu}, TensorRT {machine.tensorrt}" if machine else "cannot build here"))
     rows += [("missing", text) for text in found.missing]
     rows.append(("engine key", found.key))
-    show_table("Would be built", ("", ""), rows)
+    show_table("Dry run", ("", ""), rows)
 
 
-def _show(found: "PlanExport", output: Path, as_json: bool) -> None:
-    from voxport.export.pipeline import report_stem
-    from voxport.export.verification.report import plain
-
-    if as_json:
-        emit_json({**plain(found.parity), "tensorrt": found.facts()})
-        return
-    show_report(found.parity)
+def _show(found: "PlanExport") -> None:
     click.echo()
     rows = [("precision", f"{found.settings.precision}: {found.precision}")]
     rows += [(f"profile {index}", str(profile)) for index, profile in enumerate(found.settings.profiles)]
@@ -209,4 +155,31 @@ def _show(found: "PlanExport", output: Path, as_json: bool) -> None:
     if found.note:
         rows.append(("note", found.note))
     show_table("Plan", ("", ""), rows)
-    click.echo(f"contract: {output}.json; report: {report_stem(output)}.json, .md, .png")
+
+
+def _show_rtx_preview(found: "RtxDryRun") -> None:
+    rows = [("input", shape) for shape in map(str, found.inputs)]
+    rows += [("output", shape) for shape in map(str, found.outputs)]
+    rows.append(("precision", found.precision))
+    rows += [(f"profile {index}", str(profile)) for index, profile in enumerate(found.profiles)]
+    rows.append(("graph", f"{found.nodes} nodes, {found.graph_bytes / 1e6:.2f} MB"))
+    rows.append(("for", f"compute capability {found.built_for}"))
+    rows.append(("workspace", f"{found.workspace_mib} MiB" if found.workspace_mib else "the library's own choice"))
+    rows.append(("built with", f"TensorRT for RTX {found.version}"))
+    show_table("Dry run", ("", ""), rows)
+
+
+def _show_rtx(found: "RtxExport") -> None:
+    click.echo()
+    counts = ", ".join(f"{count} in {name}" for name, count in found.counts().items())
+    rows = [("precision", f"{found.precision}: of {len(found.products)} products {counts}")]
+    rows += [(f"profile {index}", str(profile)) for index, profile in enumerate(found.profiles)]
+    rows.append(("for", f"compute capability {found.built_for}"))
+    rows.append(("built with", f"TensorRT for RTX {found.version}"))
+    if found.proof == "engine":
+        rows.append(("parity", "of the engine, on this GPU"))
+    else:
+        rows.append(("parity", "of the ONNX graph that it was built from; the engine itself was not run"))
+        rows.append(("why", found.why))
+        rows.append(("on such a GPU", "voxport export check ENGINE CHECKPOINT"))
+    show_table("RTX engine", ("", ""), rows)

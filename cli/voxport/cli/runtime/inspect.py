@@ -7,7 +7,7 @@ import click
 from voxport.cli.common import CONDITION_COLUMNS, condition_row, emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
-    from voxport.runtime.contract import Contract, TensorSpec
+    from voxport.runtime.contract import Contract
     from voxport.runtime.inspection import Inspection
     from voxport.runtime.speech import SpeechRule
 
@@ -59,40 +59,15 @@ def _page(found: "Inspection") -> None:
 
 
 def _file_rows(found: "Inspection") -> Rows:
-    inputs, outputs = _tensors(found)
+    file = found.file
     return [
         ("size", f"{found.bytes:,} bytes"),
         ("SHA-256", found.sha256),
-        *_format_rows(found),
-        *(("input", tensor) for tensor in inputs),
-        *(("output", tensor) for tensor in outputs),
+        ("format", file.title),
+        *file.rows,
+        *(("input", tensor) for tensor in file.inputs),
+        *(("output", tensor) for tensor in file.outputs),
     ]
-
-
-def _format_rows(found: "Inspection") -> Rows:
-    from voxport.runtime.backends.pytorch.file import TorchFile
-    from voxport.runtime.backends.trt.file import PlanFile
-
-    if isinstance(found.file, PlanFile):
-        return [("format", "TensorRT plan"), *(("built with", f"{k} {v}") for k, v in found.file.built_with)]
-    if isinstance(found.file, TorchFile):
-        names = {"torchscript": "TorchScript", "program": ".pt2 program", "package": ".pt2 package, native code"}
-        return [("format", names[found.file.kind]), *(("built with", f"{k} {v}") for k, v in found.file.built_with)]
-    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in found.file.opsets)
-    return [
-        ("format", f"ONNX, IR version {found.file.ir_version}, opset {opsets}"),
-        ("written by", found.file.producer or "not said"),
-    ]
-
-
-def _tensors(found: "Inspection") -> "tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]":
-    """Inputs and outputs: of an ONNX file as its graph has them, of others as the contract promises them."""
-    from voxport.runtime.backends.base import expected_tensors
-    from voxport.runtime.backends.onnxrt.file import OnnxFile
-
-    if not isinstance(found.file, OnnxFile):
-        return expected_tensors(found.contract)
-    return found.file.inputs, found.file.outputs
 
 
 def _model_rows(found: "Inspection") -> Rows:
@@ -171,28 +146,10 @@ def _proof_rows(found: "Inspection") -> Rows:
     ]
 
 
-def _format_report(found: "Inspection") -> dict[str, Any]:
-    from voxport.runtime.backends.pytorch.file import TorchFile
-    from voxport.runtime.backends.trt.file import PlanFile
-
-    file = found.file
-    if isinstance(file, PlanFile):
-        return {"format": "plan", "built_with": dict(file.built_with)}
-    if isinstance(file, TorchFile):
-        return {"format": file.kind, "built_with": dict(file.built_with)}
-    return {
-        "format": "onnx",
-        "ir_version": file.ir_version,
-        "opsets": dict(file.opsets),
-        "producer": file.producer,
-    }
-
-
 def _report(found: "Inspection") -> dict[str, Any]:
     """The page as JSON. The golden vector's numbers are left out, its shape and its verdict stay."""
     from voxport.runtime.storage.serialization import encode
 
-    inputs, outputs = _tensors(found)
     contract = encode(found.contract)
     contract["golden"] = {
         "input_shape": found.contract.golden.input.shape,
@@ -202,9 +159,10 @@ def _report(found: "Inspection") -> dict[str, Any]:
         "path": found.path,
         "bytes": found.bytes,
         "sha256": found.sha256,
-        **_format_report(found),
-        "inputs": inputs,
-        "outputs": outputs,
+        "format": found.file.kind,
+        **found.file.details,
+        "inputs": found.file.inputs,
+        "outputs": found.file.outputs,
         "min_seconds": found.seconds[0],
         "max_seconds": found.seconds[1],
         "contract": contract,

@@ -23,7 +23,7 @@ _BAR_FROM = 5  # files; fewer are done before a bar could be read
 
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
     show_default=True,
     help="What must run the model. auto takes the GPU where onnxruntime starts on it, else the CPU.",
@@ -100,10 +100,10 @@ def check_threshold(gallery: str | None, threshold: float | None) -> None:
 
 def check_packages(files: Sequence[str], model: str | None = None) -> None:
     """Say all that is missing at once: installing one package would only show the next one."""
-    from voxport.runtime.backends.formats import is_plan, is_torch_file
+    from voxport.runtime.backends.formats import format_named, format_of
 
-    other = model is not None and (is_plan(model) or is_torch_file(model))  # their back ends say what they need
-    runners = () if other else ("onnxruntime",)
+    found = format_named("onnx") if model is None else format_of(model)
+    runners = found.modules if found.name == "onnx" else ()  # the other engines say what they need
     decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()
     for package in (*runners, *decoders):
         if importlib.util.find_spec(package) is None:

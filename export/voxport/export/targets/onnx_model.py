@@ -7,7 +7,7 @@ from voxport.export.dry_run import Kind, Preview, preview
 from voxport.export.graph.cleanup import write_onnx
 from voxport.export.pipeline import Target, begin, prove_and_name
 from voxport.export.quantization.quantizer import QuantizeOptions, calibration_source
-from voxport.export.staging import refuse_plan_name
+from voxport.export.staging import refuse_name
 from voxport.export.targets.onnx_graph import ExportOptions, build_graph
 from voxport.export.verification.bisection import bisect_onnx
 from voxport.export.verification.gate import named
@@ -29,7 +29,7 @@ def export_onnx(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or ExportOptions(), Path(output)
-    refuse_plan_name(output)
+    refuse_name(output)
     source = begin(checkpoint_path, output, options)
     built = build_graph(source.checkpoint, options, str(output))
     target = Target(
@@ -50,7 +50,7 @@ def preview_onnx(
 ) -> Preview:
     """What `export_onnx` would build, without building it; raises as it does where the checkpoint is at fault."""
     options, source = options or ExportOptions(), named(checkpoint_path)
-    refuse_plan_name(Path(output))
+    refuse_name(Path(output))
     notes = []
     if options.precision == "fp16":
         notes.append("inputs, outputs, norms, softmax and pooling stay in float32")

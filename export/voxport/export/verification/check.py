@@ -9,12 +9,13 @@ from voxport.export.errors import ExportError
 from voxport.export.inputs.cases import LengthLimits
 from voxport.export.inputs.corpus_samples import RealOptions
 from voxport.export.verification.accuracy import AccuracyOptions
-from voxport.export.verification.artifacts import is_checkpoint, open_artefact
 from voxport.export.verification.bisection import bisect_onnx
 from voxport.export.verification.compare import scored
 from voxport.export.verification.gate import gather, judged, named, prove
 from voxport.export.verification.pairs import check_pair, digest_check
 from voxport.export.verification.report import ParityReport
+from voxport.runtime.backends.formats import is_checkpoint
+from voxport.runtime.backends.load import load_reference
 
 Pathlike = str | os.PathLike[str]
 
@@ -65,7 +66,7 @@ def check(first: Pathlike, second: Pathlike, options: CheckOptions | None = None
 def _check_checkpoint(model: Pathlike, checkpoint: Pathlike, options: CheckOptions) -> ParityReport:
     if options.accuracy is not None:
         options.accuracy.check()
-    backend = open_artefact(model)
+    backend = load_reference(model)
     contract = backend.contract
     limits = LengthLimits(contract.min_frames, contract.max_frames)
     real = options.real or RealOptions(progress=options.progress)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from voxport.export.errors import ExportError
 from voxport.export.inputs.cases import Case, LengthLimits, Utterance, grid_cases, synthetic_utterances
 from voxport.export.quantization.calibration import round_up
-from voxport.export.verification.artifacts import open_artefact
 from voxport.export.verification.compare import CaseResult, Scored, agreement, disagreements, run_cases
 from voxport.export.verification.reference import Reference, Tolerance
 from voxport.export.verification.report import Check, ParityReport
@@ -21,6 +20,7 @@ from voxport.export.verification.tolerance import LEAST_COSINE
 from voxport.runtime.backends.base import Answer, Backend
 from voxport.runtime.backends.formats import check_digest
 from voxport.runtime.backends.golden import replay_golden
+from voxport.runtime.backends.load import load_reference
 from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.log_mel import compute_features
@@ -56,7 +56,7 @@ def check_pair(
     """
     start = time.perf_counter()
     names = os.fspath(first_path), os.fspath(second_path)
-    backends = open_artefact(first_path), open_artefact(second_path)
+    backends = load_reference(first_path), load_reference(second_path)
     contracts = backends[0].contract, backends[1].contract
     checks = _checks(names, backends)
     outputs, bound = _common(names, contracts), _tolerance(names, contracts)

@@ -15,7 +15,7 @@ from voxport.export.inputs.cases import LengthLimits
 from voxport.export.network.frontend import FrontendGraph
 from voxport.export.network.inference_net import DeployableNet, deployable_net
 from voxport.export.pipeline import Target, begin, prove_and_name
-from voxport.export.staging import refuse_plan_name
+from voxport.export.staging import refuse_name
 from voxport.export.targets.pytorch.archive import Members, write_archive
 from voxport.export.targets.pytorch.capture import Subject, program_members, to_program, to_torchscript
 from voxport.export.verification.gate import GateOptions, named
@@ -145,7 +145,7 @@ def preview_pt2(
 
 
 def _check_torchscript_name(output: Path) -> None:
-    refuse_plan_name(output)
+    refuse_name(output)
     if output.suffix.lower() in (".pt2", ".onnx"):
         raise ExportError(
             f"{output}: a TorchScript file, called {output.suffix}, would mislead; "

@@ -135,7 +135,7 @@ def export_rtx(
     )
 
 
-def rtx_dry_run(
+def preview_rtx(
     checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: RtxExportOptions | None = None
 ) -> RtxDryRun:
     """What `export_rtx` would build, without building it. Raises as it does."""

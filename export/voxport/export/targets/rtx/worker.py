@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _limit(memory: int) -> None:
-    """Take at most `memory` bytes of address space, so that a hostile file cannot take the machine's; not on Windows."""
+    """Take at most `memory` bytes of address space, so that a hostile file cannot take all; not on Windows."""
     try:
         import resource
     except ImportError:

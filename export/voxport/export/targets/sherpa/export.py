@@ -11,7 +11,7 @@ from voxport.export.graph.cleanup import check_graph, write_onnx
 from voxport.export.inputs.cases import Case
 from voxport.export.network.inference_net import deployable_net
 from voxport.export.pipeline import Target, begin, prove_and_name
-from voxport.export.staging import refuse_plan_name
+from voxport.export.staging import refuse_name
 from voxport.export.targets.sherpa.metadata import framework_of, sherpa_metadata
 from voxport.export.targets.sherpa.model import OPSET, SherpaModel, capture_sherpa, sherpa_tensors
 from voxport.export.targets.sherpa.validate import check_sherpa
@@ -42,7 +42,7 @@ def export_sherpa(
         CheckpointError: the checkpoint cannot be read.
     """
     options, output = options or SherpaOptions(), Path(output)
-    refuse_plan_name(output)
+    refuse_name(output)
     source = begin(checkpoint_path, output, options)
     checkpoint = source.checkpoint
     network = deployable_net(checkpoint, mask_in_keys=True).float()  # sherpa-onnx is for CPUs first
@@ -67,7 +67,7 @@ def preview_sherpa(
 ) -> Preview:
     """What `export_sherpa` would build, without building it; raises as it does where the checkpoint is at fault."""
     options, source = options or SherpaOptions(), named(checkpoint_path)
-    refuse_plan_name(Path(output))
+    refuse_name(Path(output))
     frontend, speakers = source.checkpoint.frontend, len(source.checkpoint.labels)
     framework = framework_of(frontend)
     width = deployable_net(source.checkpoint).class_weight_ES.shape[0]

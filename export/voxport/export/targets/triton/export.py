@@ -19,11 +19,10 @@ from voxport.export.targets.onnx_graph import ExportOptions
 from voxport.export.targets.onnx_model import export_onnx
 from voxport.export.targets.triton.config import LABELS_FILE, WARMUP_LENGTHS, Served, TritonOptions, config_text
 from voxport.export.targets.triton.repository import PERF_FILE, labels_text, perf_input, readme_text, warmup_lengths
-from voxport.export.verification.artifacts import is_checkpoint
 from voxport.export.verification.gate import named
 from voxport.export.verification.report import ParityError, write_report
 from voxport.runtime.backends.base import expected_tensors
-from voxport.runtime.backends.formats import check_digest, is_plan, is_torch_file
+from voxport.runtime.backends.formats import check_digest, format_of, is_checkpoint
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.trt.file import read_plan, read_sidecar, sidecar_path
 from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, TensorSpec, Windowing
@@ -90,7 +89,12 @@ def _export(source: Path, made: Path, output: Path, graph: ExportOptions) -> Non
     write_report(dataclasses.replace(report, model=where), report_stem(made))
 
 
-def preview(model: str | os.PathLike[str], options: TritonOptions, graph: ExportOptions | None = None) -> str:
+def preview_triton(
+    model: str | os.PathLike[str],
+    repository: str | os.PathLike[str],
+    options: TritonOptions,
+    graph: ExportOptions | None = None,
+) -> str:
     """The config.pbtxt that `export_triton` would write. Raises as that does, but for what only building shows."""
     source = Path(model)
     served = _promised(source, graph or ExportOptions()) if is_checkpoint(source) else _served(source)[0]
@@ -170,11 +174,12 @@ def _reports(source: Path) -> tuple[Path, ...]:
 
 def _served(path: Path) -> tuple[Served, dict[str, str]]:
     """What the file is, and what a plan was built with."""
-    if is_plan(path):
+    found = format_of(path)
+    if found.name == "plan":
         return _served_plan(path)
-    if is_torch_file(path):
+    if found.name != "onnx":
         raise ExportError(
-            f"{path}: Triton is given ONNX models and TensorRT plans here, this is a file of PyTorch; "
+            f"{path}: Triton is given ONNX models and TensorRT plans here, this is {found.title}; "
             "give the checkpoint, or what voxport export onnx made of it"
         )
     file = read_onnx(path, METADATA_KEY, graph=True)

@@ -21,7 +21,7 @@ from voxport.export.targets.trt.settings import (
 )
 from voxport.export.targets.trt.source import EngineOptions, EngineSource, engine_source
 from voxport.export.verification.report import ParityReport
-from voxport.runtime.backends.formats import PLAN_SUFFIXES
+from voxport.runtime.backends.formats import format_named
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, write_sidecar
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import Contract, Output, TensorSpec
@@ -122,7 +122,7 @@ def export_tensorrt(
     return PlanExport(report, proof, job.settings, machine, key, cached, note)
 
 
-def dry_run(
+def preview_tensorrt(
     checkpoint_path: str | os.PathLike[str], output: str | os.PathLike[str], options: PlanExportOptions | None = None
 ) -> PlanDryRun:
     """What `export_tensorrt` would build, without TensorRT or a GPU. Raises as `export_tensorrt` does."""
@@ -187,7 +187,7 @@ def _check_caches(options: PlanExportOptions) -> None:
 
 def _check_plan_output(output: Path, force: bool, dry: bool = False) -> None:
     """Raise ExportError unless a plan may be written to `output`; makes its folder, unless the run is `dry`."""
-    if output.suffix.lower() not in PLAN_SUFFIXES:
+    if output.suffix.lower() not in format_named("plan").suffixes:
         raise ExportError(f"{output}: a plan is told by its suffix; name it {output.with_suffix('.plan')}")
     if not dry:
         check_output(output, force)

@@ -3,11 +3,12 @@
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from voxport.runtime.backends.base import Explanation
 from voxport.runtime.backends.cuda import Cuda, compute_capability, cuda_module, cuda_versions, gpu_name
-from voxport.runtime.backends.rtx.engine import RtxEngine, Specialization, check_specialization
+from voxport.runtime.backends.options import Specialization
+from voxport.runtime.backends.rtx.engine import RtxEngine
 from voxport.runtime.backends.rtx.kernels import KernelFile
 from voxport.runtime.backends.rtx.library import PORTABLE, RTX, capability_names, fits, need_library, takes
 from voxport.runtime.backends.trt.file import read_plan, read_sidecar
@@ -36,7 +37,8 @@ class RtxOptions:
     def __post_init__(self) -> None:
         if self.gpu < 0:
             raise BackendError(f"gpu must not be negative, found {self.gpu}")
-        check_specialization(self.kernels)
+        if self.kernels not in get_args(Specialization):
+            raise BackendError(f"unknown kernels {self.kernels!r}; choose one of {', '.join(get_args(Specialization))}")
 
 
 class RtxModel(EngineModel):
