@@ -305,9 +305,9 @@ def test_a_crash_of_the_library_is_a_sentence(
 
 @rtx
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-def test_the_library_takes_no_more_memory_than_it_may(folder: Path) -> None:
+def test_the_library_takes_no_more_memory_than_it_may(exported: Exported) -> None:
     with pytest.raises(ExportError, match=r"more than the 0\.4 GiB that it may take.*--memory"):
-        check_tensorrt(folder / "whole.onnx", TensorRTOptions(memory=0.4))
+        check_tensorrt(exported.model, TensorRTOptions(memory=0.4))
 
 
 @rtx

@@ -22,6 +22,7 @@ from voxport.export.quantization.qdq import matrix_products, quantize
 from voxport.export.targets.rtx import export as to_rtx
 from voxport.export.targets.rtx.export import RtxExport, RtxExportOptions, export_rtx, preview_rtx
 from voxport.export.targets.trt.profiles import BatchRange
+from voxport.export.targets.trt.source import engine_source
 from voxport.export.verification.gate import Evidence, Named, gather
 from voxport.export.verification.report import ParityError
 from voxport.runtime.backends.formats import read_contract
@@ -154,10 +155,9 @@ def test_an_engine_that_runs_here_is_proven_itself(
             loads.append(False)
 
     graphs: list[onnx.ModelProto] = []
-    made = to_rtx.engine_source
 
     def source(*given: Any) -> Any:
-        found = made(*given)
+        found = engine_source(*given)
         graphs.append(found.model)
         return found
 

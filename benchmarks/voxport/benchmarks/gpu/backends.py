@@ -181,13 +181,18 @@ class GraphRunner(TorchRunner):
 
 
 class ArtefactRunner:
-    """A file that voxport's own runtime loads, a TensorRT plan for example."""
+    """A file that voxport's own runtime loads: a TensorRT plan, an RTX engine, or an ONNX model on NVIDIA's plugin."""
 
     def __init__(self, variant: Variant, settings: GpuSettings) -> None:
         from voxport.runtime.backends.load import load_backend
         from voxport.runtime.backends.options import BackendOptions
 
-        self._backend = load_backend(variant.path, BackendOptions(device="auto", threads=settings.threads))
+        options = BackendOptions(
+            device="rtx" if variant.provider == "rtx" else "auto",
+            threads=settings.threads,
+            max_batch=max(settings.batches),
+        )
+        self._backend = load_backend(variant.path, options)
 
     def run(self, features: Float32) -> Float32:
         return self._backend.run(features, np.full(len(features), features.shape[1], np.int64)).scores

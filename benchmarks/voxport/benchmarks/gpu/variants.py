@@ -22,6 +22,8 @@ ALLOWED: dict[str, float] = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3
 class Variant:
     """One back end. `graph`: CUDA graphs. `mode`: torch.compile's. `provider` and `binding` are ONNX Runtime's.
 
+    An artefact with the provider "rtx" is an ONNX file that the runtime loads on NVIDIA's plugin.
+
     `costly` ones compile for long: they run once, and late. `path` is the ONNX file's or the artefact's.
     """
 
@@ -30,7 +32,7 @@ class Variant:
     precision: Precision = "fp32"
     graph: bool = False
     mode: str = ""
-    provider: Literal["", "cpu", "cuda", "tensorrt"] = ""
+    provider: Literal["", "cpu", "cuda", "tensorrt", "rtx"] = ""
     binding: bool = False
     costly: bool = False
     path: str = ""
@@ -52,7 +54,7 @@ class Variant:
             "compile": f"torch.compile, {self.mode or 'default'}",
             "aoti": "torch.export, AOTInductor",
             "onnx": f"ONNX Runtime, {self.provider}" + (", I/O binding" if self.binding else ""),
-            "artefact": "voxport's runtime",
+            "artefact": "voxport's runtime" + (f", ONNX Runtime, {self.provider}" if self.provider else ""),
         }
         return words[self.kind] + (", CUDA graphs" if self.graph else "")
 
@@ -126,6 +128,9 @@ def _tensorrt(files: Sequence[tuple[str, str]], settings: GpuSettings) -> tuple[
         precision = "tf32" if precision == "fp32" else precision
         label = f"ONNX Runtime TensorRT, {name}"
         found.append(Variant(label, "onnx", precision, provider="tensorrt", binding=True, costly=True, path=path))
+    for path, name in files[: 1 if settings.onnx else 0]:  # the runtime loads files with a contract, no plain export
+        label = f"ONNX Runtime TensorRT for RTX, {name}"
+        found.append(Variant(label, "artefact", _precision(path), provider="rtx", costly=True, path=path))
     return tuple(found)
 
 

@@ -121,7 +121,7 @@ def export_rtx(
     _check_precision(products, gate.precision)
     proof, why = _where_to_prove(builder.built_for)
     facts = {RTX.module: RTX.version, BUILT_FOR: builder.built_for}
-    more = {
+    more: dict[str, object] = {
         "profiles": [profile.shapes() for profile in source.profiles],
         "precision": gate.precision,
         "workspace_mib": gate.workspace_mib,

@@ -45,7 +45,8 @@ def size_with_weights(path: Path, model: ModelProto) -> int:
         for each in tensor.external_data
         if each.key == "location"
     }
-    return path.stat().st_size + sum((path.parent / place).stat().st_size for place in places)
+    files = [path, *(path.parent / str(place) for place in places)]
+    return sum(file.stat().st_size for file in files)
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
