@@ -35,7 +35,7 @@ OUT ?= demo-out
 LOCK := requirements/$(ONNXRUNTIME).txt
 # What a PyTorch from TORCH_INDEX brings itself, or does without.
 TORCH_FAMILY := ^(torch|torchaudio|triton$(if $(filter cpu,$(ONNXRUNTIME)),|nvidia-[^=]*|cuda-[^=]*))==
-ROOMS := cli train export runtime benchmarks
+ROOMS := cli train export corpora scale runtime benchmarks
 TRT_API_CHECK ?= $(wildcard ../*/trt-api/check)
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \

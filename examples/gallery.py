@@ -17,13 +17,17 @@ def main(model: str, path: str, task: str, *rest: str) -> None:
     if task == "add":
         name, *files = rest
         with Gallery.edit(path, identifier.contract) as gallery:
-            print(gallery.enroll(name, identifier.embed_batch(files)))
+            print(gallery.enroll(name, [identifier.voice(file) for file in files]))
         return
     gallery = Gallery.load(path, identifier.contract)
     threshold = THRESHOLD if gallery.thresholds.identify is None else None
     for file in rest:
-        matches = gallery.identify(identifier.embed(file), threshold=threshold)
-        print(f"{file}: {matches.best.speaker if matches.known else 'a stranger'} ({matches.best.cosine:.3f})")
+        voice = identifier.voice(file)
+        if voice.speech is not None and not voice.speech.found:
+            print(f"{file}: nobody; it {voice.speech.text}")
+            continue
+        matches = gallery.identify(voice, threshold=threshold)
+        print(f"{file}: {matches.speaker or 'a stranger'} ({matches.best.cosine:.3f})")
 
 
 if __name__ == "__main__":

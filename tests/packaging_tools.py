@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {"cli": "cli", "train": "train", "export": "export", "runtime": "runtime", "benchmarks": "benchmarks"}
+ROOMS = {room: room for room in ("cli", "train", "export", "corpora", "scale", "runtime", "benchmarks")}
 
 
 def build(kind: str, target: Path, source: Path = ROOT) -> Path:

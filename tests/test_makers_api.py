@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = [importlib.import_module(f"voxport.{room}") for room in ("export", "benchmarks")]
+PACKAGES = [importlib.import_module(f"voxport.{room}") for room in ("train", "export", "benchmarks")]
 NAMES = [(package, name) for package in PACKAGES for name in package.__all__]
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 
@@ -25,7 +25,7 @@ def test_every_public_name_is_documented_typed_and_on_the_page(package: ModuleTy
     if inspect.isfunction(thing):
         parameters = inspect.signature(thing).parameters.values()
         assert all(each.annotation is not inspect.Parameter.empty for each in parameters)
-        assert "Raises:" in thing.__doc__ or name.startswith(("draw", "write"))
+        assert "Raises:" in thing.__doc__ or name.startswith(("draw", "write", "recipe_names"))
     if dataclasses.is_dataclass(thing) and name.endswith("Options"):
         wanted |= {field.name for field in dataclasses.fields(thing)}
     assert wanted - set(re.findall(r"\w+", PAGE.read_text(encoding="utf-8"))) == set()
@@ -41,6 +41,6 @@ def test_the_list_is_sorted_and_complete(package: ModuleType) -> None:
 
 
 def test_importing_the_packages_loads_no_framework() -> None:
-    code = "import sys, voxport.export, voxport.benchmarks; print(*sys.modules)"
+    code = "import sys, voxport.train, voxport.export, voxport.benchmarks; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert set(result.stdout.split()) & {"torch", "onnx", "onnxruntime", "matplotlib"} == set()

@@ -111,6 +111,7 @@ export tensorrt run/model.pt -o model.plan --max-frames 24 --dry-run
 export triton model.onnx -o triton --name speakers
 inspect model.onnx
 identify model.onnx low.wav --json
+score speech model.onnx --out scored --engine local --workers 1
 embed model.onnx low.wav high.wav -o voices.npz
 enroll model.onnx people.gallery Low low.wav --accept-anyway
 enroll model.onnx people.gallery High high.wav --accept-anyway
@@ -258,7 +259,7 @@ def test_openvino_finds_nothing_to_report_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
 def test_what_reports_is_imported_in_one_place(package: str) -> None:
-    rooms = ("cli", "train", "export", "runtime", "benchmarks", "examples")
+    rooms = ("cli", "train", "export", "corpora", "scale", "runtime", "benchmarks", "examples")
     place = {
         # The second is a script that `doctor` runs in a process of its own, after keep_private().
         "onnxruntime": {"runtime/voxport/runtime/backends/onnxrt/session.py", "cli/voxport/cli/doctor/probes.py"},

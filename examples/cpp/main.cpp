@@ -1,7 +1,8 @@
 // Who is speaking? voxport_identify MODEL.onnx SOUND.wav [HOW_MANY]
 //
 // MODEL.onnx takes sound itself: voxport export onnx CHECKPOINT --input waveform -o MODEL.onnx
-// SOUND.wav is 16-bit PCM at the model's rate. Prints one line for each speaker: probability, score, name.
+// SOUND.wav is 16-bit PCM at the model's rate. Prints one line for each speaker: probability, score, name; above them,
+// or alone, one that says why it is nobody.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -22,7 +23,13 @@ void identify(const std::string& path, const std::string& file, size_t most) {
                              " Hz; resample it: ffmpeg -i IN -ar " + rate + " -c:a pcm_s16le OUT.wav");
   }
   const std::vector<float> scores = model.scores(sound.samples);
-  const std::vector<double> shares = voxport::probabilities(scores);
+  if (contract.speech) {
+    if (const auto lack = voxport::lack_of_speech(sound.samples, contract.sample_rate, *contract.speech)) {
+      std::printf("nobody: the sound holds no speech: %s\n", lack->c_str());
+      return;
+    }
+  }
+  const std::vector<double> shares = voxport::probabilities(scores, contract.temperature);
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return scores[a] > scores[b]; });

@@ -50,6 +50,20 @@ std::vector<float> floats(const json& array) {
   return values;
 }
 
+// A rule that is null answers every sound.
+std::optional<SpeechRule> speech_rule(const json& rule) {
+  if (rule.is_null()) return std::nullopt;
+  SpeechRule found;
+  found.floor_db = rule.at("floor_db");
+  found.range_db = rule.at("range_db");
+  found.min_seconds = rule.at("min_seconds");
+  found.min_share = rule.at("min_share");
+  found.swing_db = rule.at("swing_db");
+  found.variety_db = rule.at("variety_db");
+  found.flatness_db = rule.at("flatness_db");
+  return found;
+}
+
 Contract parse(const std::string& text) {
   const json data = json::parse(text);
   if (data.at("version") != 1) throw std::runtime_error("contract version " + data.at("version").dump() + ", not 1");
@@ -66,7 +80,10 @@ Contract parse(const std::string& text) {
   contract.shortest = min_samples(frontend, data.at("min_frames"));
   contract.longest = min_samples(frontend, data.at("max_frames").get<int64_t>() + 1) - 1;
   contract.score_scale = data.at("score_scale");
+  contract.temperature = data.value("temperature", 1.0);
+  if (!(contract.temperature > 0)) throw std::runtime_error("the contract's temperature is not positive");
   if (const json& rejection = data.at("rejection"); !rejection.is_null()) contract.threshold = rejection.at("threshold");
+  if (data.contains("speech")) contract.speech = speech_rule(data["speech"]);
   contract.golden_input = floats(data.at("golden").at("input"));
   contract.golden_scores = floats(data.at("golden").at("scores"));
   contract.golden_tolerance = data.at("golden").at("tolerance");
@@ -99,14 +116,26 @@ Model::Model(const std::string& path, int threads) : path_(path), env_(private_e
   options.DisableMemPattern();  // every length is a new shape, and a pattern would be kept for each
   session_ = Ort::Session(env_, std::filesystem::path(path).c_str(), options);
   Ort::AllocatorWithDefaultOptions allocator;
-  const auto text = session_.GetModelMetadata().LookupCustomMetadataMapAllocated("voxport.contract", allocator);
+  const Ort::ModelMetadata metadata = session_.GetModelMetadata();
+  const auto text = metadata.LookupCustomMetadataMapAllocated("voxport.contract", allocator);
   if (!text) throw std::runtime_error(path + ": has no voxport contract; write it with voxport export onnx");
   try {
     contract_ = parse(text.get());
   } catch (const std::exception& problem) {
     throw std::runtime_error(path + ": " + problem.what());
   }
+  check_rate(metadata.GetGraphNameAllocated(allocator).get());
   check_golden();
+}
+
+// The golden vector is samples and cannot tell at which rate they were taken; the graph's name can:
+// "16000 Hz, frontend 0123456789abcdef". Graphs of older files have other names.
+void Model::check_rate(const std::string& graph_name) const {
+  if (graph_name.find(" Hz, frontend ") == std::string::npos) return;
+  const std::string rate = std::to_string(contract_.sample_rate) + " Hz";
+  if (graph_name.compare(0, rate.size(), rate) == 0) return;
+  throw std::runtime_error(path_ + ": the contract claims " + rate + ", the graph was made for " + graph_name +
+                           "; export the model again");
 }
 
 std::vector<float> Model::scores(const std::vector<float>& samples) const {
@@ -147,11 +176,11 @@ void Model::check_golden() const {
   if (!equal) throw std::runtime_error(path_ + ": the model no longer gives its recorded answer; export it again");
 }
 
-std::vector<double> probabilities(const std::vector<float>& scores) {
+std::vector<double> probabilities(const std::vector<float>& scores, double temperature) {
   const double most = *std::max_element(scores.begin(), scores.end());
   std::vector<double> shares;
   double sum = 0;
-  for (const float score : scores) sum += shares.emplace_back(std::exp(score - most));
+  for (const float score : scores) sum += shares.emplace_back(std::exp((score - most) / temperature));
   for (double& share : shares) share /= sum;
   return shares;
 }

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "speech.hpp"
+
 namespace voxport {
 
 // What a program must know of the contract; docs/contract.md has all of it.
@@ -16,13 +18,15 @@ struct Contract {
   int64_t sample_rate = 0;          // Hz
   int64_t shortest = 0, longest = 0;  // samples, both allowed
   double score_scale = 0;             // a score is score_scale × cosine
+  double temperature = 1;             // scores / this are what probabilities are the softmax of
   std::optional<double> threshold;    // the cosine below which the speaker is unknown
+  std::optional<SpeechRule> speech = SpeechRule();  // which sounds are answered with a name; without one, all
   std::vector<float> golden_input, golden_scores;
   double golden_tolerance = 0;
 };
 
-// Throws std::runtime_error where the file is not a waveform-input model of this contract version, or no longer
-// gives the answer that was recorded when it was written, and Ort::Exception where ONNX Runtime fails.
+// Throws std::runtime_error where the file is not a waveform-input model of this contract version, was made for another
+// rate, or no longer gives the answer that was recorded when it was written, and Ort::Exception where ONNX Runtime fails.
 class Model {
  public:
   explicit Model(const std::string& path, int threads = 1);
@@ -36,6 +40,7 @@ class Model {
   std::vector<float> scores(const std::vector<float>& samples) const;
 
  private:
+  void check_rate(const std::string& graph_name) const;
   void check_golden() const;
 
   std::string path_;
@@ -44,7 +49,7 @@ class Model {
   Contract contract_;
 };
 
-// The softmax of all scores.
-std::vector<double> probabilities(const std::vector<float>& scores);
+// The softmax of all scores, at the contract's temperature.
+std::vector<double> probabilities(const std::vector<float>& scores, double temperature);
 
 }  // namespace voxport

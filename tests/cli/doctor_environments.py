@@ -43,6 +43,8 @@ GOOD = {
     "scipy": "1.17.1",
     "tensorrt-rtx-cu13": "1.7.1.116",
     "cuda-bindings": "13.5.0",
+    "pyarrow": "26.0.1",
+    "ray": "2.60.0",
 }
 STARTED = {
     "torch": Probe(True, {"version": "2.11.0+cu130", "cuda": "13.0", "devices": ""}),

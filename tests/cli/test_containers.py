@@ -16,14 +16,14 @@ from click.testing import CliRunner
 
 from voxport.cli.doctor.places import Place, find_places
 from voxport.cli.root import COMMANDS, Entry, cli
+from voxport.corpora.errors import CorpusError
+from voxport.corpora.layouts.base import Entry as CorpusEntry
 from voxport.export.verification.report import ParityReport
 from voxport.runtime.errors import BackendError
 from voxport.runtime.frontend.presets import profile
 from voxport.runtime.storage.cache_root import cache_root
 from voxport.train.data import features as sound
-from voxport.train.data.errors import CorpusError
 from voxport.train.data.feature_store import atomic_file
-from voxport.train.data.layouts.base import Entry as CorpusEntry
 from voxport.train.training.distributed import train_together
 from voxport.train.training.lightning_module import TrainingError
 

@@ -37,10 +37,10 @@ from voxport.export.verification.report import ParityError, ParityReport
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.load import load_backend
 from voxport.runtime.backends.pytorch import session as torch_session
-from voxport.runtime.backends.pytorch.file import read_torch
+from voxport.runtime.backends.pytorch.file import CONTRACT_MEMBER, FRONTEND_MEMBER, read_torch
 from voxport.runtime.backends.pytorch.model import TorchModel
 from voxport.runtime.contract import Contract, InputKind
-from voxport.runtime.errors import BackendError, VoxportError
+from voxport.runtime.errors import BackendError, ContractError, VoxportError
 from voxport.train.checkpoint import Checkpoint
 
 Form = Literal["torchscript", "pt2"]
@@ -106,6 +106,41 @@ def test_nothing_in_it_tells_where_it_was_written(written: Written) -> None:
     for trace in (os.path.dirname(torch.__file__), str(Path(__file__).parents[2]), 'stack_trace": "', ".debug_pkl"):
         assert trace.encode() not in content, trace
     assert b"traced_inputs" not in content
+
+
+def rewritten(source: Path, target: Path, change: Callable[[dict[str, bytes]], object]) -> Path:
+    """The archive without its digest, and with other members."""
+    with zipfile.ZipFile(source) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    change(content)
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, each in content.items():
+            archive.writestr(name, each)
+    return target
+
+
+def claim_another_rate(content: dict[str, bytes]) -> None:
+    contract = json.loads(content[f"archive/{CONTRACT_MEMBER}"])
+    contract["frontend"]["sample_rate"] *= 2
+    content[f"archive/{CONTRACT_MEMBER}"] = json.dumps(contract).encode()
+
+
+def check_rate_is_proven(path: Path, folder: Path) -> None:
+    """Without a digest too, a contract with another rate than the graph's is refused, and nothing else is."""
+    suffix = path.suffix
+    unsealed = rewritten(path, folder / f"unsealed{suffix}", lambda content: None)
+    assert TorchModel.load(unsealed).contract == TorchModel.load(path).contract
+    wrong = rewritten(path, folder / f"wrong{suffix}", claim_another_rate)
+    rate = read_contract(path).frontend.sample_rate
+    with pytest.raises(ContractError, match=f"{wrong}: the contract claims the frontend {2 * rate} Hz, .* {rate} Hz"):
+        TorchModel.load(wrong)
+    assert TorchModel.load(wrong, verify=False).contract.frontend.sample_rate == 2 * rate  # the user's own choice
+    before = rewritten(path, folder / f"before{suffix}", lambda content: content.pop(f"archive/{FRONTEND_MEMBER}"))
+    assert TorchModel.load(before).contract == read_contract(path)  # files of older versions load as they did
+
+
+def test_a_contract_cannot_claim_another_rate_even_without_a_digest(written: Written, tmp_path: Path) -> None:
+    check_rate_is_proven(written.model, tmp_path)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(written: Written) -> None:
@@ -263,12 +298,13 @@ def test_a_compiled_package(device: Literal["cpu", "cuda"], tmp_path: Path) -> N
         wanted = make_checkpoint(SMALL).network()(torch.from_numpy(values))[0].numpy()
     np.testing.assert_allclose(model.run(values, [33]).scores[0], wanted, rtol=0, atol=1e-4)
 
+    check_rate_is_proven(tmp_path / "native.pt2", tmp_path)
     with to_aoti.checked_inputs():  # at any number of rows, as the contract promises and as C++ may ask
         strict = load_backend(tmp_path / "native.pt2")
         for rows in (1, 2, 15, 16, 17, 100):
             batch: npt.NDArray[np.float32] = np.repeat(values, rows, axis=0)
             found_scores = strict.run(batch, np.full(rows, 33)).scores
-            np.testing.assert_allclose(found_scores, np.repeat(wanted, rows, axis=0), rtol=0, atol=1e-4)
+            np.testing.assert_allclose(found_scores, np.tile(wanted, (rows, 1)), rtol=0, atol=1e-4)
 
 
 class Narrowed:

@@ -1,7 +1,8 @@
 """The C++ example, built with this machine's compiler against ONNX Runtime's wheel, answers as Python does.
 
 It needs cmake, a C++ compiler, nlohmann/json, and ONNX Runtime's headers: the system's (Debian's libonnxruntime-dev),
-or those of a release that the environment variable ONNXRUNTIME_ROOT names. Any version up to the wheel's will do.
+or those of a release that the environment variable ONNXRUNTIME_ROOT names. Any version up to the wheel's will do. They
+are in the iOS framework of the npm package com.github.asus4.onnxruntime too.
 """
 
 import importlib.util
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.runtime.test_speech import melody, noise, talk, tones
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier
 from voxport.runtime.contract import Array, Rejection
 from voxport.runtime.length_range import LengthRange
+from voxport.runtime.speech import REASONS, USUAL_RULE, Silence, find_speech
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 
@@ -127,6 +130,50 @@ def test_a_stranger_is_told_from_the_contract_s_threshold(
     model = make_tiny(tmp_path / "m.onnx", "waveform", rejection=Rejection(threshold, 0.01))
     result = run(model.path, write(tmp_path / "who.wav", tone(0.3)))
     assert result.stdout.startswith("nobody whom the model knows") == (not known)
+
+
+def test_probabilities_are_at_the_contract_s_temperature(run: Run, tmp_path: Path) -> None:
+    model = make_tiny(tmp_path / "m.onnx", "waveform", temperature=7.5)
+    path = write(tmp_path / "who.wav", tone(0.45))
+    expected = SpeakerIdentifier.load(model.path).identify(path)
+    rows = [line.split("\t") for line in run(model.path, path).stdout.splitlines()]
+    assert [float(row[0]) for row in rows] == pytest.approx([each.probability for each in expected.ranked], abs=1e-5)
+    flat = make_tiny(tmp_path / "flat.onnx", "waveform")
+    assert run(flat.path, path).stdout.splitlines()[0].split("\t")[0] != rows[0][0]
+
+
+def test_a_sound_without_speech_is_nobody_s(run: Run, tmp_path: Path) -> None:
+    """The same verdict as Python's, and the same reason."""
+    model = make_tiny(tmp_path / "m.onnx", "waveform", speech=USUAL_RULE, max_frames=400)
+    silent = np.zeros(32000, np.float32)
+    sounds = {
+        "talk": talk(2.0), "late": np.concatenate([silent, talk(1.5)]), "offset": 0.5 * talk(2.0) + np.float32(0.3),
+        "silent": silent, "noise": noise(2.0), "dial": tones(2.0, 350, 440), "melody": melody(2.0),
+        "brief": np.concatenate([talk(0.2), silent]),
+    }  # fmt: skip
+    lacks: set[Silence | None] = set()
+    for name, sound in sounds.items():
+        path = write(tmp_path / f"{name}.wav", sound)
+        lack = find_speech(soundfile.read(path, dtype="float32")[0], 16000, USUAL_RULE).lacks
+        shown = run(model.path, path).stdout
+        if lack is None:
+            assert shown.count("\n") == len(LABELS)
+        else:
+            assert shown == f"nobody: the sound holds no speech: {REASONS[lack]}\n"
+        lacks.add(lack)
+    assert {None, "silence", "brief", "steady", "tonal"} <= lacks
+
+
+def test_a_contract_that_claims_another_rate_is_refused(run: Run, tiny_waveform: TinyModel, tmp_path: Path) -> None:
+    graph = tiny_graph("waveform", tiny_waveform.project, tiny_waveform.classes)
+    graph.name = FRONTEND.title
+    other = tiny_waveform.contract.replace(frontend=replace(FRONTEND, sample_rate=32000))
+    save(tmp_path / "right.onnx", graph, tiny_waveform.contract.to_json())
+    save(tmp_path / "wrong.onnx", graph, other.to_json())
+    assert run(tmp_path / "right.onnx", write(tmp_path / "16k.wav", tone(0.3))).returncode == 0
+    result = run(tmp_path / "wrong.onnx", write(tmp_path / "32k.wav", tone(0.3, 32000), 32000))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"the contract claims 32000 Hz, the graph was made for {FRONTEND.title}" in result.stderr
 
 
 def test_what_it_cannot_use_is_refused_in_words(

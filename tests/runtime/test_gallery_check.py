@@ -1,6 +1,7 @@
 """Spoiled galleries: what enrolling says, what `check` and `calibrate` find, and how it is mended."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.runtime.test_speech import talk
 from tests.runtime.tiny_models import LABELS, TinyModel, embedding_of, tone
 from voxport.runtime import (
     Answer,
@@ -23,6 +25,7 @@ from voxport.runtime import (
 from voxport.runtime.audio.pieces import PIECE_SECONDS
 from voxport.runtime.gallery.check import ALIKE, DIFFERENT, bounds_of, own_cosines
 from voxport.runtime.gallery.embeddings import read_strangers, write_embeddings
+from voxport.runtime.speech import USUAL_RULE, Speech
 
 SIZE = 64
 Floats = npt.NDArray[np.floating[Any]]
@@ -304,6 +307,107 @@ class Wide:
         project = np.random.default_rng(0).normal(size=(3, self.contract.embedding_size))
         rows = [embedding_of(row[:length], project) for row, length in zip(inputs, lengths, strict=True)]
         return Answer(np.zeros((len(rows), len(LABELS)), np.float32), np.array(rows, np.float32))
+
+
+def spoken(vector: Floats, seconds: float, speech_s: float, pieces: tuple[Voice, ...] = ()) -> Voice:
+    """A voice in a sound of so many seconds, of which `speech_s` are active speech."""
+    return Voice(unit(vector).astype(np.float32), seconds, 1, pieces, speech=Speech(None, speech_s, -20.0))
+
+
+def calibrated_by_speech(contract: Contract) -> tuple[Gallery, list[Voice]]:
+    """Ten people, and a hundred strangers whose pieces are the more like everybody the shorter they are."""
+    common = unit(np.random.default_rng(2).normal(size=SIZE))
+    gallery = Gallery(contract)
+    for i, rows in enumerate(people(10, 3)):
+        gallery.enroll(f"p{i}", [spoken(row + 0.2 * common, 9.0, 3.0) for row in rows])
+    strangers = [
+        spoken(row + 0.2 * common, 9.0, 3.0, (spoken(row + common, 2.5, 0.7), spoken(row + 0.5 * common, 2.5, 1.4)))
+        for row in people(100, 1, seed=8)[:, 0]
+    ]
+    gallery.calibrate(0.05, strangers)
+    return gallery, strangers
+
+
+def test_pauses_make_no_sound_longer(contract: Contract, tmp_path: Path) -> None:
+    """0.7 s of speech in 2.5 s of sound are held to the threshold below 1 s, which keeps its rate there."""
+    gallery, strangers = calibrated_by_speech(contract)
+    found = gallery.thresholds
+    assert (found.length_of, [short.below_s for short in found.by_length]) == ("speech", [1.0, 2.0])
+    for place, used in ((0, found.by_length[0]), (1, found.by_length[1]), (None, found)):
+        asked = [stranger if place is None else stranger.pieces[place] for stranger in strangers]
+        assert {gallery.identify(each).threshold for each in asked} == {used.identify}
+        assert {gallery.verify("p3", each).threshold for each in asked} == {used.verify}
+        assert sum(bool(gallery.identify(each).known) for each in asked) == 5
+    bare = strangers[0].embedding  # of which the caller alone knows how much was spoken
+    assert gallery.verify("p3", bare, seconds=0.7).threshold == found.by_length[0].verify
+    assert gallery.verify("p3", bare).threshold == found.verify
+    gallery.save(tmp_path / "g")
+    again = Gallery.load(tmp_path / "g", contract)
+    assert again.thresholds == found
+    assert again.calibrate(0.05, strangers) == found
+    assert again.state.whole.spoken.tolist() == [3.0] * 30
+
+
+def test_strangers_in_a_file_count_by_speech_too(contract: Contract, tmp_path: Path) -> None:
+    gallery, strangers = calibrated_by_speech(contract)
+    found = gallery.thresholds
+    files = [f"{i}.wav" for i in range(100)]
+    write_embeddings(tmp_path / "s.npz", files, strangers, contract.checkpoint_sha256)
+    read = read_strangers(tmp_path / "s.npz", contract.checkpoint_sha256, SIZE)
+    assert gallery.calibrate(0.05, read) == found
+    with np.load(tmp_path / "s.npz") as arrays:  # as files of before were, which count the whole sound
+        content = {name: arrays[name] for name in arrays if name not in ("spoken", "piece_spoken")}
+    np.savez(tmp_path / "old.npz", **content)
+    old = gallery.calibrate(0.05, read_strangers(tmp_path / "old.npz", contract.checkpoint_sha256, SIZE))
+    assert (old.length_of, old.by_length) == ("sound", ())  # the pieces' sounds are of 2.5 s
+    assert gallery.identify(strangers[0].pieces[0]).threshold == old.identify
+
+
+def test_pieces_without_speech_are_no_trial(contract: Contract) -> None:
+    """They are nobody's when they are asked about, so they say nothing of who would be accepted."""
+    gallery, strangers = calibrated_by_speech(contract)
+    found = gallery.thresholds
+    noise = replace(strangers[0].pieces[0], speech=Speech("steady", 0.75, -20.0))
+    assert gallery.calibrate(0.05, [replace(each, pieces=(*each.pieces, noise)) for each in strangers]) == found
+
+
+def test_a_recording_that_silence_follows_has_the_threshold_of_its_speech(
+    tiny_waveform: TinyModel, contract: Contract
+) -> None:
+    rule = tiny_waveform.contract.replace(max_frames=1500, speech=USUAL_RULE, embedding_size=SIZE)
+    identifier = SpeakerIdentifier(Wide(rule))
+    gallery, _ = calibrated_by_speech(contract)
+    used = gallery.thresholds
+    quiet = np.zeros(2 * 16000, np.float32)
+    for seconds, wanted in ((0.8, used.by_length[0]), (1.6, used.by_length[1]), (3.5, used)):
+        sound = talk(seconds)
+        for padded in (sound, np.concatenate([sound, quiet]), np.concatenate([quiet, sound, quiet])):
+            voice = identifier.voice(padded, 16000)
+            assert gallery.identify(voice).threshold == wanted.identify
+            assert gallery.verify("p0", voice).threshold == wanted.verify
+    no_rule = SpeakerIdentifier(Wide(rule.replace(speech=None)))  # nobody looks for speech: the sound's length counts
+    assert gallery.identify(no_rule.voice(np.concatenate([talk(0.8), quiet]), 16000)).threshold == used.identify
+
+
+def test_a_gallery_of_the_second_version_keeps_its_meaning(contract: Contract, tmp_path: Path) -> None:
+    """Its lengths are those of sounds, pauses included; so they stay until speakers are enrolled and counted anew."""
+    gallery, strangers = calibrated_by_speech(contract)
+    gallery.save(tmp_path / "new")
+    with np.load(tmp_path / "new") as arrays:
+        content = {name: arrays[name] for name in arrays if name not in ("spoken", "piece_spoken")}
+    header = json.loads(bytes(content["header"])) | {"version": 2}
+    del header["thresholds"]["length_of"]
+    content["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    with open(tmp_path / "old", "wb") as file:
+        np.savez(file, **content)
+    old = Gallery.load(tmp_path / "old", contract)
+    assert old.thresholds == replace(gallery.thresholds, length_of="sound")
+    assert old.identify(strangers[0].pieces[0]).threshold == old.thresholds.identify  # 2.5 s of sound
+    assert old.identify(strangers[0].embedding, seconds=0.9).threshold == old.thresholds.by_length[0].identify
+    old.enroll("new", [spoken(people(1, 1, 4)[0, 0], 4.0, 3.0)])
+    assert old.calibrate(0.05).length_of == "sound"  # of the older utterances nobody knows how much was spoken
+    old.save(tmp_path / "old")
+    assert Gallery.load(tmp_path / "old", contract).state.whole.spoken.tolist() == [0.0] * 30 + [3.0]
 
 
 def test_a_gallery_of_the_first_version_is_read(contract: Contract, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from voxport.runtime.gallery.thresholds import MAX_SPEAKERS
 from voxport.runtime.storage import lock as gallery_lock
 
 MEMBERS = ("header", "names", "counts", "sums", "kept", "owners")
-MORE = ("seconds", "trained", "pieces", "piece_owners", "piece_seconds")
+MORE = ("seconds", "trained", "pieces", "piece_owners", "piece_seconds", "spoken", "piece_spoken")
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -240,7 +240,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "huge number": (lambda _: text("9" * 60_000), "header"),
     "long header": (lambda _: text("{" + " " * 70_000 + "}"), "the array header"),
     "other format": (lambda path: header(path, format="zip"), "no voxport header"),
-    "version": (lambda path: header(path, version=3), "version 3, this voxport reads versions 1 and 2"),
+    "version": (lambda path: header(path, version=4), "version 4, this voxport reads versions 1 to 3"),
     "unknown key": (lambda path: header(path, extra=1), "unknown key extra"),
     "more speakers": (lambda path: header(path, speakers=4), "its names are not 4"),
     "no speakers": (lambda path: header(path, speakers=0), "its names are not 0"),

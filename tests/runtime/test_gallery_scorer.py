@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
+from tests.runtime.test_speech import talk as syllables
 from tests.runtime.tiny_models import FRONTEND, TinyModel, make_tiny, tone
 from voxport.cli.root import cli
 from voxport.runtime import (
@@ -27,7 +29,8 @@ from voxport.runtime import (
 )
 from voxport.runtime.contract import Array
 from voxport.runtime.frontend.log_mel import compute_features
-from voxport.runtime.speech import Speech
+from voxport.runtime.gallery.state import State
+from voxport.runtime.speech import USUAL_RULE, Speech
 
 # The tiny model's windows are 0.6 s at most.
 LOW, HIGH, STRANGER = (tone(3, hertz=hertz) for hertz in (200, 3000, 900))
@@ -137,6 +140,27 @@ def test_windows_are_held_to_the_threshold_of_their_length(
     ]
     told = CliRunner().invoke(cli, ["timeline", *arguments, "--json"])
     assert json.loads(told.stdout)["threshold"] == threshold
+
+
+def test_pauses_make_no_window_longer(tmp_path: Path) -> None:
+    """Windows of 0.6 s with at most 0.4 s of speech are held to the threshold below 0.5 s, however they are asked."""
+    identifier = SpeakerIdentifier.load(make_tiny(tmp_path / "m.onnx", speech=USUAL_RULE).path)
+    burst, pause = syllables(0.4), np.zeros(3200, np.float32)
+    sound = np.concatenate([burst, pause] * 6)
+    voice = identifier.voice(np.concatenate([burst, pause]), 16000)
+    assert voice.speech_s is not None
+    assert voice.speech_s < 0.5 < voice.duration_s
+    gallery = Gallery(identifier.contract)
+    gallery.enroll("Talk", voice)
+    wholes = Thresholds(None, -1.0, by_length=(ShortThresholds(0.5, None, 1.0),))
+    for thresholds, wanted in ((wholes, "Talk"), (replace(wholes, length_of="speech"), None)):
+        gallery._change(partial(State.with_thresholds, thresholds=thresholds))
+        scorer = GalleryScorer(identifier, gallery)
+        assert gallery.identify(replace(voice, embedding=-voice.embedding)).speaker == wanted  # like nobody at all
+        stream = Stream(identifier, scorer=scorer)
+        decisions = [*stream.push(sound), *stream.close()]
+        assert {decision.speaker for decision in decisions} == {wanted}
+        assert {each.speaker for each in Timeline(identifier, scorer=scorer).segments(sound, 16000)} == {wanted}
 
 
 def test_a_voice_without_speech_is_nobodys(identifier: SpeakerIdentifier, gallery: Gallery) -> None:

@@ -142,7 +142,7 @@ def test_recipes_say_what_is_changed_and_refuse_what_cannot_be(tmp_path: Path) -
     for line, said in (
         ("noise = 1.5", "noise is a probability from 0 to 1, found 1.5"),
         ("noise_snr_db = [10, 0]", "noise_snr_db is a range"),
-        ('codecs = ["amr"]', "codecs are some of mu_law"),
+        ('codecs = ["speex"]', "codecs are some of mu_law"),
         ("room = 0.7\nplayback = 0.6", "exclude each other"),
         ("noises = 1", "unknown key noises"),
     ):

@@ -12,13 +12,13 @@ import torch
 
 from tests.train.corpora import write_homework
 from tests.train.test_data_sounds import tone
+from voxport.corpora.layouts.base import Entry
 from voxport.runtime.frontend.presets import profile
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus
 from voxport.train.data import builder as reading
 from voxport.train.data import features as sound
 from voxport.train.data.feature_store import atomic_file, cache_folder
-from voxport.train.data.layouts.base import Entry
 
 FRONTEND = profile("homework_mel40")
 

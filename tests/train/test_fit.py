@@ -56,6 +56,23 @@ def test_learns_to_tell_speakers_apart(data: Path, recipe: Recipe, tmp_path: Pat
     assert len(checkpoint.split.train) + len(checkpoint.split.valid) == 24
 
 
+def test_a_program_trains_in_five_lines_as_the_command_does(data: Path, tmp_path: Path) -> None:
+    import voxport.train
+
+    options = voxport.train.RunOptions(steps=2, device="cpu", cache=tmp_path / "cache")
+    result = voxport.train.fit(write_recipe(tmp_path), str(data), str(tmp_path / "run"), options)
+    assert (result.steps, load_checkpoint(result.model).recipe.name) == (2, "tiny")
+    facts = RunFolder(tmp_path / "run").read()
+    assert (facts.recipe.train.steps, facts.frontend) == (2, profile("homework_mel40"))
+    assert voxport.train.resume(tmp_path / "run", options).accuracy_whole == result.accuracy_whole
+    with pytest.raises(TrainingError, match="resume"):
+        voxport.train.fit(write_recipe(tmp_path), data, tmp_path / "run", options)
+    with pytest.raises(TrainingError, match="change sounds"):
+        voxport.train.fit(
+            write_recipe(tmp_path), data, tmp_path / "other", dataclasses.replace(options, noise=tmp_path)
+        )
+
+
 def test_the_log_names_the_steps_that_it_tells_of(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     result = run(data, recipe, tmp_path / "run")
     rates = dict(read_log(RunFolder(tmp_path / "run"))["train/learning_rate"])

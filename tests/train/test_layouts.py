@@ -13,12 +13,12 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from voxport.cli.root import cli
+from voxport.corpora.layouts.base import Listing
+from voxport.corpora.layouts.recognition import LAYOUTS, list_corpus, listing_lines
 from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, LayoutOptions, open_corpus
-from voxport.train.data.layouts.base import Listing
-from voxport.train.data.layouts.recognition import LAYOUTS, list_corpus, listing_lines
 from voxport.train.data.survey import survey
 
 FRONTEND = profile("homework_mel40")

@@ -7,13 +7,13 @@ import pytest
 import soundfile
 
 from tests.runtime.media_files import KINDS, encode, voice
+from voxport.corpora.layouts import tree as layout_tree
+from voxport.corpora.layouts.recognition import list_corpus, listing_lines
 from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.errors import BackendError
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusError, CorpusOptions, LayoutOptions, open_corpus
-from voxport.train.data.layouts import tree as layout_tree
-from voxport.train.data.layouts.recognition import list_corpus, listing_lines
 from voxport.train.data.survey import survey
 
 FRONTEND = profile("homework_mel40")

@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": Entry("voxport.cli.runtime.inspect:inspect", "Show what a model file says about itself."),
     "bench": Entry("voxport.cli.bench.commands:bench", "Measure models against each other."),
     "identify": Entry("voxport.cli.runtime.identify:identify", "Say who is speaking in sound files."),
+    "score": Entry("voxport.cli.scale.score:score", "Score a whole corpus, in as many processes as there are cores."),
     "timeline": Entry("voxport.cli.runtime.timeline:timeline", "Say who speaks when in a recording."),
     "stream": Entry("voxport.cli.runtime.stream:stream", "Say who is speaking while the sound comes."),
     "embed": Entry("voxport.cli.runtime.embed:embed", "Turn voices into vectors, and compare them."),

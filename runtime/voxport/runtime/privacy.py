@@ -13,6 +13,7 @@ from typing import Any
 # What each of them stops is told in docs/privacy.md.
 NOT_REPORTED = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime from 1.29 on, on Linux; read when it is imported
+    "RAY_USAGE_STATS_ENABLED": "0",  # Ray; read when a cluster is started
 }
 
 

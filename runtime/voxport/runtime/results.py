@@ -78,6 +78,11 @@ class Voice:
     notes: tuple[Note, ...] = ()
     speech: Speech | None = None
 
+    @property
+    def speech_s(self) -> float | None:
+        """Seconds of active speech in the sound, by the contract's rule; None where nothing was checked."""
+        return None if self.speech is None else self.speech.seconds
+
 
 def answered(
     scores: npt.NDArray[np.float32], contract: Contract, top: int, heard: Described, windows: int = 1

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from voxport.corpora.layouts.base import AS_FOUND, LayoutOptions
 from voxport.runtime.contract import ConditionLine, Rejection
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.storage.atomic import replace_file
 from voxport.runtime.storage.serialization import decode, encode
-from voxport.train.data.layouts.base import AS_FOUND, LayoutOptions
 from voxport.train.data.split import Split
 from voxport.train.models.speaker_net import SpeakerNet, build_network
 from voxport.train.recipe import Recipe

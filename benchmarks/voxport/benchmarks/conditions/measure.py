@@ -19,15 +19,15 @@ from voxport.benchmarks.conditions.shares import (
     right,
     wrong_probability,
 )
+from voxport.corpora.layouts.base import AS_FOUND, Entry
+from voxport.corpora.layouts.recognition import list_corpus
+from voxport.corpora.sounds import read_sound
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.load import load_backend
 from voxport.runtime.backends.options import BackendOptions
 from voxport.runtime.errors import AudioError, LengthError, VoxportError
 from voxport.runtime.results import softmax
 from voxport.runtime.windowing.hearing import hear, open_sound
-from voxport.train.data.features import read_sound
-from voxport.train.data.layouts.base import AS_FOUND, Entry
-from voxport.train.data.layouts.recognition import list_corpus
 from voxport.train.effects import draws
 
 Progress = Callable[[int, int, str], None]  # answers given, answers in all, the condition

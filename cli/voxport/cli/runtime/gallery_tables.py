@@ -30,7 +30,8 @@ def threshold_lines(gallery: "Gallery") -> list[str]:
     for short in thresholds.by_length:
         both = (("verify", short.verify), ("identify", short.identify))
         parts = [f"{name} {value:.4f}" for name, value in both if value is not None]
-        lines.append(f"sounds below {short.below_s:g} s: {', '.join(parts)}")
+        what = "sounds with less than {:g} s of speech" if thresholds.length_of == "speech" else "sounds below {:g} s"
+        lines.append(f"{what.format(short.below_s)}: {', '.join(parts)}")
     lines.append(f"calibrated for a false-accept rate of {rate:g} among {thresholds.speakers} speakers")
     if thresholds.identify is None:
         lines.append(

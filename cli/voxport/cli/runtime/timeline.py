@@ -101,7 +101,7 @@ def timeline(
         draw_timeline(segments, seconds, f"Who speaks when in {os.path.basename(file)}", plot)
     if as_json:
         among = {}
-        if scorer is not None:  # the threshold that the windows were held to
+        if scorer is not None:  # the threshold that windows full of speech were held to
             used = scorer.threshold_for(min(engine.window_s, seconds))
             among = {"gallery": gallery, "threshold": used}
         emit_json({"model": model, **among, "file": file, "duration_s": seconds, "segments": _encoded(segments)})

@@ -1,6 +1,5 @@
 """`voxport train …`: fit, predict and recipes here; evaluate, ablate and profile in files of their own."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ from click.core import ParameterSource
 
 from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
 from voxport.cli.train.ablate import ablate
-from voxport.cli.train.augment import AUGMENT_NAMES, augment_options, augmented
+from voxport.cli.train.augment import AUGMENT_NAMES, augment_options
 from voxport.cli.train.corpus import corpus as show_corpus
 from voxport.cli.train.evaluate import evaluate
 from voxport.cli.train.options import (
@@ -20,7 +19,6 @@ from voxport.cli.train.options import (
     checkpoint_argument,
     compile_option,
     corpus_of,
-    corpus_options,
     data_option,
     device_option,
     frontend_option,
@@ -35,7 +33,6 @@ from voxport.cli.train.profile import profile as profile_a_step
 
 if TYPE_CHECKING:
     from voxport.runtime.contract import Rejection
-    from voxport.train.training.run_dir import RunFacts
 
 
 @click.group()
@@ -85,40 +82,34 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
     The recipe's batch size is that of all devices together; with --device cpu, --devices counts processes.
     """
     let_threads_sleep()
-    from voxport.train.data.builder import holds_sounds
     from voxport.train.plots import plot_run
-    from voxport.train.recipe import load_recipe
     from voxport.train.training.distributed import here
-    from voxport.train.training.fit import FitOptions, with_steps
-    from voxport.train.training.fit import fit as run_fit
+    from voxport.train.training.run import RunOptions
+    from voxport.train.training.run import fit as run_fit
+    from voxport.train.training.run import resume as resume_run
     from voxport.train.training.run_dir import RunFolder
 
     place = here()
     shown = is_shown(progress) and place.first  # of torchrun's processes one talks
     if resume:
-        begun = _begun(out, choices)
-        data, recipe, choices["frontend"] = Path(begun.data), begun.recipe, begun.frontend
-        choices["skip_bad"], choices["accumulate"] = begun.skip_bad, begun.accumulate
-        choices["layout"] = begun.layout
-    else:
-        if choices["data"] is None or choices["recipe"] is None:
-            raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
-        data, recipe = choices["data"], with_steps(load_recipe(choices["recipe"]), choices["steps"], choices["seed"])
-    layout = layout_options_of(choices) if not resume else choices["layout"]
-    frontend = recipe.frontend
-    if not resume:
-        sounds = holds_sounds(data, layout)
-        recipe = augmented(recipe, sounds, choices)
-        frontend = recipe.frontend_for(sounds=sounds)
-    corpus = corpus_options(choices, frontend, shown)
-    if place.first:
-        corpus = dataclasses.replace(corpus, announce=say)
-    speed = {name: choices[name] for name in ("devices", "compiled", "resident")}
-    options = FitOptions(out, corpus, device, resume, shown, accumulate=choices["accumulate"] or 1, **speed)
-    options = dataclasses.replace(options, false_accept_rate=choices["false_accept_rate"] or None)
-    # A batch size that the user wrote down is theirs; that of a recipe by its name is only a default.
-    by_name = not resume and Path(choices["recipe"]).suffix != ".toml"
-    result = run_fit(data, recipe, dataclasses.replace(options, adapt_batch=by_name))
+        _refuse_with_resume(choices)
+    elif choices["data"] is None or choices["recipe"] is None:
+        raise click.UsageError("--data and --recipe are needed (or --resume, to go on with a run)")
+    data, name, accumulate = choices.pop("data"), choices.pop("recipe"), choices.pop("accumulate") or 1
+    rate = choices.pop("false_accept_rate") or None
+    layout = layout_options_of(choices)
+    rest = {key: value for key, value in choices.items() if key not in LAYOUT_NAMES}
+    options = RunOptions(
+        **rest,
+        layout=layout,
+        device=device,
+        accumulate=accumulate,
+        false_accept_rate=rate,
+        progress=shown,
+        announce=say if place.first else None,
+    )
+    result = resume_run(out, options) if resume else run_fit(name, data, out, options)
+    recipe = RunFolder(out).read().recipe
     if not place.first:
         return
     curves = out / "curves.png"
@@ -133,7 +124,7 @@ def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bo
         ("steps", f"{result.steps:,} (best validation at {result.best_step:,})"),
         ("accuracy, whole utterances", f"{result.accuracy_whole:.2%}"),
         ("accuracy, crops", f"{result.accuracy_crop:.2%} of {recipe.train.crop_frames} frames"),
-        ("batch", _shares(result.batch_size, max(options.devices, place.world), options.accumulate)),
+        ("batch", _shares(result.batch_size, max(choices["devices"], place.world), accumulate)),
         ("nobody known", _threshold(result.rejection)),
         *((f"sounds changed: {line.kind}", f"{line.accuracy:.1%} of {line.sounds}") for line in changed),
         ("time", f"{result.seconds / 60:.1f} min"),
@@ -151,10 +142,8 @@ def _threshold(rejection: "Rejection | None") -> str:
     return f"below a cosine of {rejection.threshold:.3f}: {strangers}{known}"
 
 
-def _begun(out: Path, choices: dict[str, Any]) -> "RunFacts":
-    """What the run in `out` was started with, which none of the choices may contradict."""
-    from voxport.train.training.run_dir import RunFolder
-
+def _refuse_with_resume(choices: dict[str, Any]) -> None:
+    """Refuse what would contradict the run that goes on."""
     fixed = ("data", "recipe", "steps", "seed", "frontend", "accumulate", *AUGMENT_NAMES, *LAYOUT_NAMES)
     given = [
         "no-augment" if choices[name] is False else name.replace("_", "-")
@@ -165,7 +154,6 @@ def _begun(out: Path, choices: dict[str, Any]) -> "RunFacts":
         given.append("skip-bad" if choices["skip_bad"] else "strict")
     if given:
         raise click.UsageError(f"--resume goes on with what the run began with; leave out --{', --'.join(given)}")
-    return RunFolder(out).read()
 
 
 def _shares(batch_size: int, devices: int, pieces: int) -> str:

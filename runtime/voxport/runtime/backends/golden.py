@@ -1,6 +1,7 @@
 """Replay the golden vector: does this file, on this machine, still give the recorded answer?"""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,20 @@ def _embedding(contract: Contract, where: str) -> npt.NDArray[np.float64]:
             "export it again"
         )
     return values
+
+
+def check_rate(contract: Contract, made_for: str, where: str) -> None:
+    """Raise ContractError where the contract claims another frontend, or rate, than the graph was made for.
+
+    No golden vector could tell: it is samples, or features, which know nothing of the rate. `made_for` is what the file
+    says beside its contract: `Frontend.title`, as an ONNX graph's name or an archive's member. What older files say
+    there is something else, and proves nothing.
+    """
+    if re.fullmatch(r"\d+ Hz, frontend [0-9a-f]{16}", made_for) and made_for != contract.frontend.title:
+        raise ContractError(
+            f"{where}: the contract claims the frontend {contract.frontend.title}, the graph was made for "
+            f"{made_for}; the contract was changed, so export the model again"
+        )
 
 
 def check_golden(backend: Backend, where: str) -> None:

@@ -12,7 +12,7 @@ from voxport.runtime.gallery.check import MOST_COMPARED, bounds_of, listed, pair
 from voxport.runtime.gallery.results import Pair
 from voxport.runtime.gallery.search import MatrixSearch
 from voxport.runtime.gallery.state import SAME, State
-from voxport.runtime.gallery.thresholds import ShortThresholds, Thresholds
+from voxport.runtime.gallery.thresholds import LengthOf, ShortThresholds, Thresholds
 from voxport.runtime.gallery.utterances import Float32, Int64, Kept
 
 _STEPS = 1 << 19  # of the histogram for each unit of cosine; a power of two, so that its edges are exact
@@ -27,7 +27,8 @@ class Strangers:
     """Voices of people who are not enrolled: unit vectors (utterances, embedding_size), seconds (0: not known).
 
     `names` say whose each is, for messages. `pieces` are of short pieces of the same sounds. `trained` counts the
-    sounds that lie in a folder with the name of a speaker of the model's training.
+    sounds that lie in a folder with the name of a speaker of the model's training. `spoken` and `piece_spoken` are
+    seconds of active speech in each; None, and 0, where not known.
     """
 
     vectors: Float32
@@ -36,6 +37,8 @@ class Strangers:
     pieces: Float32
     piece_seconds: Float32
     trained: int = 0
+    spoken: Float32 | None = None
+    piece_spoken: Float32 | None = None
 
 
 def calibrate(
@@ -47,7 +50,8 @@ def calibrate(
     names, or a stranger and a name, are as alike as one voice (see `gallery_check`), nothing is set: one person
     under two names would move the threshold to where nobody is known. With `accept_anyway` they are counted as
     different people. Sounds below each of SHORT_S have thresholds of their own where enough short sounds and
-    pieces were seen; they are never lower than those of all sounds.
+    pieces were seen; they are never lower than those of all sounds. What counts is the length of the active speech,
+    where it is known of all of them, else that of the sound.
 
     An observed rate cannot be finer than one in the number of observations. Where there are fewer than
     1 / `false_accept_rate` of them, the threshold stays None.
@@ -62,8 +66,10 @@ def calibrate(
         raise GalleryError("nobody is enrolled, there is nothing to calibrate; enroll speakers first")
     if not accept_anyway:
         _refuse_one_voice(state, strangers)
-    whole = state.whole if strangers is None else _kept(strangers.vectors, strangers.seconds)
-    pieces = state.pieces if strangers is None else _kept(strangers.pieces, strangers.piece_seconds)
+    whole, pieces = state.whole, state.pieces
+    if strangers is not None:
+        whole = _kept(strangers.vectors, strangers.seconds, strangers.spoken)
+        pieces = _kept(strangers.pieces, strangers.piece_seconds, strangers.piece_spoken)
     among = strangers is None
     pairs, best = _histograms(state, whole, among)
     verify, identify = (_threshold(histogram, false_accept_rate) for histogram in (pairs, best))
@@ -73,7 +79,8 @@ def calibrate(
             f"comparisons of different people, there are {int(pairs.sum()):,}; "
             "enroll more speakers, give recordings of strangers, or ask for a higher rate"
         )
-    found = Thresholds(verify, identify, false_accept_rate, len(state.names))
+    length_of = _length_of(whole, pieces)
+    found = Thresholds(verify, identify, false_accept_rate, len(state.names), length_of=length_of)
     by_length = tuple(_by_length(state, (whole, pieces), among, found))
     return replace(found, by_length=by_length, notes=tuple(_notes(state, strangers, by_length)))
 
@@ -99,19 +106,27 @@ def _refuse_one_voice(state: State, strangers: Strangers | None) -> None:
         )
 
 
-def _kept(vectors: Float32, seconds: Float32) -> Kept:
-    return Kept(vectors, np.full(len(vectors), -1, np.int64), seconds)
+def _kept(vectors: Float32, seconds: Float32, spoken: Float32 | None) -> Kept:
+    lengths = np.stack([seconds, np.zeros_like(seconds) if spoken is None else spoken], axis=1)
+    return Kept(vectors, np.full(len(vectors), -1, np.int64), lengths)
+
+
+def _length_of(*sources: Kept) -> LengthOf:
+    """Active speech, where that of every sound with a length is known: pauses make no sound longer."""
+    seconds, spoken = (np.concatenate([getattr(one, name) for one in sources]) for name in ("seconds", "spoken"))
+    return "speech" if (spoken > 0).any() and bool((spoken[seconds > 0] > 0).all()) else "sound"
 
 
 def _by_length(state: State, sources: tuple[Kept, Kept], among: bool, found: Thresholds) -> Iterator[ShortThresholds]:
     rate, low = found.false_accept_rate or 0.0, 0.0
     for high in SHORT_S:
-        rows = [np.flatnonzero((one.seconds > low) & (one.seconds < high)) for one in sources]
+        lengths = [one.spoken if found.length_of == "speech" else one.seconds for one in sources]
+        rows = [np.flatnonzero((each > low) & (each < high)) for each in lengths]
         low = np.nextafter(np.float32(high), np.float32(0))
         short = Kept(
             np.concatenate([one.vectors[at] for one, at in zip(sources, rows, strict=True)]),
             np.concatenate([one.owners[at] for one, at in zip(sources, rows, strict=True)]),
-            np.concatenate([one.seconds[at] for one, at in zip(sources, rows, strict=True)]),
+            np.concatenate([one.lengths[at] for one, at in zip(sources, rows, strict=True)]),
         )
         pairs, best = _histograms(state, short, among)
         verify, identify = (_threshold(histogram, rate) for histogram in (pairs, best))

@@ -11,11 +11,13 @@ from voxport.runtime.contract import printable
 from voxport.runtime.errors import GalleryError
 from voxport.runtime.gallery.calibration import Strangers
 from voxport.runtime.gallery.state import unit_rows
+from voxport.runtime.gallery.voices import lengths_of, pieces_of
 from voxport.runtime.results import Voice
 from voxport.runtime.storage.npz import NpzReader, open_npz, write_npz
 
 _NAMES = ("embeddings", "files", "checkpoint_sha256")
 _MORE = ("seconds", "trained", "pieces", "piece_seconds")
+_SPOKEN = ("spoken", "piece_spoken")  # seconds of active speech, in newer files
 
 
 def write_embeddings(
@@ -34,15 +36,18 @@ def write_embeddings(
     """
     given = [voice if isinstance(voice, Voice) else Voice(voice, 0.0) for voice in voices]
     size = len(given[0].embedding)
-    pieces = [piece for voice in given for piece in voice.pieces]
+    pieces = pieces_of(given)
+    lengths, piece_lengths = lengths_of(given), lengths_of(pieces)
     arrays = {
         "embeddings": np.array([voice.embedding for voice in given], "<f4").reshape(len(given), size),
         "files": np.array(files, "<U"),
         "checkpoint_sha256": np.array(checkpoint_sha256, "<U"),
-        "seconds": np.array([voice.duration_s for voice in given], "<f4"),
+        "seconds": lengths[:, 0].astype("<f4"),
+        "spoken": lengths[:, 1].astype("<f4"),
         "trained": np.array([not set(labels).isdisjoint(Path(name).parts[:-1]) for name in files], "|u1"),
         "pieces": np.array([piece.embedding for piece in pieces], "<f4").reshape(len(pieces), size),
-        "piece_seconds": np.array([piece.duration_s for piece in pieces], "<f4"),
+        "piece_seconds": piece_lengths[:, 0].astype("<f4"),
+        "piece_spoken": piece_lengths[:, 1].astype("<f4"),
     }
     write_npz(path, arrays)
 
@@ -69,20 +74,24 @@ def read_strangers(path: Path, checkpoint_sha256: str, embedding_size: int) -> S
         names = tuple(printable(name) for name in reader.texts("files", count))
         seconds, trained = np.zeros(count, np.float32), 0
         pieces, piece_seconds = np.zeros((0, embedding_size), np.float32), np.zeros(0, np.float32)
+        spoken = piece_spoken = None
         if all(name in reader for name in _MORE):
             seconds = reader.array("seconds", "<f4", (count,))
             trained = int((reader.array("trained", "|u1", (count,)) > 0).sum())
             pieces = reader.array("pieces", "<f4", (-1, embedding_size))
             piece_seconds = reader.array("piece_seconds", "<f4", (len(pieces),))
+            if all(name in reader for name in _SPOKEN):
+                spoken = reader.array("spoken", "<f4", (count,))
+                piece_spoken = reader.array("piece_spoken", "<f4", (len(pieces),))
     vectors = unit_rows(rows, embedding_size, str(path)).astype(np.float32)
     if len(pieces):
         pieces = unit_rows(pieces, embedding_size, str(path)).astype(np.float32)
-    return Strangers(vectors, seconds, names, pieces, piece_seconds, trained)
+    return Strangers(vectors, seconds, names, pieces, piece_seconds, trained, spoken, piece_spoken)
 
 
 @contextlib.contextmanager
 def _open(path: Path, checkpoint_sha256: str) -> Iterator[NpzReader]:
-    with open_npz(path, "file that `voxport embed -o` wrote", _NAMES, _MORE) as reader:
+    with open_npz(path, "file that `voxport embed -o` wrote", _NAMES, (*_MORE, *_SPOKEN)) as reader:
         written = reader.array("checkpoint_sha256", f"<U{max(1, len(checkpoint_sha256))}", ())
         if str(written) != checkpoint_sha256:
             raise GalleryError(

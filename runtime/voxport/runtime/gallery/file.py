@@ -15,11 +15,12 @@ from voxport.runtime.gallery.utterances import Kept
 from voxport.runtime.storage.npz import NpzReader, open_npz, write_npz
 from voxport.runtime.storage.serialization import decode, encode
 
-FORMAT, VERSION = "voxport gallery", 2
+FORMAT, VERSION = "voxport gallery", 3
 _MAX_HEADER = 1 << 16
 _MEMBERS = {"header": "|u1", "names": "|u1", "counts": "<i8", "sums": "<f8", "kept": "<f4", "owners": "<i8"}
 # Since version 2: seconds of what is kept, short pieces of it, and whose name is one of the model's labels.
 _MORE = {"seconds": "<f4", "trained": "|u1", "pieces": "<f4", "piece_owners": "<i8", "piece_seconds": "<f4"}
+_SPOKEN = {"spoken": "<f4", "piece_spoken": "<f4"}  # since version 3: seconds of active speech in each
 
 Array = npt.NDArray[Any]
 
@@ -69,8 +70,11 @@ def write_gallery(path: Path, state: State, checkpoint_sha256: str) -> None:
         "pieces": state.pieces.vectors,
         "piece_owners": state.pieces.owners,
         "piece_seconds": state.pieces.seconds,
+        "spoken": state.whole.spoken,
+        "piece_spoken": state.pieces.spoken,
     }
-    write_npz(path, {name: np.ascontiguousarray(arrays[name], descr) for name, descr in (_MEMBERS | _MORE).items()})
+    every = _MEMBERS | _MORE | _SPOKEN
+    write_npz(path, {name: np.ascontiguousarray(arrays[name], descr) for name, descr in every.items()})
 
 
 def read_gallery(path: Path) -> tuple[Header, State]:
@@ -79,7 +83,7 @@ def read_gallery(path: Path) -> tuple[Header, State]:
     Raises:
         GalleryError: the file is missing, no gallery, of another version, or damaged.
     """
-    with open_npz(path, "voxport gallery", _MEMBERS, _MORE) as reader:
+    with open_npz(path, "voxport gallery", _MEMBERS, _MORE | _SPOKEN) as reader:
         header = _header(reader, path)
         speakers, kept, size = header.speakers, header.kept, header.embedding_size
         names = _names(reader, speakers)
@@ -87,34 +91,39 @@ def read_gallery(path: Path) -> tuple[Header, State]:
         sums = reader.array("sums", _MEMBERS["sums"], (speakers, size))
         rows = reader.array("kept", _MEMBERS["kept"], (kept, size))
         owners = reader.array("owners", _MEMBERS["owners"], (kept,))
-        seconds, pieces, trained = _more(reader, header)
-        if not _are_voices(counts, sums) or not _are_kept(rows, owners, seconds, speakers):
+        lengths, pieces, trained = _more(reader, header)
+        if not _are_voices(counts, sums) or not _are_kept(Kept(rows, owners, lengths), speakers):
             raise reader.error("its numbers are not those of enrolled voices")
-        if not _are_kept(pieces.vectors, pieces.owners, pieces.seconds, speakers) or len(pieces.vectors) > PIECES:
+        if not _are_kept(pieces, speakers) or len(pieces.vectors) > PIECES:
             raise reader.error("its short pieces are not those of enrolled voices")
         try:
             voices = voices_of(sums, counts, names)
         except GalleryError as problem:
             raise reader.error(str(problem)) from problem
-    return header, State(names, counts, sums, voices, Kept(rows, owners, seconds), pieces, trained, header.thresholds)
+    return header, State(names, counts, sums, voices, Kept(rows, owners, lengths), pieces, trained, header.thresholds)
 
 
 def _more(reader: NpzReader, header: Header) -> tuple[Array, Kept, Array]:
-    """What version 1 did not have: seconds of what is kept, pieces, and whose name is a label of the model's."""
+    """Lengths of what is kept, pieces, and whose name is a label of the model's; versions 1 and 2 have less of it."""
     speakers, kept, size = header.speakers, header.kept, header.embedding_size
     if header.version == 1:
-        return np.zeros(kept, np.float32), Kept.none(size), np.zeros(speakers, np.bool_)
-    if not all(name in reader for name in _MORE):
-        raise reader.error(f"it does not hold the arrays {', '.join(_MORE)}")
-    seconds = reader.array("seconds", _MORE["seconds"], (kept,))
+        return np.zeros((kept, 2), np.float32), Kept.none(size), np.zeros(speakers, np.bool_)
+    wanted = _MORE | (_SPOKEN if header.version >= 3 else {})
+    if not all(name in reader for name in wanted):
+        raise reader.error(f"it does not hold the arrays {', '.join(wanted)}")
+
+    def lengths(sound: str, speech: str, count: int) -> Array:
+        columns = np.zeros((count, 2), np.float32)
+        columns[:, 0] = reader.array(sound, _MORE[sound], (count,))
+        if speech in wanted:
+            columns[:, 1] = reader.array(speech, _SPOKEN[speech], (count,))
+        return columns
+
     trained = reader.array("trained", _MORE["trained"], (speakers,))
     pieces = reader.array("pieces", _MORE["pieces"], (-1, size))
     owners = reader.array("piece_owners", _MORE["piece_owners"], (len(pieces),))
-    return (
-        seconds,
-        Kept(pieces, owners, reader.array("piece_seconds", _MORE["piece_seconds"], (len(pieces),))),
-        trained > 0,
-    )
+    piece_lengths = lengths("piece_seconds", "piece_spoken", len(pieces))
+    return lengths("seconds", "spoken", kept), Kept(pieces, owners, piece_lengths), trained > 0
 
 
 def _header(reader: NpzReader, path: Path) -> Header:
@@ -126,9 +135,9 @@ def _header(reader: NpzReader, path: Path) -> Header:
     given = values if isinstance(values, dict) else {}
     if given.get("format") != FORMAT:
         raise reader.error("it has no voxport header")
-    if given.get("version") not in (1, VERSION):
+    if given.get("version") not in range(1, VERSION + 1):
         raise GalleryError(
-            f"{path}: gallery version {given.get('version')!r:.20}, this voxport reads versions 1 and {VERSION}; "
+            f"{path}: gallery version {given.get('version')!r:.20}, this voxport reads versions 1 to {VERSION}; "
             "install the voxport that wrote it, or enroll the speakers again"
         )
     return decode(Header, values, str(path), GalleryError)
@@ -157,11 +166,11 @@ def _are_voices(counts: Array, sums: Array) -> bool:
     )
 
 
-def _are_kept(vectors: Array, owners: Array, seconds: Array, speakers: int) -> bool:
+def _are_kept(kept: Kept, speakers: int) -> bool:
     """Whether single utterances can be these: of unit length, of somebody, and not shorter than nothing."""
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    norms = np.linalg.norm(kept.vectors.astype(np.float64), axis=1)
     return (
-        bool((np.abs(lengths - 1) < 1e-3).all())
-        and bool(((owners >= 0) & (owners < speakers)).all())
-        and bool(((seconds >= 0) & (seconds < 1e9)).all())
+        bool((np.abs(norms - 1) < 1e-3).all())
+        and bool(((kept.owners >= 0) & (kept.owners < speakers)).all())
+        and bool(((kept.lengths >= 0) & (kept.lengths < 1e9)).all())
     )

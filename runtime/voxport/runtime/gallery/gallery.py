@@ -155,7 +155,7 @@ class Gallery(StoredGallery):
 
         `identify` is None where there are fewer than 1 / `false_accept_rate` utterances. It depends on
         how many are enrolled: calibrate again after the gallery has grown. `by_length` holds thresholds for
-        sounds below one and below two seconds, where enough of them were seen; `notes` says why the rate may
+        sounds below one and below two seconds of speech, where enough of them were seen; `notes` says why the rate may
         be untrue.
 
         Raises:
@@ -174,7 +174,8 @@ class Gallery(StoredGallery):
         given = utterances_of(impostors, self.embedding_size, "the impostors")
         names = tuple(f"impostor {i}" for i in range(len(given.vectors)))
         vectors, pieces = given.vectors.astype(np.float32), given.pieces.astype(np.float32)
-        return Strangers(vectors, given.seconds, names, pieces, given.piece_seconds)
+        (seconds, spoken), (piece_seconds, piece_spoken) = given.lengths.T, given.piece_lengths.T
+        return Strangers(vectors, seconds, names, pieces, piece_seconds, 0, spoken, piece_spoken)
 
     def set_thresholds(self, verify: float | None = None, identify: float | None = None) -> None:
         """Use these cosines from now on. Raises GalleryError where one is not in [-1, 1]."""
@@ -197,15 +198,17 @@ class Gallery(StoredGallery):
         """The `top` enrolled speakers most alike the voice `embedding` (embedding_size,), best first.
 
         Equal cosines keep the order of enrolment. Without `threshold`, the gallery's own is used: that for sounds
-        of `seconds`, which a `Voice` says itself. A `Voice` without speech is nobody's.
+        of `seconds`, which a `Voice` says itself: of speech, where `thresholds.length_of` says so, else of sound. A
+        `Voice` without speech is nobody's.
 
         Raises:
             GalleryError: the embedding cannot be used, nobody is enrolled, or `top` is below 1.
         """
         unspoken = isinstance(embedding, Voice) and is_without_speech(embedding)
+        speech_s: float | None = None
         if isinstance(embedding, Voice):
-            seconds, embedding = embedding.duration_s, embedding.embedding
-        (found,) = self._identified(self._one(embedding), top, threshold, seconds)
+            seconds, speech_s, embedding = embedding.duration_s, embedding.speech_s, embedding.embedding
+        (found,) = self._identified(self._one(embedding), top, threshold, seconds, speech_s)
         return Matches((), found.threshold, False) if unspoken else found
 
     def identify_many(
@@ -221,7 +224,12 @@ class Gallery(StoredGallery):
         return self._identified(embeddings, top, threshold, None)
 
     def _identified(
-        self, embeddings: npt.ArrayLike, top: int, threshold: float | None, seconds: float | None
+        self,
+        embeddings: npt.ArrayLike,
+        top: int,
+        threshold: float | None,
+        seconds: float | None,
+        speech_s: float | None = None,
     ) -> tuple[Matches, ...]:
         state = self._state
         if top < 1:
@@ -229,7 +237,7 @@ class Gallery(StoredGallery):
         if not state.names:
             raise GalleryError("the gallery is empty; enroll a speaker first")
         questions = unit_rows(embeddings, self.embedding_size, "the voices").astype(np.float32)
-        used = _threshold(threshold, state.thresholds.for_length(seconds).identify)
+        used = _threshold(threshold, state.thresholds.for_length(seconds, speech_s).identify)
         found = zip(*MatrixSearch(state.voices)(questions, top), strict=True)
         return tuple(_matches(state, rows, cosines, used) for rows, cosines in found)
 
@@ -243,18 +251,19 @@ class Gallery(StoredGallery):
     ) -> Verification:
         """Compare the voice `embedding` (embedding_size,) with one speaker.
 
-        Without `threshold`, the gallery's own is used: that for sounds of `seconds`, which a `Voice` says itself.
+        Without `threshold`, the gallery's own is used: that for sounds of `seconds`, as in `identify`.
 
         Raises:
             GalleryError: the embedding cannot be used, a `Voice` holds no speech, or the speaker is not enrolled.
         """
+        speech_s: float | None = None
         if isinstance(embedding, Voice):
             refuse_without_speech(embedding, "the voice")
-            seconds, embedding = embedding.duration_s, embedding.embedding
+            seconds, speech_s, embedding = embedding.duration_s, embedding.speech_s, embedding.embedding
         state = self._state
         row = _row(state, name)
         cosine = float(np.clip(state.voices[row] @ self._one(embedding), -1, 1))
-        used = _threshold(threshold, state.thresholds.for_length(seconds).verify)
+        used = _threshold(threshold, state.thresholds.for_length(seconds, speech_s).verify)
         return Verification(state.names[row], cosine, used, None if used is None else cosine >= used)
 
     def _one(self, embedding: npt.ArrayLike) -> npt.NDArray[np.float32]:

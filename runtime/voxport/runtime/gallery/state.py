@@ -82,13 +82,13 @@ class State:
         fresh: dict[int, tuple[Float64, Float32]] = {}
         for row, given in zip(rows, additions.values(), strict=True):
             is_new = ~self.repeated(row, given.vectors)
-            fresh[row] = (given.vectors[is_new], given.seconds[is_new])
+            fresh[row] = (given.vectors[is_new], given.lengths[is_new])
             counts[row] += int(is_new.sum())
             sums[row] += fresh[row][0].sum(axis=0)
         voices = np.concatenate([self.voices, np.zeros((len(new), size), np.float32)])
         voices[rows] = voices_of(sums[rows], counts[rows], [names[row] for row in rows])
         whole = self.whole.add(fresh, KEPT_PER_SPEAKER, KEPT)
-        short = {row: (given.pieces, given.piece_seconds) for row, given in zip(rows, additions.values(), strict=True)}
+        short = {row: (given.pieces, given.piece_lengths) for row, given in zip(rows, additions.values(), strict=True)}
         pieces = self.pieces.add(self._new_pieces(short), PIECES_PER_SPEAKER, PIECES)
         trained = np.concatenate([self.trained, np.array([name in labels for name in new], np.bool_)])
         return State(names, counts, sums, voices, whole, pieces, trained, self.thresholds)
@@ -106,12 +106,12 @@ class State:
 
     def _new_pieces(self, short: Mapping[int, tuple[Float64, Float32]]) -> dict[int, tuple[Float64, Float32]]:
         new = {}
-        for row, (vectors, seconds) in short.items():
+        for row, (vectors, lengths) in short.items():
             known = self.pieces.vectors[self.pieces.owners == row].astype(np.float64)
             is_new = np.ones(len(vectors), np.bool_)
             if len(known) and len(vectors):
                 is_new = (vectors @ known.T).max(axis=1) < SAME
-            new[row] = (vectors[is_new], seconds[is_new])
+            new[row] = (vectors[is_new], lengths[is_new])
         return new
 
     def remove(self, row: int) -> "State":

@@ -1,8 +1,11 @@
 """Cosines from which on a voice is accepted."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from voxport.runtime.contract import UNPRINTABLE
+
+LengthOf = Literal["sound", "speech"]
 
 MAX_SPEAKERS = 1_000_000
 _MAX_NOTE = 1000  # characters
@@ -36,7 +39,8 @@ class Thresholds:
     `verify` holds for one comparison: this voice, that speaker. `identify` holds for the best of all
     enrolled speakers, and is therefore higher. `false_accept_rate` is what both were calibrated for,
     None where they were given; `speakers` is how many were enrolled then, which `identify` depends on.
-    `by_length` are those of short sounds, the shortest first; `notes` say why the rate may be untrue.
+    `by_length` are those of short sounds, the shortest first; `notes` say why the rate may be untrue. `length_of` says
+    what counts for `by_length`: the active speech, or the whole sound, pauses included, as in galleries from before.
     """
 
     verify: float | None = None
@@ -45,9 +49,15 @@ class Thresholds:
     speakers: int = 0
     by_length: tuple[ShortThresholds, ...] = ()
     notes: tuple[str, ...] = ()
+    length_of: LengthOf = "sound"
 
-    def for_length(self, seconds: float | None) -> "Thresholds | ShortThresholds":
-        """What holds for a sound of so many seconds; None: its length is not known."""
+    def for_length(self, seconds: float | None, speech_s: float | None = None) -> "Thresholds | ShortThresholds":
+        """What holds for a sound of so many seconds, of which `speech_s` are active speech; None: not known.
+
+        Where speech counts and is not known, `seconds` stand for it.
+        """
+        if self.length_of == "speech" and speech_s is not None:
+            seconds = speech_s
         if seconds is not None:
             for short in self.by_length:
                 if seconds < short.below_s:

@@ -34,17 +34,28 @@ def utterances_of(given: Embeddings, embedding_size: int, what: str) -> Utteranc
     if not isinstance(voices, (list, tuple)) or not voices or not all(isinstance(each, Voice) for each in voices):
         rows = unit_rows(given, embedding_size, what)  # type: ignore[arg-type]
         none = np.zeros((0, embedding_size))
-        return Utterances(rows, np.zeros(len(rows), np.float32), none, np.zeros(0, np.float32))
+        return Utterances(rows, lengths_of([None] * len(rows)), none, lengths_of([]))
     for number, each in enumerate(voices, 1):
         refuse_without_speech(each, what if len(voices) == 1 else f"{what}, voice {number}")
     rows = unit_rows(np.stack([each.embedding for each in voices]), embedding_size, what)
-    pieces = [piece for each in voices for piece in each.pieces]
+    pieces = pieces_of(voices)
     short = np.zeros((0, embedding_size))
     if pieces:
         short = unit_rows(np.stack([piece.embedding for piece in pieces]), embedding_size, what)
     return Utterances(
         rows,
-        np.array([each.duration_s for each in voices], np.float32),
+        lengths_of(voices),
         short,
-        np.array([piece.duration_s for piece in pieces], np.float32),
+        lengths_of(pieces),
     )
+
+
+def pieces_of(voices: Sequence[Voice]) -> list[Voice]:
+    """The short pieces of sounds, but those without speech, which are nobody's and therefore no trial."""
+    return [piece for each in voices for piece in each.pieces if not is_without_speech(piece)]
+
+
+def lengths_of(voices: Sequence[Voice | None]) -> npt.NDArray[np.float32]:
+    """Seconds of each sound, and of the active speech in it, float32 (voices, 2); 0 where not known."""
+    rows = [(each.duration_s, each.speech_s or 0.0) if each is not None else (0.0, 0.0) for each in voices]
+    return np.array(rows, np.float32).reshape(len(rows), 2)

@@ -77,9 +77,9 @@ class GalleryScorer:
 
     A score is the contract's `score_scale` times that cosine. Its softmax share ranks the enrolled against each
     other; it is no calibrated probability. The gallery is taken as it is now: enroll, remove or calibrate later,
-    and make a new scorer. A window is held to the gallery's threshold for sounds of its length, as
-    `Gallery.identify` holds them. The rate of false accepts is that of one window; a stranger who speaks for long is
-    heard in many.
+    and make a new scorer. A window is held to the gallery's threshold for the speech in it, or for its length, as
+    `Gallery.identify` holds sounds. The rate of false accepts is that of one window; a stranger who speaks for long
+    is heard in many.
     """
 
     def __init__(self, identifier: SpeakerIdentifier, gallery: "Gallery", *, threshold: float | None = None) -> None:
@@ -111,9 +111,9 @@ class GalleryScorer:
         self._given, self._thresholds = threshold, state.thresholds
         self.threshold = self.threshold_for(None)
 
-    def threshold_for(self, seconds: float | None) -> float | None:
-        """The threshold of sounds of so many seconds; None: as long as those that were enrolled."""
-        return self._thresholds.for_length(seconds).identify if self._given is None else self._given
+    def threshold_for(self, seconds: float | None, speech_s: float | None = None) -> float | None:
+        """The threshold of sounds of so many seconds, and of speech; None: as long as those that were enrolled."""
+        return self._thresholds.for_length(seconds, speech_s).identify if self._given is None else self._given
 
     def __call__(self, windows: Sequence[Samples]) -> Scores:
         """Scores (windows, speakers); raises what `SpeakerIdentifier.embed_batch` raises."""
@@ -126,8 +126,10 @@ def temperature_of(scorer: Scorer) -> float:
     return scorer.temperature if isinstance(scorer, ModelScorer) else 1.0
 
 
-def threshold_for(scorer: Scorer, seconds: float) -> float | None:
-    """The cosine below which a window of so many seconds is nobody's; None: it always is somebody's."""
+def threshold_for(scorer: Scorer, seconds: float, speech_s: float | None) -> float | None:
+    """The cosine below which a window of so many seconds, and of speech, is nobody's; None: it always is somebody's."""
+    if isinstance(scorer, GalleryScorer):
+        return scorer.threshold_for(seconds, speech_s)
     by_length = getattr(scorer, "threshold_for", None)
     threshold: float | None = scorer.threshold if by_length is None else by_length(seconds)
     return threshold

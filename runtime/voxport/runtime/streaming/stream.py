@@ -13,7 +13,7 @@ from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Candidate, candidates
 from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of, threshold_for
-from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
+from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, spoken, whole, within
 
 UNKNOWN = -1  # the index of nobody
 
@@ -147,8 +147,9 @@ class Stream:
         self._closed = True
         decisions = [self._decide(window) for window in self._speech(self._intake.finish())]
         window, fresh = self._windows.tail()
-        if window is not None and fresh and self._is_speech(window):
-            decisions.append(self._decide(window))
+        last = self._spoken(window) if window is not None and fresh else None
+        if last is not None:
+            decisions.append(self._decide(last))
         return tuple(decisions)
 
     def reset(self) -> None:
@@ -166,21 +167,21 @@ class Stream:
         return self._intake.seconds
 
     def _speech(self, samples: npt.NDArray[np.float32]) -> Iterator[Window]:
-        return (window for window in self._windows.push(samples) if self._is_speech(window))
+        return (each for window in self._windows.push(samples) if (each := self._spoken(window)) is not None)
 
-    def _is_speech(self, window: Window) -> bool:
-        if holds_speech(window, self._plan.rate, self._options.min_speech, self._rule):
-            return True
-        self._recent.clear()
-        self._leader, self._led = None, 0
-        return False
+    def _spoken(self, window: Window) -> Window | None:
+        found = spoken(window, self._plan.rate, self._options.min_speech, self._rule)
+        if found is None:
+            self._recent.clear()
+            self._leader, self._led = None, 0
+        return found
 
     def _decide(self, window: Window) -> Decision:
         # One window at a time, however many a chunk completes: another batch size may round otherwise.
         (row,) = score(self._scorer, [window.samples])
         self._recent.append((window.start, row))
         mean = np.mean([scores for _, scores in self._recent], axis=0)
-        threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate)
+        threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate, window.speech_s)
         known, leader, margin = self._lead(mean, threshold)
         self._led = self._led + 1 if leader == self._leader else 1
         self._leader = leader

@@ -21,7 +21,7 @@ from voxport.runtime.speech import SpeechRule
 from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of, threshold_for
 from voxport.runtime.streaming.segments import Segment, TurnBuilder, tidy
 from voxport.runtime.streaming.viterbi import PathSmoother
-from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, holds_speech, whole, within
+from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, spoken, whole, within
 
 Blocks = Iterable[npt.NDArray[Any]]
 Progress = Callable[[float], None]
@@ -190,13 +190,13 @@ class _Work:
 
     def add(self, window: Window) -> None:
         """The next window in time."""
-        is_speech = holds_speech(window, self._plan.rate, self._options.min_speech, self._rule)
-        if is_speech:
-            self._waiting.append(window)
+        found = spoken(window, self._plan.rate, self._options.min_speech, self._rule)
+        if found is not None:
+            self._waiting.append(found)
             self._speech += 1
         elif self._in_speech:
             self._waiting.append(None)
-        self._in_speech = is_speech
+        self._in_speech = found is not None
         if self._speech == self._options.batch:
             self._run()
 
@@ -233,7 +233,7 @@ class _Work:
             scored += 1
             # The window's sound is needed no more; what it answers for is, until the path is decided.
             self._scored.append((replace(window, samples=window.samples[:0].copy()), row))
-            threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate)
+            threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate, window.speech_s)
             self._place(self._smoother.push(self._cosines(row, threshold)))
         self._waiting.clear()
         self._speech = 0

@@ -7,7 +7,7 @@ before, and the tail for everything up to the end.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +112,8 @@ class Window:
     """One window: its samples (n,), which start at sample `start` of the sound.
 
     `speech` is the share of its frames that passed the gate. `voiced` tells of the frames that the
-    window answers for, of which `first` is the first, whether each passed.
+    window answers for, of which `first` is the first, whether each passed. `speech_s` are the seconds of active speech
+    in it; None where the contract has no rule, and where nobody has looked yet.
     """
 
     start: int
@@ -120,6 +121,7 @@ class Window:
     speech: float
     first: int
     voiced: tuple[bool, ...]
+    speech_s: float | None = None
 
     @property
     def stop(self) -> int:
@@ -127,9 +129,14 @@ class Window:
         return self.start + len(self.samples)
 
 
-def holds_speech(window: Window, sample_rate: int, min_share: float, rule: SpeechRule | None) -> bool:
-    """Whether a window counts as speech: enough of it passed the gate, and the contract's `rule` finds speech."""
-    return window.speech >= min_share and (rule is None or find_speech(window.samples, sample_rate, rule).found)
+def spoken(window: Window, sample_rate: int, min_share: float, rule: SpeechRule | None) -> Window | None:
+    """A window that counts as speech, since enough of it passed the gate and the contract's `rule` finds speech."""
+    if window.speech < min_share:
+        return None
+    if rule is None:
+        return window
+    found = find_speech(window.samples, sample_rate, rule)
+    return replace(window, speech_s=found.seconds) if found.found else None
 
 
 class Windows:

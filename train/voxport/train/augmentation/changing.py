@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from voxport.corpora.layouts.base import Entry
+from voxport.corpora.sounds import read_sound
 from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.errors import AudioError, VoxportError
 from voxport.runtime.frontend.log_mel import compute_features, min_samples
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.data import Corpus, CorpusError
 from voxport.train.data.feature_store import Pack
-from voxport.train.data.features import read_sound
-from voxport.train.data.layouts.base import Entry
-from voxport.train.effects import draws, mel, signals
+from voxport.train.effects import codecs, draws, mel, signals
 from voxport.train.effects.chain import change
 from voxport.train.effects.material import Found, Surroundings, simulated_rooms
 from voxport.train.effects.options import AugmentOptions
@@ -72,6 +72,7 @@ class Changer:
 
         Raises:
             CorpusError: the corpus holds stored features whose frontend keeps too little to be changed.
+            BackendError: a codec of `options` cannot be had here.
         """
         utterances = corpus.utterances
         if corpus.frontend.normalize == "mean_std" and not all(corpus.has_sound(int(i)) for i in indices):
@@ -80,6 +81,8 @@ class Changer:
                 "deviation, cannot be changed; leave augmentation out, or give sound files"
             )
         entries = {int(i): corpus.entries[utterances[i].key] for i in indices if corpus.has_sound(int(i))}
+        if entries and options.codec > 0:
+            codecs.check(options.codecs)
         needs_rooms = bool(entries) and responses is None and options.room + options.playback > 0
         return cls(
             corpus.frontend,

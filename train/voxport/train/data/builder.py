@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from voxport.corpora.channels import list_utterances
+from voxport.corpora.errors import CorpusError, EntryError, Problem, refusal
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing, find_repeats
+from voxport.corpora.layouts.recognition import listing_lines
 from voxport.runtime.frontend.presets import PROFILES
 from voxport.runtime.frontend.spec import Frontend
-from voxport.train.data.channels import list_utterances
 from voxport.train.data.corpus import Corpus, CorpusOptions, Utterance
-from voxport.train.data.errors import CorpusError, EntryError, Problem, refusal
 from voxport.train.data.feature_store import (
     PACK_VERSION,
     Pack,
@@ -25,8 +27,6 @@ from voxport.train.data.feature_store import (
 )
 from voxport.train.data.features import SoundResult, compute_all, load_cached
 from voxport.train.data.frontend_check import Appearance, appearance, check_frontend
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, find_repeats
-from voxport.train.data.layouts.recognition import listing_lines
 from voxport.train.data.stored_features import read_stored
 from voxport.train.progress import track
 

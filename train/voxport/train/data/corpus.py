@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from voxport.corpora.errors import CorpusError, Problem, count_kinds
+from voxport.corpora.layouts.base import AS_FOUND, CorpusKind, Entry, LayoutOptions
+from voxport.corpora.sounds import read_sound
 from voxport.runtime.frontend.spec import Frontend
-from voxport.train.data.errors import CorpusError, Problem, count_kinds
 from voxport.train.data.feature_store import Pack
-from voxport.train.data.features import read_sound
-from voxport.train.data.layouts.base import AS_FOUND, CorpusKind, Entry, LayoutOptions
 
 
 @dataclass(frozen=True)

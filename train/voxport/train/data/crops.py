@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from voxport.corpora.errors import CorpusError
 from voxport.runtime.frontend.log_mel import pad_value
 from voxport.train.data.corpus import Corpus
-from voxport.train.data.errors import CorpusError
 from voxport.train.data.feature_store import Pack
 
 # Streams of random numbers that one seed gives; a step and an epoch of the same number must differ.

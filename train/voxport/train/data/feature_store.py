@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from voxport.corpora.errors import CorpusError, Problem
 from voxport.runtime.storage.cache_root import cache_root
-from voxport.train.data.errors import CorpusError, Problem
 
 PACK_VERSION = 2  # rises when the layout below or the features change: older packs are then built again
 

@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from voxport.corpora.errors import CorpusError, Problem
 from voxport.runtime.frontend.log_mel import speech_level
 from voxport.runtime.frontend.presets import PROFILES
 from voxport.runtime.frontend.spec import Frontend
-from voxport.train.data.errors import CorpusError, Problem
 
 # Offsets are the largest |mean| of a band over the largest standard deviation of one. Features that
 # were centred and then stored as float16 stay near 1e-3; log-mels that were not are near 1 or above.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxport.train.data.errors import CorpusError
+from voxport.corpora.errors import CorpusError
 
 if TYPE_CHECKING:
     from voxport.train.data.corpus import Corpus

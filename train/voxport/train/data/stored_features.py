@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.train.data.errors import EntryError
+from voxport.corpora.errors import EntryError
 
 
 def read_stored(path: Path, n_mels: int, declared_frames: int | None) -> npt.NDArray[np.float32]:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from voxport.corpora.channels import list_utterances
+from voxport.corpora.errors import CorpusError, Problem, count_kinds
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing
+from voxport.corpora.layouts.recognition import TITLES
+from voxport.corpora.sounds import sound_file
 from voxport.runtime.audio.decode import audio_rate, audio_seconds
 from voxport.runtime.errors import AudioError
 from voxport.runtime.frontend.spec import Frontend
-from voxport.train.data.channels import list_utterances
-from voxport.train.data.errors import CorpusError, Problem, count_kinds
-from voxport.train.data.features import sound_file
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing
-from voxport.train.data.layouts.recognition import TITLES
 from voxport.train.progress import track
 
 # Seconds: crops of training are 1.3 to 4 s, and utterances beyond a minute are rare.

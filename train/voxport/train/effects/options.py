@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from voxport.train.effects.codecs import CODECS
+from voxport.train.effects.codecs import NAMES
 
 _PROBABILITIES = ("speed", "room", "playback", "noise", "babble", "gain", "band", "clip", "codec", "tilt", "tempo")
 _RANGES = (
@@ -81,7 +81,7 @@ class AugmentOptions:
         for name in ("speed_factors", "tempo_factors", "clip_factors", "room_t60_s", "talkers", "band_high_hz"):
             if getattr(self, name)[0] <= 0:
                 raise ValueError(f"{name} must be positive, found {list(getattr(self, name))}")
-        if not self.codecs or not set(self.codecs) <= set(CODECS):
-            raise ValueError(f"codecs are some of {', '.join(CODECS)}; found {', '.join(self.codecs) or 'none'}")
+        if not self.codecs or not set(self.codecs) <= set(NAMES):
+            raise ValueError(f"codecs are some of {', '.join(NAMES)}; found {', '.join(self.codecs) or 'none'}")
         if any(not 0.5 <= factor <= 2 or factor == 1 for factor in self.speed_speakers):
             raise ValueError(f"speed_speakers are factors from 0.5 to 2 other than 1, found {self.speed_speakers}")

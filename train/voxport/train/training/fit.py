@@ -17,12 +17,12 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from voxport.corpora.layouts.base import Listing
 from voxport.runtime.contract import ConditionLine, Rejection
 from voxport.train.augmentation.copies import open_copies
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
 from voxport.train.data.crops import Copies, too_few
-from voxport.train.data.layouts.base import Listing
 from voxport.train.data.split import training_count
 from voxport.train.models.layers import use_host_dropout
 from voxport.train.models.speaker_net import build_network, count_parameters

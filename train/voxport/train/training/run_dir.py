@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxport.corpora.layouts.base import AS_FOUND, LayoutOptions
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.storage.serialization import decode, encode
-from voxport.train.data.layouts.base import AS_FOUND, LayoutOptions
 from voxport.train.recipe import Recipe
 from voxport.train.training.lightning_module import TrainingError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
 from voxport.export.errors import ExportError
-from voxport.runtime.backends.pytorch.file import BUILT_WITH_MEMBER, CONTRACT_MEMBER, MAX_BYTES
+from voxport.runtime.backends.pytorch.file import BUILT_WITH_MEMBER, CONTRACT_MEMBER, FRONTEND_MEMBER, MAX_BYTES
 from voxport.runtime.contract import Contract
 from voxport.runtime.storage.seal import seal_archive
 
@@ -63,12 +63,16 @@ def plain_program(saved: bytes) -> Members:
 
 
 def write_archive(path: Path, members: Mapping[str, bytes], contract: Contract, built_with: Mapping[str, str]) -> None:
-    """Write `members`, and the contract and `built_with` where torch keeps "extra files", and a digest at the end.
+    """Write `members`, a digest at the end, and contract, frontend and `built_with` where torch keeps "extra files".
 
     Raises:
         ExportError: the file would be larger than the runtime reads.
     """
-    extra = {CONTRACT_MEMBER: contract.to_json(), BUILT_WITH_MEMBER: json.dumps(dict(built_with), sort_keys=True)}
+    extra = {
+        CONTRACT_MEMBER: contract.to_json(),
+        BUILT_WITH_MEMBER: json.dumps(dict(built_with), sort_keys=True),
+        FRONTEND_MEMBER: contract.frontend.title,
+    }
     content = {**members, **{name: text.encode() for name, text in extra.items()}}
     if sum(map(len, content.values())) > MAX_BYTES - (1 << 20):
         raise ExportError(f"{path.name}: would be larger than {MAX_BYTES:,} bytes; export the model to ONNX")

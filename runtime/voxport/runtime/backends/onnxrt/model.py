@@ -1,7 +1,6 @@
 """An ONNX artefact run by ONNX Runtime."""
 
 import os
-import re
 import threading
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, check_tensors, cpu_name
-from voxport.runtime.backends.golden import check_golden
+from voxport.runtime.backends.golden import check_golden, check_rate
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.backends.onnxrt.tensorrt_provider import nodes_by_provider
@@ -73,7 +72,7 @@ class OnnxModel:
         facts = session.get_modelmeta()
         metadata = facts.custom_metadata_map
         if verify:
-            _check_frontend(contract, getattr(facts, "graph_name", ""), where)
+            check_rate(contract, getattr(facts, "graph_name", ""), where)
         if verify and not sealed and SEAL_KEY in metadata:
             raise rewritten(where)
         if metadata.get(METADATA_KEY) != file.contract:
@@ -220,16 +219,3 @@ def _gpu_name() -> str:
     from voxport.runtime.backends.cuda import gpu_name  # a start on the CPU does without it
 
     return gpu_name()
-
-
-def _check_frontend(contract: Contract, graph_name: str, where: str) -> None:
-    """Raise ContractError where the contract claims another frontend, or rate, than the graph was made for.
-
-    No golden vector could tell: it is samples, or features, which know nothing of the rate. Graphs of older files have
-    other names.
-    """
-    if re.fullmatch(r"\d+ Hz, frontend [0-9a-f]{16}", graph_name) and graph_name != contract.frontend.title:
-        raise ContractError(
-            f"{where}: the contract claims the frontend {contract.frontend.title}, the graph was made for "
-            f"{graph_name}; the contract was changed, so export the model again"
-        )

@@ -28,10 +28,12 @@ TorchKind = Literal["torchscript", "program", "package"]
 
 CONTRACT_MEMBER = f"extra/{METADATA_KEY}"  # where torch puts "extra files", in both formats
 BUILT_WITH_MEMBER = "extra/voxport.built_with"
+FRONTEND_MEMBER = "extra/voxport.frontend"  # `Frontend.title` of the graph, as an ONNX graph has it for its name
 MAX_BYTES = 2_000_000_000  # what a zip of the plain kind, without its 64-bit extension, can hold
 MAX_TEXT = 64 << 20  # of code and graphs
 _MAX_CONTRACT = 8 << 20
 _MAX_FACTS = 1 << 14
+_MAX_TITLE = 1 << 8
 _MAX_TABLE = 1 << 20  # bytes of the table of contents: 10,000 members, where a large model has 1,000
 _END, _END_64, _LOCATOR_64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _MAX_COMMENT = 64  # the digest of `seal`
@@ -41,11 +43,15 @@ _AGAIN = "export the model again"
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What the file says. `built_with` are facts about the machine that wrote it; see `voxport.built_with`."""
+    """What the file says. `built_with` are facts about the machine that wrote it; see `voxport.built_with`.
+
+    `made_for` is the title of the frontend that the graph was made for, beside the contract; older files have none.
+    """
 
     kind: TorchKind
     contract: Contract
     built_with: tuple[tuple[str, str], ...]
+    made_for: str = ""
 
 
 def read_torch(path: str | os.PathLike[str]) -> TorchFile:
@@ -116,7 +122,10 @@ class Archive:
         except UnicodeDecodeError as problem:
             raise self.error("its contract is not UTF-8") from problem
         contract = check_contract(Contract.from_json(text, self.where), self.where)
-        return TorchFile(kind, contract, self._facts())
+        made_for = ""
+        if FRONTEND_MEMBER in self._members:
+            made_for = printable(self.read(FRONTEND_MEMBER, _MAX_TITLE).decode(errors="replace"))
+        return TorchFile(kind, contract, self._facts(), made_for)
 
     def copy(self) -> bytes:
         """The archive written anew from the members that were checked, so that torch reads what was checked."""

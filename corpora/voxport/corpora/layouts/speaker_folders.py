@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing, labels_of
+from voxport.corpora.layouts.tree import Tree
 from voxport.runtime.audio.media import MEDIA_COMMAND
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, labels_of
-from voxport.train.data.layouts.tree import Tree
 
 # Names of folders that divide a corpus, and are nobody's name.
 _SPLITS = frozenset(
@@ -37,7 +37,7 @@ def split_evidence(tree: Tree) -> str | None:
 
 def folder_doubt(tree: Tree) -> str | None:
     """Why the folders of `tree` may be groups of speakers and no speakers, or None where nothing speaks for it."""
-    return _doubt(list(tree.sounds))
+    return _doubt([name for name in tree.sounds if "/" in name])
 
 
 def split_doubt(tree: Tree) -> str | None:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, labels_of
-from voxport.train.data.layouts.tree import Tree
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing, labels_of
+from voxport.corpora.layouts.tree import Tree
 
 _MOST = 0.95  # of the sound files must fit; the others are then named as problems
 

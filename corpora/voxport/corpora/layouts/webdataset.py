@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import SOUND_SUFFIXES, Entry, LayoutOptions, Listing, labels_of
-from voxport.train.data.layouts.manifest import SPEAKER_COLUMNS
-from voxport.train.data.layouts.members import MAX_BYTES, TarMember
-from voxport.train.data.layouts.tree import Tree
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import SOUND_SUFFIXES, Entry, LayoutOptions, Listing, labels_of
+from voxport.corpora.layouts.manifest import SPEAKER_COLUMNS
+from voxport.corpora.layouts.members import MAX_BYTES, TarMember
+from voxport.corpora.layouts.tree import Tree
 
 _TEXTS = ("spk", "speaker", "cls")
 _MOST = 1 << 20  # bytes of a text beside a sound
@@ -31,8 +31,10 @@ def list_webdataset(tree: Tree, options: LayoutOptions) -> Listing:
     return list_shards(tree.root, _shards(tree), options)
 
 
-def list_shards(root: Path, names: Iterable[str], options: LayoutOptions) -> Listing:
+def list_shards(root: Path, names: Iterable[str], options: LayoutOptions, *, labelled: bool = True) -> Listing:
     """List the sounds of the shards `names` in `root`. Keys are `SHARD.tar/KEY.flac`.
+
+    Where they need not be `labelled`, a sample may do without a speaker.
 
     Raises:
         CorpusError: a shard is no plain tar archive, or tells a sample's speaker twice and differently.
@@ -47,10 +49,11 @@ def list_shards(root: Path, names: Iterable[str], options: LayoutOptions) -> Lis
                 f"{root / name}: not a readable tar archive ({problem}); shards must be complete and not compressed"
             ) from problem
         for key, sample in samples.items():
-            found = _entry(root, name, key, sample, options)
+            found = _entry(root, name, key, sample, options, labelled)
             (entries if isinstance(found, Entry) else problems).append(found)  # type: ignore[arg-type]
     if not entries:
-        raise CorpusError(f"{root}: no sound in its shards has a speaker; expected KEY.flac with KEY.json or KEY.spk")
+        told = " has a speaker; expected KEY.flac with KEY.json or KEY.spk" if labelled else "; expected KEY.flac"
+        raise CorpusError(f"{root}: no sound in its shards{told}")
     labels = labels_of(entries)
     return Listing("manifest", root, labels, tuple(entries), tuple(problems), layout="webdataset")
 
@@ -76,7 +79,9 @@ def _samples(path: Path) -> dict[str, dict[str, Any]]:
     return samples
 
 
-def _entry(root: Path, shard: str, key: str, sample: dict[str, Any], options: LayoutOptions) -> Entry | Problem:
+def _entry(
+    root: Path, shard: str, key: str, sample: dict[str, Any], options: LayoutOptions, labelled: bool
+) -> Entry | Problem:
     where = f"{shard}/{key}"
     sounds = {suffix: each for suffix, each in sample.items() if isinstance(each, TarMember)}
     if len(sounds) != 1:
@@ -91,9 +96,9 @@ def _entry(root: Path, shard: str, key: str, sample: dict[str, Any], options: La
     if len(set(told.values())) > 1:
         ways = " or ".join(f"--speaker-column {each}" for each in told)
         raise CorpusError(f"{root / shard}: {key} has different speakers in {' and '.join(told)}; choose with {ways}")
-    if not told:
+    if not told and labelled:
         return Problem(where, "malformed", "no speaker; expected .spk, .cls, or a speaker in its .json")
-    return Entry(f"{where}.{suffix}", root / shard, next(iter(told.values())), member=member)
+    return Entry(f"{where}.{suffix}", root / shard, next(iter(told.values()), None), member=member)
 
 
 def _told(sample: dict[str, Any], options: LayoutOptions) -> dict[str, str]:

@@ -6,11 +6,11 @@ recording's end. A wav.scp may hold commands (`sph2pipe … |`), which Kaldi run
 
 from pathlib import Path
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, Span, labels_of, piece_key
-from voxport.train.data.layouts.manifest import make_span
-from voxport.train.data.layouts.text import read_text
-from voxport.train.data.layouts.tree import Tree
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing, Span, labels_of, piece_key
+from voxport.corpora.layouts.manifest import make_span
+from voxport.corpora.layouts.text import read_text
+from voxport.corpora.layouts.tree import Tree
 
 _UP = 4  # folders above, from which the paths in wav.scp may be meant: Kaldi's are relative to where it ran
 

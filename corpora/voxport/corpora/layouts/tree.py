@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxport.corpora.layouts.base import SOUND_SUFFIXES
 from voxport.runtime.audio.media import MEDIA_COMMAND, MEDIA_SUFFIXES, has_media
-from voxport.train.data.layouts.base import SOUND_SUFFIXES
 
 # Folders and files that operating systems, network drives and archivers make.
 _SYSTEM_FOLDERS = frozenset(

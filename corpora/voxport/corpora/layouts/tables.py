@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing, labels_of
-from voxport.train.data.layouts.manifest import DIALECTS, SPEAKER_COLUMNS, choose_speaker, list_manifest
-from voxport.train.data.layouts.members import ParquetCell, parquet_file
-from voxport.train.data.layouts.tree import Tree
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing, labels_of
+from voxport.corpora.layouts.manifest import DIALECTS, SPEAKER_COLUMNS, choose_speaker, list_manifest
+from voxport.corpora.layouts.members import ParquetCell, parquet_file
+from voxport.corpora.layouts.tree import Tree
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
 _PARTS = ("train.tsv", "dev.tsv", "test.tsv")
@@ -69,10 +69,11 @@ def list_parquet(tree: Tree, options: LayoutOptions) -> Listing:
     return list_parquet_files(tree.root, _parquet(tree), options)
 
 
-def list_parquet_files(root: Path, names: Iterable[str], options: LayoutOptions) -> Listing:
+def list_parquet_files(root: Path, names: Iterable[str], options: LayoutOptions, *, labelled: bool = True) -> Listing:
     """List the rows of the Parquet files `names` in `root`, with sounds as Hugging Face's datasets stores them.
 
-    A number in place of a speaker is turned into the name that the file's own description gives it.
+    A number in place of a speaker is turned into the name that the file's own description gives it. Where they need
+    not be `labelled`, a file may do without speakers, and a row without one.
 
     Raises:
         CorpusError: a file is damaged, or has no column of sounds or of speakers.
@@ -92,19 +93,20 @@ def list_parquet_files(root: Path, names: Iterable[str], options: LayoutOptions)
             table = file.read(columns=[*present, f"{sound}.path"]).to_pylist()
         except (OSError, ValueError) as problem:
             raise CorpusError(f"{path}: not a readable Parquet file ({problem!s:.200})") from problem
-        speaker = choose_speaker(path, present, table, schema.names)
+        speaker = choose_speaker(path, present, table, schema.names) if present or labelled else ""
         names_of = _class_names(schema, speaker)
         unused |= {*schema.names} - {sound, speaker}
         for number, row in enumerate(table):
-            who = row[speaker]
+            who = row.get(speaker)
             if isinstance(who, int) and names_of:
                 who = names_of[who] if 0 <= who < len(names_of) else None
-            if who is None or not str(who).strip():
+            who = str(who).strip() if who is not None else ""
+            if not who and labelled:
                 problems.append(Problem(f"{name}#row={number}", "malformed", f"no {speaker}"))
                 continue
             inside = (row[sound] or {}).get("path") or ""
             member = ParquetCell(inside, number, sound)
-            entries.append(Entry(f"{name}#row={number}", path, str(who).strip(), member=member))
+            entries.append(Entry(f"{name}#row={number}", path, who or None, member=member))
     if not entries and not problems:
         raise CorpusError(f"{root}: its Parquet files hold no row")
     notes = (f"columns passed over: {', '.join(sorted(unused))}",) if unused else ()
@@ -136,18 +138,30 @@ def _parquet(tree: Tree) -> list[str]:
     return [name for name in tree.tables if name.endswith(".parquet")]
 
 
-def _sound_column(path: Path, schema: Any) -> str:
+def is_parquet_list(path: Path) -> bool:
+    """Whether a Parquet file names sound files, and holds none. Raises CorpusError where it is damaged."""
+    try:
+        return not _sound_columns(parquet_file(path).schema_arrow)
+    except (OSError, ValueError) as problem:
+        raise CorpusError(f"{path}: not a readable Parquet file ({problem!s:.200})") from problem
+
+
+def _sound_columns(schema: Any) -> list[str]:
     import pyarrow
 
-    found = [
-        field.name
+    return [
+        str(field.name)
         for field in schema
         if pyarrow.types.is_struct(field.type) and {"bytes", "path"} <= {part.name for part in field.type}
     ]
+
+
+def _sound_column(path: Path, schema: Any) -> str:
+    found = _sound_columns(schema)
     if len(found) != 1:
         what = f"{len(found)} columns of sounds ({', '.join(found)})" if found else "no column of sounds"
         raise CorpusError(f"{path}: {what}; expected one with the fields bytes and path, as Hugging Face writes it")
-    return str(found[0])
+    return found[0]
 
 
 def _class_names(schema: Any, column: str) -> list[str]:

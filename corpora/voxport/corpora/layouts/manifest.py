@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import (
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import (
     FEATURE_SUFFIXES,
     SOUND_SUFFIXES,
     Entry,
@@ -22,8 +22,10 @@ from voxport.train.data.layouts.base import (
     labels_of,
     piece_key,
 )
-from voxport.train.data.layouts.text import Table, read_table
+from voxport.corpora.layouts.members import parquet_file
+from voxport.corpora.layouts.text import Table, read_table
 
+_PLAIN = frozenset("string large_string string_view int8 int16 int32 int64 uint8 uint16 uint32 float double".split())
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "spk_id", "client_id", "label")
 
 
@@ -60,8 +62,8 @@ class Dialect:
     folder: str = ""  # of the sounds, beside the table
     lone_length: bool = False  # whether a length without a start is the piece from 0 on
 
-    def fits(self, columns: Sequence[str]) -> bool:
-        return self.path in columns and any(each in columns for each in self.speakers)
+    def fits(self, columns: Sequence[str], labelled: bool = True) -> bool:
+        return self.path in columns and (not labelled or any(each in columns for each in self.speakers))
 
 
 DIALECTS = (
@@ -100,27 +102,33 @@ DIALECTS = (
 )
 
 
-def list_manifest(path: Path, options: LayoutOptions, dialect: Dialect | None = None, prefix: str = "") -> Listing:
+def list_manifest(
+    path: Path, options: LayoutOptions, dialect: Dialect | None = None, prefix: str = "", *, labelled: bool = True
+) -> Listing:
     """List the utterances of the table `path`, which is of `dialect`, or of the one that its columns tell.
 
     A path in it is relative to its folder, or absolute, and names features (.pt or .npy) or a sound file. Paths with
-    backslashes work where no file is called so. `prefix` stands before the keys.
+    backslashes work where no file is called so. `prefix` stands before the keys. Where it need not be `labelled`,
+    the table may do without speakers, and a row without one.
 
     Raises:
         CorpusError: not readable, empty, of no known dialect or of two, or its speakers are told twice and differently.
     """
-    table = read_table(path, options.encoding, lambda columns: _is_known(columns, options))
-    if not table.rows and (path.suffix.lower() == ".jsonl" or _is_known(table.columns, options)):
+    if path.suffix.lower() == ".parquet":
+        table = _parquet_table(path)
+    else:
+        table = read_table(path, options.encoding, lambda columns: _is_known(columns, options, labelled))
+    if not table.rows and (path.suffix.lower() == ".jsonl" or _is_known(table.columns, options, labelled)):
         raise CorpusError(f"{path}: the manifest lists no utterance")
-    dialect = dialect or _dialect(path, table, options)
-    speaker = _speaker_column(path, table, dialect, options)
+    dialect = dialect or _dialect(path, table, options, labelled)
+    speaker = _speaker_column(path, table, dialect, options, labelled)
     times = _times(path, table.columns, dialect)
     folder = path.parent / dialect.folder if dialect.folder and (path.parent / dialect.folder).is_dir() else path.parent
     within = posixpath.join(prefix, dialect.folder) if folder != path.parent else prefix
     entries: list[Entry] = []
     problems: list[Problem] = []
     for number, row in table.rows:
-        entry = _entry(folder, within, row, dialect.path, speaker, times)
+        entry = _entry(folder, within, row, dialect.path, speaker, times, labelled)
         if isinstance(entry, Entry):
             entries.append(entry)
         else:
@@ -136,18 +144,31 @@ def list_manifest(path: Path, options: LayoutOptions, dialect: Dialect | None = 
     )
 
 
-def _is_known(columns: Sequence[str], options: LayoutOptions) -> bool:
+def _parquet_table(path: Path) -> Table:
+    """A Parquet file's columns of text and numbers, a row each as in a text table. Raises CorpusError where damaged."""
+    try:
+        file = parquet_file(path)
+        names = [field.name for field in file.schema_arrow if str(field.type) in _PLAIN]
+        rows = tuple(enumerate(file.read(columns=names).to_pylist()))
+    except (OSError, ValueError) as problem:
+        raise CorpusError(f"{path}: not a readable Parquet file ({problem!s:.200})") from problem
+    return Table(tuple(names), rows)
+
+
+def _is_known(columns: Sequence[str], options: LayoutOptions, labelled: bool) -> bool:
     by_option = options.speaker_column in columns and any(each.path in columns for each in DIALECTS)
-    return by_option or any(each.fits(columns) for each in DIALECTS)
+    return by_option or any(each.fits(columns, labelled) for each in DIALECTS)
 
 
-def _dialect(path: Path, table: Table, options: LayoutOptions) -> Dialect:
+def _dialect(path: Path, table: Table, options: LayoutOptions, labelled: bool) -> Dialect:
     columns = table.columns
     if options.layout is not None:
         return next(each for each in DIALECTS if each.name == options.layout)
     fitting = [each for each in DIALECTS if each.fits(columns)]
     if not fitting and options.speaker_column in columns:
         fitting = [each for each in DIALECTS if each.path in columns and each.name != "common-voice"]
+    if not fitting and not labelled:  # two dialects call their column `path`; the last is the plain one
+        fitting = [each for each in DIALECTS if each.path in columns][-1:]
     if len(fitting) > 1:
         raise CorpusError(
             f"{path}: its columns are those of {' and of '.join(each.title for each in fitting)}; choose with "
@@ -168,8 +189,8 @@ def _dialect(path: Path, table: Table, options: LayoutOptions) -> Dialect:
     )
 
 
-def _speaker_column(path: Path, table: Table, dialect: Dialect, options: LayoutOptions) -> str:
-    """The column that holds the speaker.
+def _speaker_column(path: Path, table: Table, dialect: Dialect, options: LayoutOptions, labelled: bool) -> str | None:
+    """The column that holds the speaker; None where there need not be one, and none is.
 
     Raises:
         CorpusError: there is none, or there are two that differ.
@@ -179,7 +200,8 @@ def _speaker_column(path: Path, table: Table, dialect: Dialect, options: LayoutO
             raise CorpusError(f"{path}: no column {options.speaker_column}; it has {', '.join(table.columns)}")
         return options.speaker_column
     rows = [row for _, row in table.rows if isinstance(row, dict)]
-    return choose_speaker(path, [each for each in dialect.speakers if each in table.columns], rows, table.columns)
+    found = [each for each in dialect.speakers if each in table.columns]
+    return choose_speaker(path, found, rows, table.columns) if found or labelled else None
 
 
 def choose_speaker(path: Path, found: Sequence[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -214,18 +236,28 @@ def _ends(times: _Times, dialect: Dialect) -> bool:
 
 
 def _entry(
-    folder: Path, prefix: str, row: dict[str, Any] | str, path: str, column: str, times: _Times | None
+    folder: Path,
+    prefix: str,
+    row: dict[str, Any] | str,
+    path: str,
+    column: str | None,
+    times: _Times | None,
+    labelled: bool,
 ) -> Entry | str:
     """The entry of one row, or what is wrong with it."""
     if isinstance(row, str):
         return row
-    missing = [each for each in (path, column) if each not in row]
-    if missing:
+    missing = [each for each in (path, column) if each is not None and each not in row]
+    if missing and labelled:
         return f"no {' and no '.join(missing)}"
-    name, speaker = row[path], row[column]
+    name, speaker = row.get(path), None if column is None else row.get(column)
     if type(speaker) is int:  # JSON's speaker: 7
         speaker = str(speaker)
-    if not isinstance(name, str) or not name.strip() or not isinstance(speaker, str) or not speaker.strip():
+    if not isinstance(speaker, str) or not speaker.strip():
+        if labelled:
+            return f"{path} and {column} must be filled in, found {name!r:.60} and {speaker!r:.60}"
+        speaker = None
+    if not isinstance(name, str) or not name.strip():
         return f"{path} and {column} must be filled in, found {name!r:.60} and {speaker!r:.60}"
     name = _as_posix(folder, name.strip())
     suffix = posixpath.splitext(name)[1].lower()
@@ -237,7 +269,7 @@ def _entry(
     if span is not None and suffix in FEATURE_SUFFIXES:
         return f"{name}: times cut sound files, and this one holds features"
     key = posixpath.normpath(posixpath.join(prefix, name))
-    return Entry(piece_key(key, span), folder / name, speaker.strip(), span=span)
+    return Entry(piece_key(key, span), folder / name, None if speaker is None else speaker.strip(), span=span)
 
 
 def _as_posix(folder: Path, name: str) -> str:

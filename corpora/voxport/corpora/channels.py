@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from voxport.corpora.errors import CorpusError
+from voxport.corpora.layouts.base import Entry, LayoutOptions, Listing
+from voxport.corpora.layouts.recognition import list_corpus
+from voxport.corpora.sounds import sound_file
 from voxport.runtime.audio.channels import parse_channel
 from voxport.runtime.audio.decode import audio_channel_count
 from voxport.runtime.errors import AudioError
-from voxport.train.data.errors import CorpusError
-from voxport.train.data.features import sound_file
-from voxport.train.data.layouts.base import Entry, LayoutOptions, Listing
-from voxport.train.data.layouts.recognition import list_corpus
 
 _THREADS = 8  # headers that are read at once
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from voxport.train.data.errors import CorpusError
-from voxport.train.data.layouts.base import LayoutOptions, Listing
-from voxport.train.data.layouts.homework import MAPPING, METADATA, list_homework
-from voxport.train.data.layouts.kaldi import kaldi_evidence, list_kaldi
-from voxport.train.data.layouts.manifest import DIALECTS, list_manifest
-from voxport.train.data.layouts.public import PUBLIC_CORPORA
-from voxport.train.data.layouts.speaker_folders import (
+from voxport.corpora.errors import CorpusError
+from voxport.corpora.layouts.base import LayoutOptions, Listing
+from voxport.corpora.layouts.homework import MAPPING, METADATA, list_homework
+from voxport.corpora.layouts.kaldi import kaldi_evidence, list_kaldi
+from voxport.corpora.layouts.manifest import DIALECTS, list_manifest
+from voxport.corpora.layouts.public import PUBLIC_CORPORA
+from voxport.corpora.layouts.speaker_folders import (
     folder_doubt,
     list_folder,
     list_splits,
@@ -18,17 +18,18 @@ from voxport.train.data.layouts.speaker_folders import (
     split_doubt,
     split_evidence,
 )
-from voxport.train.data.layouts.tables import (
+from voxport.corpora.layouts.tables import (
     audiofolder_evidence,
     common_voice_evidence,
+    is_parquet_list,
     list_audiofolder,
     list_common_voice,
     list_parquet,
     list_parquet_files,
     parquet_evidence,
 )
-from voxport.train.data.layouts.tree import Tree, walk
-from voxport.train.data.layouts.webdataset import list_shards, list_webdataset, webdataset_evidence
+from voxport.corpora.layouts.tree import Tree, walk
+from voxport.corpora.layouts.webdataset import list_shards, list_webdataset, webdataset_evidence
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ def list_corpus(path: Path, options: LayoutOptions) -> Listing:
     return replace(listing, layout=layout.name, notes=(reason, *listing.notes), passed=tree.passed)
 
 
+def is_sure(tree: Tree) -> bool:
+    """Whether a directory tells its layout by more than the names of folders."""
+    return any(layout.evidence(tree) for layout in _SURE)
+
+
 def recognize(tree: Tree) -> tuple[Layout, str]:
     """The layout of `tree`, and why it is that one.
 
@@ -136,6 +142,8 @@ def _list_file(path: Path, options: LayoutOptions) -> Listing:
         raise CorpusError(f"{path}: pass the directory that holds it, {path.parent}")
     if options.layout is not None and options.layout not in _FILES:
         raise CorpusError(f"{path}: is a file, and {TITLES[options.layout]} is a directory; pass that")
+    if suffix == ".parquet" and options.layout in (None, "manifest") and is_parquet_list(path):
+        return list_manifest(path, options)
     if suffix == ".parquet" or options.layout == "parquet":
         return replace(list_parquet_files(path.parent, [path.name], options), path=path)
     if suffix == ".tar" or options.layout == "webdataset":

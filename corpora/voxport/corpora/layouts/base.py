@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.members import ParquetCell, TarMember
 from voxport.runtime.audio.channels import Channel, parse_channel
 from voxport.runtime.audio.media import MEDIA_SUFFIXES
 from voxport.runtime.errors import AudioError
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.members import ParquetCell, TarMember
 
 CorpusKind = Literal["homework", "folder", "manifest"]
 
@@ -94,7 +94,7 @@ def piece_key(key: str, span: Span | None) -> str:
 class LayoutOptions:
     """What the user decides about the reading of a corpus; None: what the corpus itself says.
 
-    `layout` is a name of `voxport.train.data.layouts.recognition.LAYOUTS`, `speaker_column` the column of a table
+    `layout` is a name of `voxport.corpora.layouts.recognition.LAYOUTS`, `speaker_column` the column of a table
     that holds the speaker, `encoding` that of a text file that is not UTF-8, by its Python name. `channel` is the
     channel of every sound, as text: its number from 1, `mix` for the average, or `each`, which makes every channel an
     utterance of its own; None compares a sound's channels and refuses those that differ.

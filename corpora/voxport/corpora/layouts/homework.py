@@ -10,8 +10,8 @@ import posixpath
 from pathlib import Path
 from typing import Any
 
-from voxport.train.data.errors import CorpusError, Problem
-from voxport.train.data.layouts.base import Entry, Listing
+from voxport.corpora.errors import CorpusError, Problem
+from voxport.corpora.layouts.base import Entry, Listing
 
 METADATA, MAPPING, TESTDATA = "metadata.json", "mapping.json", "testdata.json"
 

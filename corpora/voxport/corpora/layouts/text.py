@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxport.train.data.errors import CorpusError
+from voxport.corpora.errors import CorpusError
 
 Row = tuple[int, dict[str, Any] | str]  # the line's number, and its values or what is wrong with it
 
@@ -66,7 +66,7 @@ def read_table(path: Path, encoding: str | None, is_known: Callable[[Sequence[st
     first = next((line for line in text.splitlines() if line.strip()), "")
     headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in _DELIMITERS}
     known = [mark for mark, header in headers.items() if is_known([column.strip() for column in header])]
-    if len(known) > 1:
+    if len(known) > 1 and len(headers[known[0]]) > 1:  # one column alone is not divided at all
         raise CorpusError(
             f"{path}: its header can be divided by {' and by '.join(_DELIMITERS[mark] for mark in known)}"
         )

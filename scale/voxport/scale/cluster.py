@@ -1,0 +1,99 @@
+"""Ray, started on this machine for one run, or joined where it runs already. Nothing is reported to its maker."""
+
+import contextlib
+import importlib
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from voxport.runtime.privacy import keep_private
+from voxport.scale.errors import ScaleError
+
+MEBIBYTE = 1 << 20
+_LONGEST = 40  # characters of Ray's folder: its sockets lie 60 deeper, and a socket's path has 107 at most
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Where Ray runs. `address` joins a cluster ("auto": the one of this machine); None starts one of `cpus` slots.
+
+    `store_mib` bounds the shared memory of the one that is started.
+    """
+
+    address: str | None = None
+    cpus: int = 2
+    store_mib: int = 128
+
+
+def import_ray(options: ClusterOptions) -> Any:
+    """The module `ray`, imported after everything was set that it reads then.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    if "ray" not in sys.modules:
+        keep_private()
+        # Ray Data puts what an actor is made of into its store, and Ray's core then warns of that at every start.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        if options.address is None:
+            # Ray listens on all of the machine's addresses and runs what it is sent by who has its token, which it
+            # would keep in the user's home, for all to read.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    return importlib.import_module("ray")
+
+
+@contextlib.contextmanager
+def ray_cluster(options: ClusterOptions) -> Iterator[Any]:
+    """The module `ray`, connected; at the end it is disconnected, and what was started here is ended and removed.
+
+    Raises:
+        ScaleError: the cluster at `address` does not answer, or Ray does not start.
+    """
+    ray = import_ray(options)
+
+    if ray.is_initialized():  # by whom we are embedded in; it is theirs to end
+        yield ray
+        return
+    folder = _short_folder() if options.address is None else None
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if folder is not None:
+        settings |= {
+            "num_cpus": options.cpus,
+            "include_dashboard": False,
+            "object_store_memory": options.store_mib * MEBIBYTE,
+            "_temp_dir": folder,
+        }
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray's remarks would stand among results
+            try:
+                ray.init(address=options.address or "local", **settings)
+                yield ray
+            except (ConnectionError, RuntimeError, ValueError) as problem:
+                if ray.is_initialized():  # it is the caller's
+                    raise
+                where = options.address or "this machine"
+                raise ScaleError(f"Ray does not start on {where} ({_first_line(problem)})") from problem
+            finally:
+                ray.shutdown()
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """A new folder for Ray's sockets and logs, in the temporary folder unless its name is too long for a socket."""
+    parent = tempfile.gettempdir()
+    if len(parent) > _LONGEST - len("/voxport-12345678") and os.name == "posix":
+        parent = "/tmp"
+    return tempfile.mkdtemp(prefix="voxport-", dir=parent)
+
+
+def _first_line(problem: Exception) -> str:
+    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
