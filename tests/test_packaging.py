@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.packaging_tools import ROOMS, ROOT, build
+from voxport.export.targets import TARGETS
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
@@ -113,14 +114,21 @@ def test_torch_is_bounded_by_what_was_run_and_torchaudio_is_not_needed() -> None
     assert str(next(iter(reached("torch"))).specifier) == str(specifiers["torch"])
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "cli/voxport/cli").glob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "cli/voxport/cli").rglob("*.py")), ids=lambda file: f"{file.parent.name}/{file.name}"
+)
 def test_commands_need_extras_that_exist(file: Path) -> None:
     """`@needs("trian")` would advise a pip command that installs nothing."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "needs":
             named = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-            assert len(named) == len(node.args)
+            others = [ast.unparse(argument) for argument in node.args if not isinstance(argument, ast.Constant)]
+            assert others in ([], ["*target.extras"]), file.name
             assert set(named) <= set(EXTRAS), file.name
+
+
+def test_targets_need_extras_that_exist() -> None:
+    assert {extra for target in TARGETS.values() for extra in target.extras} <= set(EXTRAS)
 
 
 def test_the_pip_commands_in_messages_and_pages_name_extras_that_exist() -> None:

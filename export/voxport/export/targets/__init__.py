@@ -22,7 +22,7 @@ class TargetEntry:
         preview: `module:function` that takes the same, and says what would be written.
         options: `module:class` of the options of both.
         command: what is typed after `voxport export`, where that is not the name.
-        extras: of voxport's package, which bring what it needs.
+        extras: what brings the packages that it needs, as `export` does in `pip install "voxport[export]"`.
     """
 
     name: str

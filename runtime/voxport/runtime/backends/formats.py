@@ -28,7 +28,7 @@ class Format:
         suffixes: in small letters; the first is the usual one.
         starts: the first bytes of such files, up to four of them.
         engine: the folder beside this module that runs it.
-        extra: of voxport's package, which brings the engine's library.
+        extra: what brings the engine's library, as `cpu` does in `pip install "voxport[cpu]"`.
         modules: what the engine imports, to be found and started before it is relied on.
         devices: those that it runs on, besides "auto".
         by_suffix: the suffix alone decides, whatever the content is.
