@@ -45,6 +45,9 @@ GOOD = {
     "cuda-bindings": "13.5.0",
     "pyarrow": "26.0.1",
     "ray": "2.60.0",
+    "uvicorn": "0.54.0",
+    "websockets": "17.4",
+    "psycopg": "3.3.9",
 }
 STARTED = {
     "torch": Probe(True, {"version": "2.11.0+cu130", "cuda": "13.0", "devices": ""}),

@@ -57,7 +57,7 @@ _TORCH = ("torch", "voxport.train.checkpoint")
 _HERE = "voxport.benchmarks."
 KINDS: dict[str, Kind] = {
     "eager": Kind(_HERE + "backends.eager:EagerBackend", _TORCH, _TRAIN, profiler="torch"),
-    "eager_graphs": Kind(_HERE + "backends.eager:EagerGraphs", _TORCH, _TRAIN, profiler="torch"),
+    "eager_graphs": Kind(_HERE + "backends.eager:EagerBackend", _TORCH, _TRAIN, profiler="torch"),
     "torchscript": Kind(
         _HERE + "backends.compiled:TorchScriptBackend",
         _TORCH,
@@ -83,7 +83,7 @@ KINDS: dict[str, Kind] = {
         profiler="torch",
     ),
     "plain_onnx": Kind(
-        _HERE + "backends.onnx:PlainOnnxBackend",
+        _HERE + "backends.onnx:SessionBackend",
         ("onnxruntime",),
         'pip install "voxport[export,cpu]"',
         _HERE + "backends.compiled:build_plain_onnx",
@@ -97,8 +97,9 @@ KINDS: dict[str, Kind] = {
         profiler="onnx",
     ),
     "onnx_graphs": Kind(
-        _HERE + "backends.onnx:OnnxGraphs", ("onnxruntime", "voxport.runtime.backends.onnxrt.model"), _CPU
+        _HERE + "backends.onnx:SessionBackend", ("onnxruntime", "voxport.runtime.backends.onnxrt.model"), _CPU
     ),
+    "onnx_session": Kind(_HERE + "backends.onnx:SessionBackend", ("onnxruntime",), _CPU, profiler="onnx"),
     "openvino": Kind(_HERE + "backends.onnx:OpenVinoBackend", ("openvino",), "pip install openvino"),
     "artefact": Kind(_HERE + "backends.onnx:ArtefactBackend", ("voxport.runtime.backends.load",), _CPU),
 }

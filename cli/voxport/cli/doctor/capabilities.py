@@ -52,6 +52,7 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _extras(environment, "export check --tensorrt", ("export", "rtx"), _rtx_builds(environment)),
         *(ability for each in FORMATS for ability in _run(environment, each)),
         _extras(environment, "score", ("scale",), [*_starts(environment, "sound"), *cpu]),
+        _extras(environment, "serve", ("serve",), [*_starts(environment, "sound"), *cpu]),
         _extras(environment, "bench", ("bench", "train"), [*_torch(environment), *cpu]),
         _extras(environment, "demo", ("demo",), [*_torch(environment), *cpu]),
     )

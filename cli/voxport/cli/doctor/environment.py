@@ -40,7 +40,7 @@ WATCHED = (
     *RTX_PROVIDERS,
     *("cuda-python", "cuda-bindings", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
     *("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
-    *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader", "ray"),
+    *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader", "ray", "uvicorn", "websockets", "psycopg"),
     *(engine.modules[0] for engine in FORMATS if engine.modules[0] not in ("onnxruntime", "tensorrt", "torch")),
 )
 # Those that decide how fast float32, half and int8 products are, as Linux names them.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from voxport.runtime.contract import METADATA_KEY, Contract, check_contract, printable
 from voxport.runtime.errors import ContractError
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import write_text
 
 VERSION_COMPATIBLE = "version compatible"  # the fact in `built_with` that is "yes" for a plan with native code in it
 _PROOF = "parity_passed_by"
@@ -67,12 +67,7 @@ def write_sidecar(
         "built_with": dict(built_with),
     }
     target = sidecar_path(path)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        replace_file(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(target, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return target
 
 
