@@ -92,6 +92,7 @@ def test_only_the_two_extras_made_for_it_bring_an_onnxruntime() -> None:
     assert {extra: names for extra, names in brings.items() if names} == {
         "cpu": {"onnxruntime"},
         "gpu": {"onnxruntime-gpu"},
+        "rtx-provider": {"onnxruntime-ep-nv-tensorrt-rtx"},  # a plugin with files of its own, for either of them
     }
     assert PROJECT["tool"]["uv"]["conflicts"] == [[{"extra": "cpu"}, {"extra": "gpu"}]]
 
