@@ -207,6 +207,15 @@ def test_a_files_precision_is_what_its_contract_says(tmp_path: Path) -> None:
     assert tensorrt.spec.precision == "tf32"
 
 
+def test_a_given_file_runs_on_rtx_too_and_a_plain_export_does_not() -> None:
+    (rtx,) = (each for each in variants(GpuSettings(onnx=("float.onnx",)), "plain.onnx") if each.spec.device == "rtx")
+    assert (rtx.name, rtx.spec.kind, rtx.costly) == ("ONNX Runtime TensorRT for RTX, float.onnx", "artefact", True)
+    assert rtx.how == "voxport's runtime, TensorRT for RTX"
+    assert not [each for each in variants(GpuSettings(), "plain.onnx") if each.spec.device == "rtx"]
+    (engine,) = (each for each in variants(GpuSettings(plans=("model.rtx",))) if each.name == "model.rtx")
+    assert (engine.spec.kind, engine.spec.device) == ("artefact", "rtx")
+
+
 def test_rows_are_judged_by_their_answers() -> None:
     verdicts = {row.backend: row.verdict for row in gpu().rows}
     assert verdicts == {"eager fp32": "baseline", "eager bf16": "answers differ"}

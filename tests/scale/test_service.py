@@ -105,6 +105,8 @@ PROBLEMS: list[tuple[str, str, bytes | None, int, str, str]] = [
     ("POST", "/v1/identify", bytes(400_001), 413, "size", "400,000"),
     ("GET", "/v1/identify", None, 405, "http", ""),
     ("GET", "/nowhere", None, 404, "http", ""),
+    ("GET", "/page/..%2f..%2fapp.py", None, 404, "http", ""),
+    ("GET", "/page/app.py", None, 404, "unknown", ""),
     ("POST", "/v1/calibrate?false_accept_rate=2", None, 422, "parameter", "false_accept_rate"),
     ("PUT", "/v1/voices/%07", b"x", 422, "sound", ""),
     ("POST", "/v2/models/other/infer", b"{}", 404, "unknown", "other"),
@@ -184,6 +186,9 @@ def test_health_metrics_and_description(served: Served) -> None:
     described = served.ask("GET", "/openapi.json").document
     assert {"/v1/identify", "/v1/voices/{name}", "/v2/models/{name}/infer"} <= set(described["paths"])
     assert "application/octet-stream" in described["paths"]["/v1/identify"]["post"]["requestBody"]["content"]
+    page = served.ask("GET", "/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
 
 
 def test_keys_are_needed_where_there_are_some(model: TinyModel, sounds: dict[str, Path]) -> None:
@@ -197,6 +202,7 @@ def test_keys_are_needed_where_there_are_some(model: TinyModel, sounds: dict[str
         assert served.ask("GET", "/metrics").status == 401
         assert served.ask("GET", "/v2/models/voxport").status == 401
         assert served.ask("GET", "/health/live").status == 200
+        assert served.ask("GET", "/").status == 200
 
 
 def test_what_is_at_work_is_answered_before_the_end(model: TinyModel, sounds: dict[str, Path]) -> None:

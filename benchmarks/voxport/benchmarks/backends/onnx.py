@@ -34,7 +34,7 @@ class OnnxBackend:
 
 
 class ArtefactBackend:
-    """A file of any other kind that the runtime loads: a TensorRT plan, TorchScript, .pt2."""
+    """A file that the runtime itself loads: a TensorRT plan, an RTX engine, TorchScript, .pt2, ONNX on a plugin."""
 
     def __init__(self, spec: BackendSpec) -> None:
         from voxport.runtime.backends.load import load_backend

@@ -191,6 +191,7 @@ VARIANTS: dict[str, Variant] = {
     "onnx_cuda": Variant("onnx", "model", "cuda", "each ONNX model, ONNX Runtime's CUDA provider"),
     "onnx_graphs": Variant("onnx_graphs", "model", "cuda", "the same with CUDA graphs", graphs=True),
     "onnx_tensorrt": Variant("onnx", "model", "tensorrt", "each ONNX model, ONNX Runtime's TensorRT provider"),
+    "onnx_rtx": Variant("artefact", "model", "rtx", "each ONNX model, NVIDIA's plugin with TensorRT for RTX"),
     "openvino": Variant("openvino", "model", "cpu", "each ONNX model in OpenVINO"),
 }
 

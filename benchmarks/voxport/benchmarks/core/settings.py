@@ -10,7 +10,8 @@ from voxport.runtime.contract import InputKind
 from voxport.runtime.frontend.spec import Frontend
 
 Device = Literal["cpu", "cuda"]
-Engine = Literal["cpu", "cuda", "tensorrt"]  # where a back end runs; "tensorrt" is ONNX Runtime's provider, or a plan
+# Where a back end runs. "tensorrt" and "rtx" are providers of ONNX Runtime, or a plan and an RTX engine.
+Engine = Literal["cpu", "cuda", "tensorrt", "rtx"]
 Scenario = Literal["single-stream", "offline", "server"]
 Role = Literal["baseline", "control", "candidate"]
 BackendPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]

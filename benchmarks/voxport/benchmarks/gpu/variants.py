@@ -52,7 +52,7 @@ class Variant:
             "aoti": "torch.export, AOTInductor",
             "plain_onnx": onnx,
             "onnx_session": onnx,
-            "artefact": "voxport's runtime",
+            "artefact": "voxport's runtime" + (", TensorRT for RTX" if self.spec.device == "rtx" else ""),
         }
         return words[self.spec.kind] + (", CUDA graphs" if self.spec.graphs else "")
 
@@ -113,6 +113,9 @@ def variants(settings: GpuSettings, plain_onnx: str | None = None) -> tuple[Vari
         options: dict[str, Any] = {"device": "tensorrt", "binding": True, "grid": settings.cells, "costly": True}
         told = "tf32" if precision == "fp32" else precision
         found.append(made(f"ONNX Runtime TensorRT, {name}", "onnx_session", told, path=path, **options))
+        if path != plain_onnx:  # the runtime loads files with a contract
+            rtx = f"ONNX Runtime TensorRT for RTX, {name}"
+            found.append(made(rtx, "artefact", precision, path=path, device="rtx", costly=True))
     return tuple(each for each in found if not settings.only or each.name == BASELINE or _wanted(each, settings.only))
 
 

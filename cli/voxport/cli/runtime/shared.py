@@ -22,7 +22,7 @@ _BAR_FROM = 5  # files; fewer are done before a bar could be read
 
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
     show_default=True,
     help="What must run the model. auto takes the GPU where onnxruntime starts on it, else the CPU.",

@@ -1,4 +1,4 @@
-"""`voxport serve`: a model as an HTTP service."""
+"""`voxport serve`: a model as an HTTP service, with a page for people."""
 
 import hashlib
 import sys
@@ -45,7 +45,7 @@ from voxport.cli.common import emit_json, example, needs
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON on stdout, when it is ready.")
 @needs("serve", "cpu")
 def serve(model: Path, keys: Path | None, as_json: bool, **choices: Any) -> None:
-    """Answer over HTTP who speaks, who speaks when, and who is enrolled.
+    """Answer over HTTP who speaks, who speaks when, and who is enrolled; a page at / does so for people.
 
     Prints a line when it is ready, and ends on Ctrl-C or SIGTERM, when what is at work is answered. /openapi.json
     describes it all, /metrics is for Prometheus, and /v2 for KServe's clients.

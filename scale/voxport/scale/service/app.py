@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request
@@ -18,8 +19,9 @@ from voxport.scale.service.metrics import CONTENT_TYPE
 from voxport.scale.service.problems import ProblemError, reply, tell_problems, unknown
 from voxport.scale.service.streams import add_streams
 
+_PAGE = {"index.html": "text/html", "app.js": "text/javascript", "wave.js": "text/javascript", "style.css": "text/css"}
 _SECURE = {
-    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -69,6 +71,7 @@ def create_app(service: Service | None = None, life: Life | None = None) -> Fast
     _add_voices(app)
     add_kserve(app)
     add_streams(app)
+    _add_page(app)
     return app
 
 
@@ -211,6 +214,20 @@ def _add_voices(app: FastAPI) -> None:
         """Set the cosines from which on a voice is known, from the enrolled against each other."""
         store = service.voices()
         return _plain(await service.run(lambda: store.calibrate(false_accept_rate)))
+
+
+def _add_page(app: FastAPI) -> None:
+    folder = files("voxport.scale.service") / "page"
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return Response((folder / "index.html").read_bytes(), media_type="text/html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def page(name: str) -> Response:
+        if name not in _PAGE:
+            raise unknown(f"no page {name:.80}")
+        return Response((folder / name).read_bytes(), media_type=_PAGE[name])
 
 
 def _plain(answer: object) -> dict[str, Any]:
