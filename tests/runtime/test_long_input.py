@@ -311,8 +311,9 @@ def test_a_long_request_needs_one_place_and_gives_it_back(either: TinyModel) -> 
 
 def test_a_long_request_ends_with_its_future_and_with_the_batcher(either: TinyModel) -> None:
     identifier = SpeakerIdentifier.load(either.path)
+    sounds = [talk(600.0, seed) for seed in range(2)]  # made first: the one would be answered before the other is there
     batcher = Batcher(identifier, BatcherOptions(max_wait_ms=0))
-    futures: list[Future[Identification]] = [batcher.submit(talk(600.0, seed), RATE) for seed in range(2)]
+    futures: list[Future[Identification]] = [batcher.submit(sound, RATE) for sound in sounds]
     assert futures[0].cancel()
     assert batcher.waiting == 1  # its place is free at once
     batcher.close(drain=False)
