@@ -10,9 +10,11 @@ from voxport.runtime.contract import InputKind
 from voxport.runtime.frontend.spec import Frontend
 
 Device = Literal["cpu", "cuda"]
-Engine = Literal["cpu", "cuda", "tensorrt"]  # where a back end runs; "tensorrt" is ONNX Runtime's provider, or a plan
+# Where a back end runs. "tensorrt" and "rtx" are providers of ONNX Runtime, or a plan and an RTX engine.
+Engine = Literal["cpu", "cuda", "tensorrt", "rtx"]
 Scenario = Literal["single-stream", "offline", "server"]
 Role = Literal["baseline", "control", "candidate"]
+BackendPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 
 DEFAULT_FRAMES = (128, 400, 1000)
 
@@ -38,7 +40,9 @@ class BackendSpec:
     """One row of the comparison. `kind` chooses the code that opens `path` (see backends/registry.py).
 
     The control is the baseline's twin under another name: the difference between the two is noise.
-    `graphs` asks for CUDA graphs. `built` is what was made of `path` for this run, in a folder that is gone
+    `graphs` asks for CUDA graphs. A network in PyTorch computes in `precision` (TF32, or autocast), and `mode` is
+    torch.compile's. `binding` keeps ONNX Runtime's inputs and outputs on the device; `grid` are the cells over which
+    its TensorRT provider builds one profile. `built` is what was made of `path` for this run, in a folder that is gone
     when the run ends; a report leaves it empty.
     """
 
@@ -52,6 +56,10 @@ class BackendSpec:
     graphs: bool = False
     built: str = ""
     optional: bool = False  # one that `also` names: where it cannot be measured, the others go on
+    precision: BackendPrecision = "fp32"
+    mode: str = ""
+    binding: bool = False
+    grid: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True)
