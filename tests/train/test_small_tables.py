@@ -14,7 +14,6 @@ from voxport.train.recipe import Recipe, load_recipe
 from voxport.train.training import run as whole_run
 
 SPEAKERS, FILES = 10, 8
-SMALL = {"num_layers": 1, "d_model": 16, "num_heads": 2, "ffn_dim": 16, "kernel_size": 5}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def test_ten_speakers_with_eight_files_just_work(
 ) -> None:
     def shrunk(wanted: str) -> Recipe:  # everything but the network's size is the recipe's own
         recipe = load_recipe(wanted)
-        model = dataclasses.replace(recipe.model, **SMALL)
+        model = dataclasses.replace(recipe.model, num_layers=1, d_model=16, num_heads=2, ffn_dim=16, kernel_size=5)
         return dataclasses.replace(recipe, model=model)
 
     monkeypatch.setattr(whole_run, "load_recipe", shrunk)
