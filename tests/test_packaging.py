@@ -52,7 +52,8 @@ def test_every_room_is_typed_and_the_namespace_is_open(wheel: Path) -> None:
     names = contents(wheel)
     assert {f"voxport/{room}/py.typed" for room in ROOMS} <= names
     assert "voxport/__init__.py" not in names, "an __init__.py would close the namespace to the other rooms"
-    assert {Path(name).suffix for name in names if name.startswith("voxport/")} == {".py", ".toml", ".typed"}
+    page = {".html", ".css", ".js"}
+    assert {Path(name).suffix for name in names if name.startswith("voxport/")} == {".py", ".toml", ".typed", *page}
 
 
 def test_every_recipe_is_in_the_wheel(wheel: Path) -> None:
@@ -91,6 +92,7 @@ def test_only_the_two_extras_made_for_it_bring_an_onnxruntime() -> None:
     assert {extra: names for extra, names in brings.items() if names} == {
         "cpu": {"onnxruntime"},
         "gpu": {"onnxruntime-gpu"},
+        "rtx-provider": {"onnxruntime-ep-nv-tensorrt-rtx"},  # a plugin with files of its own, for either of them
     }
     assert PROJECT["tool"]["uv"]["conflicts"] == [[{"extra": "cpu"}, {"extra": "gpu"}]]
 

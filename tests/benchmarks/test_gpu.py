@@ -37,7 +37,7 @@ class Steps:
         return self.now
 
     def __call__(self, where: str, request: dict[str, Any], timeout: float, threads: int | None) -> Any:
-        name = request["variant"]["name"] if "variant" in request else where.rpartition(":")[2]
+        name = request["variant"]["spec"]["name"] if "variant" in request else where.rpartition(":")[2]
         self.asked.append(name)
         self.timeouts.append(timeout)
         self.now += self.seconds
@@ -52,7 +52,7 @@ class Steps:
         }.get(name, {"build_seconds": 0.5, "device_bytes": None, "facts": []})
 
     def say(self, request: dict[str, Any]) -> None:
-        name, number = request["variant"]["name"], request["round"]
+        name, number = request["variant"]["spec"]["name"], request["round"]
         wall = 2_000_000 if name == BASELINE else 1_000_000
         block = {"round": number, "backend": name, "cell": CELL, "warmup": WARM, "wall_ns": [wall] * 9, "device_ns": []}
         lines = [{"block": block}]
@@ -177,8 +177,8 @@ def test_back_ends_have_names_of_their_own_and_a_tolerance() -> None:
     names = [variant.name for variant in every]
     assert len(names) == len(set(names))
     assert names[0] == BASELINE
-    assert {variant.precision for variant in every} <= set(ALLOWED)
-    assert {variant.precision for variant in every if "fp16.onnx" in variant.path} == {"fp16"}
+    assert {variant.spec.precision for variant in every} <= set(ALLOWED)
+    assert {variant.spec.precision for variant in every if "fp16.onnx" in variant.spec.path} == {"fp16"}
     costly = [variant.costly for variant in every]
     assert any(costly)
 
@@ -189,7 +189,7 @@ def test_files_of_one_name_are_told_apart() -> None:
     names = [variant.name for variant in every]
     assert len(names) == len(set(names))
     assert {"m.plan #1", "m.plan #2", "n.plan"} <= set(names)
-    assert {variant.path for variant in every} >= {"a/model.onnx", "b/model.onnx"}
+    assert {variant.spec.path for variant in every} >= {"a/model.onnx", "b/model.onnx"}
 
 
 def test_a_files_precision_is_what_its_contract_says(tmp_path: Path) -> None:
@@ -197,10 +197,23 @@ def test_a_files_precision_is_what_its_contract_says(tmp_path: Path) -> None:
     plain = tmp_path / "fp16-by-name.onnx"
     plain.write_bytes(b"no contract")
     every = variants(GpuSettings(onnx=(str(tiny.path), str(plain), "float.onnx")))
-    found = {Path(variant.path).name: variant.precision for variant in every if variant.provider == "cuda"}
+    found = {
+        Path(variant.spec.path).name: variant.spec.precision
+        for variant in every
+        if variant.spec.kind == "onnx_session" and variant.spec.device == "cuda"
+    }
     assert found == {"model.onnx": "fp16", "fp16-by-name.onnx": "fp16", "float.onnx": "fp32"}
-    (tensorrt,) = (each for each in variants(GpuSettings(onnx=("float.onnx",))) if each.provider == "tensorrt")
-    assert tensorrt.precision == "tf32"
+    (tensorrt,) = (each for each in variants(GpuSettings(onnx=("float.onnx",))) if each.spec.device == "tensorrt")
+    assert tensorrt.spec.precision == "tf32"
+
+
+def test_a_given_file_runs_on_rtx_too_and_a_plain_export_does_not() -> None:
+    (rtx,) = (each for each in variants(GpuSettings(onnx=("float.onnx",)), "plain.onnx") if each.spec.device == "rtx")
+    assert (rtx.name, rtx.spec.kind, rtx.costly) == ("ONNX Runtime TensorRT for RTX, float.onnx", "artefact", True)
+    assert rtx.how == "voxport's runtime, TensorRT for RTX"
+    assert not [each for each in variants(GpuSettings(), "plain.onnx") if each.spec.device == "rtx"]
+    (engine,) = (each for each in variants(GpuSettings(plans=("model.rtx",))) if each.name == "model.rtx")
+    assert (engine.spec.kind, engine.spec.device) == ("artefact", "rtx")
 
 
 def test_rows_are_judged_by_their_answers() -> None:

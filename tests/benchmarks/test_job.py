@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from voxport.benchmarks.worker.job import JobError, last_lines, obituary, run_command, run_job
+from voxport.benchmarks.worker.job import JobError, exit_reason, last_lines, run_command, run_job
 
 
 def test_a_job_answers_with_plain_values() -> None:
@@ -50,4 +50,4 @@ def test_warnings_are_no_last_words() -> None:
 def test_how_a_process_ended_is_told() -> None:
     with tempfile.TemporaryFile() as log:
         code = run_command([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], log, timeout=30)
-        assert obituary(code, log).startswith("was ended by SIGKILL (out of memory, perhaps)")
+        assert exit_reason(code, log).startswith("was ended by SIGKILL (out of memory, perhaps)")

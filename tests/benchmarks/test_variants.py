@@ -50,6 +50,7 @@ def test_variants_follow_the_models_and_none_is_there_twice(models: Folder) -> N
         ("m.onnx (cuda)", "onnx", "cuda"),
         ("m.onnx (graphs)", "onnx_graphs", "cuda"),
         ("m.onnx (tensorrt)", "onnx", "tensorrt"),
+        ("m.onnx (rtx)", "artefact", "rtx"),
         ("m.onnx (openvino)", "openvino", "cpu"),
         ("m.onnx (openvino_bf16)", "openvino", "cpu"),
     ]

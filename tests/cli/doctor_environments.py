@@ -33,6 +33,7 @@ GOOD = {
     "tomli": "2.2.1",
     "rich": "15.0.0",
     "psutil": "7.2.2",
+    "openvino": "2026.4.1",
     "soundfile": "0.14.0",
     "soxr": "1.1.0",
     "av": "18.1.0",
@@ -41,8 +42,13 @@ GOOD = {
     "espeakng-loader": "0.2.4",
     "pyroomacoustics": "0.10.1",
     "scipy": "1.17.1",
+    "tensorrt-rtx-cu13": "1.7.1.116",
+    "cuda-bindings": "13.5.0",
     "pyarrow": "26.0.1",
     "ray": "2.60.0",
+    "uvicorn": "0.54.0",
+    "websockets": "17.4",
+    "psycopg": "3.3.9",
 }
 STARTED = {
     "torch": Probe(True, {"version": "2.11.0+cu130", "cuda": "13.0", "devices": ""}),
@@ -50,6 +56,7 @@ STARTED = {
     CPU: Probe(True, {"version": "1.31.1", "package": "onnxruntime", "cuda": "", "providers": CPU}),
     "sound": Probe(True),
     "media": Probe(True),
+    "rtx-builder": Probe(True),
 }
 ON_GPU = Probe(
     True,
@@ -89,7 +96,13 @@ def with_gpu(packages: Mapping[str, str | Package | None] | None = None, driver:
     probes = {
         "torch": Probe(True, {"version": "2.11.0", "cuda": "13.0", "devices": "NVIDIA H200"}),
         **dict.fromkeys((CPU, CUDA, TENSORRT), ON_GPU),
-        "plan": Probe(True),
+        **dict.fromkeys(("plan", "rtx", "rtx-provider"), Probe(True)),
     }
-    gpu = {"onnxruntime": None, "onnxruntime-gpu": "1.31.1", "tensorrt": "10.16.1.11", "cuda-python": "13.5.0"}
+    gpu = {
+        "onnxruntime-ep-nv-tensorrt-rtx": "0.5.0",
+        "onnxruntime": None,
+        "onnxruntime-gpu": "1.31.1",
+        "tensorrt": "10.16.1.11",
+        "cuda-python": "13.5.0",
+    }
     return made({**gpu, **(packages or {})}, probes, driver)

@@ -104,6 +104,18 @@ def test_training_together_needs_locks_and_says_so(without_locks: None) -> None:
         train_together(print, (), 2, "cpu")
 
 
+def test_training_together_is_refused_before_a_corpus_is_read(without_locks: None, tmp_path: Path) -> None:
+    for name in ("Ada", "Bob"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.wav").touch()
+    data = str(tmp_path / "data")
+    arguments = ["train", "fit", "--data", data, "--recipe", "voxport", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli, [*arguments, "--device", "cpu", "--devices", "2"])
+    assert result.exit_code == 1
+    assert result.output.startswith("error: /dev/shm: cannot be written (Read-only file system)")
+    assert not (tmp_path / "run").exists()
+
+
 def test_only_a_full_disk_is_told_to_be_full(tmp_path: Path) -> None:
     for number, wanted in ((28, "free some space, or choose"), (30, "; choose another folder with VOXPORT_CACHE")):
         with pytest.raises(CorpusError, match=wanted), atomic_file(tmp_path / "file"):

@@ -197,7 +197,8 @@ def test_a_torchaudio_that_fails_with_torch_is_one_clash() -> None:
 def test_a_cpu_does_all_but_what_needs_a_gpu() -> None:
     lacking = {found.name for found in find_abilities(made()) if not found.ready}
     on_gpu = {"train on cuda", "run ONNX on cuda", "run ONNX on tensorrt", "run TensorRT plans"}
-    assert lacking == {*on_gpu, "export pt2 --aoti for cuda", "export tensorrt"}
+    on_rtx = {"run ONNX on rtx", "run RTX engines"}
+    assert lacking == {*on_gpu, *on_rtx, "export pt2 --aoti for cuda", "export tensorrt"}
     for name in lacking:
         assert "an NVIDIA GPU (nvidia-smi shows none)" in ability(made(), name).missing
 
@@ -233,7 +234,8 @@ def test_the_command_that_is_named_brings_what_is_missing(name: str) -> None:
 
 
 def test_a_gpu_without_its_packages() -> None:
-    environment = made({"tensorrt": None}, {"torch": Probe(True, {"cuda": ""})}, "580.65.06")
+    bare: dict[str, str | Package | None] = {"tensorrt": None, "cuda-bindings": None}
+    environment = made(bare, {"torch": Probe(True, {"cuda": ""})}, "580.65.06")
     assert ability(environment, "run ONNX on cuda").mend == 'pip uninstall -y onnxruntime && pip install "voxport[gpu]"'
     assert ability(environment, "run TensorRT plans").missing == ("tensorrt", "cuda-python")
     assert ability(environment, "run TensorRT plans").mend == 'pip install "voxport[tensorrt]"'
@@ -242,12 +244,35 @@ def test_a_gpu_without_its_packages() -> None:
 
 def test_plans_are_built_where_an_export_and_a_plan_can_run() -> None:
     assert ability(with_gpu(), "export tensorrt").ready
-    found = ability(made({"tensorrt": None}, {}, "580.65.06"), "export tensorrt")
+    found = ability(made({"tensorrt": None, "cuda-bindings": None}, {}, "580.65.06"), "export tensorrt")
     assert found.missing == ("tensorrt", "cuda-python")
     assert found.mend == 'pip install "voxport[tensorrt]"'
     found = ability(made({"onnx": "1.14.0"}), "export tensorrt")
     assert {"onnx>=1.17 (1.14.0 is installed)", "tensorrt"} <= set(found.missing)
     assert found.mend == "use a machine with an NVIDIA GPU and its driver"
+
+
+def test_rtx_engines_are_built_without_a_gpu() -> None:
+    for name in ("export tensorrt --for rtx", "export check --tensorrt"):
+        assert ability(made(), name).ready
+        found = ability(made({"tensorrt-rtx-cu13": None}), name)
+        assert (found.missing, found.mend) == (("tensorrt-rtx-cu13",), 'pip install "voxport[export,rtx]"')
+        lame = Probe(False, problem="libtensorrt_rtx.so.1: cannot open shared object file")
+        assert "libtensorrt_rtx.so.1" in ability(made(probes={"rtx-builder": lame}), name).missing[0]
+
+
+def test_a_gpu_that_rtx_does_not_take_and_packages_that_are_missing_are_told() -> None:
+    environment = with_gpu()
+    refused = Probe(False, problem="TensorRT for RTX does not take this GPU, NVIDIA H200 (compute capability 9.0)")
+    probes = {**environment.probes, "rtx": refused, "rtx-provider": Probe(False, problem="no GPU that it takes")}
+    environment = dataclasses.replace(environment, probes=probes)
+    found = ability(environment, "run RTX engines")
+    assert "does not take this GPU, NVIDIA H200" in found.missing[0]
+    assert found.mend == "run the ONNX model on cuda, or build a plan"
+    assert "no GPU that it takes" in ability(environment, "run ONNX on rtx").missing[0]
+    bare = with_gpu({"onnxruntime-ep-nv-tensorrt-rtx": None, "tensorrt-rtx-cu13": None})
+    assert ability(bare, "run ONNX on rtx").mend == 'pip install "voxport[rtx-provider]"'
+    assert ability(bare, "run RTX engines").mend == 'pip install "voxport[rtx]"'
 
 
 def test_a_provider_that_does_not_start_says_why() -> None:

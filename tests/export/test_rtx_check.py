@@ -26,6 +26,7 @@ from voxport.export.targets.rtx import isolated
 from voxport.export.targets.rtx.check import TensorRTOptions, check_tensorrt
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.contract import METADATA_KEY, OUTPUTS, InputKind, Output, Precision
+from voxport.runtime.errors import ContractError
 from voxport.train.recipe import ModelOptions
 
 rtx = pytest.mark.skipif(
@@ -300,3 +301,20 @@ def test_a_crash_of_the_library_is_a_sentence(
     monkeypatch.setattr(isolated, "_WORKER", (sys.executable, "-c", code))
     with pytest.raises(ExportError, match=complaint):
         check_tensorrt(folder / "whole.onnx", TensorRTOptions(timeout=0.5 if "sleep" in code else 60))
+
+
+@rtx
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_the_library_takes_no_more_memory_than_it_may(exported: Exported) -> None:
+    with pytest.raises(ExportError, match=r"more than the 0\.4 GiB that it may take.*--memory"):
+        check_tensorrt(exported.model, TensorRTOptions(memory=0.4))
+
+
+@rtx
+def test_a_file_that_is_not_as_it_was_written_is_refused(exported: Exported, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.onnx"
+    content = bytearray(exported.model.read_bytes())
+    content[len(content) // 2] ^= 1  # in a weight
+    changed.write_bytes(content)
+    with pytest.raises(ContractError, match="is damaged or was changed"):
+        check_tensorrt(changed)

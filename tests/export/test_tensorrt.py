@@ -106,6 +106,12 @@ def ungated(monkeypatch: pytest.MonkeyPatch) -> None:
 every_version = pytest.mark.parametrize("world", VERSIONS, indirect=True)
 
 
+def save(model: onnx.ModelProto, exported: Exported, path: Path) -> None:
+    """Another graph under the contract of `exported`, sealed as voxport's own files are."""
+    del model.metadata_props[:]
+    write_onnx(path, model, {METADATA_KEY: read_contract(exported.model).to_json()})
+
+
 def nothing_written(world: World) -> bool:
     return not world.plan.parent.exists() or list(world.plan.parent.iterdir()) == []
 
@@ -148,7 +154,7 @@ def test_a_plan_with_other_answers_does_not_get_its_name(world: World, exported:
     weight = max(model.graph.initializer, key=lambda each: len(each.raw_data))
     weight.raw_data = bytes(len(weight.raw_data))
     wrong = tmp_path / "wrong.onnx"
-    onnx.save(model, wrong)
+    save(model, exported, wrong)
     engines = tmp_path / "engines"
     with pytest.raises(ParityError, match=r"model\.plan: parity failed"):
         world.export(onnx=wrong, engines=engines)
@@ -277,11 +283,11 @@ def test_an_onnx_file_of_another_checkpoint_or_kind_is_refused(
         world.export(onnx=exported_sound.model)
     model = onnx.load(exported.model)
     model.graph.node.append(onnx.helper.make_node("MatMulInteger", ["features", "features"], ["strange"]))
-    onnx.save(model, tmp_path / "dynamic.onnx")
+    save(model, exported, tmp_path / "dynamic.onnx")
     with pytest.raises(ExportError, match=r"quantizes while it runs \(MatMulInteger\), which TensorRT cannot"):
         world.export(onnx=tmp_path / "dynamic.onnx")
     small = onnx.load(exported.model)
-    onnx.save(quantize(small, "dynamic", ["project"]), tmp_path / "per_frame.onnx")
+    save(quantize(small, "dynamic", ["project"]), exported, tmp_path / "per_frame.onnx")
     with pytest.raises(ExportError, match="one scale per frame, which TensorRT does not take"):
         world.export(onnx=tmp_path / "per_frame.onnx")
     with pytest.raises(ExportError, match="int8 needs a calibrated graph"):

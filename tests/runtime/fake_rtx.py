@@ -12,6 +12,8 @@ from tests.runtime import fake_tensorrt
 from tests.runtime.fake_cuda import FakeCuda
 from tests.runtime.fake_tensorrt import FakeTensorRT
 
+START = b"vtrt"  # of the real engines
+
 
 class ComputeCapability(enum.Enum):
     NONE, CURRENT, SM75, SM80, SM86, SM89, SM120, SM121 = 0, -1, 75, 80, 86, 89, 120, 121
@@ -64,7 +66,8 @@ class Runtime:
         return self._trt.validity
 
     def deserialize_cuda_engine(self, plan: bytes) -> "Engine | None":
-        return None if self._trt.failing("deserialize_cuda_engine") else Engine(self._trt, plan)
+        assert plan.startswith(START)
+        return None if self._trt.failing("deserialize_cuda_engine") else Engine(self._trt, plan.removeprefix(START))
 
 
 class Cache:

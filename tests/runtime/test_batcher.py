@@ -182,6 +182,9 @@ def test_alone_in_its_batch_an_answer_is_bit_equal(either: TinyModel) -> None:
             np.testing.assert_array_equal(
                 batcher.submit_embed(sound, 16000).result(LONG), identifier.embed(sound, 16000)
             )
+            found, alone = batcher.submit_voice(sound, 16000).result(LONG), identifier.voice(sound, 16000)
+            np.testing.assert_array_equal(found.embedding, alone.embedding)
+            assert (found.duration_s, found.windows, found.notes) == (alone.duration_s, alone.windows, alone.notes)
 
 
 def test_an_array_may_be_filled_again_once_it_was_submitted(model: GatedModel) -> None:

@@ -153,7 +153,8 @@ def test_what_was_decided_before_a_fault_stays_printed(tiny: TinyModel) -> None:
 def start(model: TinyModel, *arguments: str) -> "subprocess.Popen[bytes]":
     pipe = subprocess.PIPE
     command = [*VOXPORT, "stream", str(model.path), *arguments]
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heed_interrupts)
+    # Without buffers nothing is left to be written when a pipe that has broken is closed.
+    return subprocess.Popen(command, 0, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heed_interrupts)
 
 
 def heed_interrupts() -> None:

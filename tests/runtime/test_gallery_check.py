@@ -243,6 +243,16 @@ def test_names_of_the_models_training_make_the_rate_untrue(contract: Contract, t
     assert "20 of 40 strangers lie in folders" in gallery.calibrate(0.1, read).notes[0]
 
 
+@pytest.mark.parametrize(("folders", "rough"), [(1, False), (2, True), (19, True), (20, False)])
+def test_few_strangers_make_a_rough_rate_and_that_is_said(contract: Contract, folders: int, rough: bool) -> None:
+    rows, none = people(40, 1, seed=4)[:, 0].astype(np.float32), np.zeros(0, np.float32)
+    names = tuple(f"strangers/{i % folders}/{i}.wav" for i in range(40))
+    strangers = Strangers(rows, np.zeros(40, np.float32), names, rows[:0], none)
+    notes = filled(contract, people(8, 4)).calibrate(0.1, strangers).notes
+    said = [note for note in notes if note.startswith(f"the rate is rough: the strangers' sounds lie in {folders} ")]
+    assert len(said) == rough
+
+
 def test_short_sounds_have_thresholds_of_their_own(contract: Contract) -> None:
     """Short pieces that are less like anybody and more like everybody: the usual threshold lets too many through."""
     generator = np.random.default_rng(2)

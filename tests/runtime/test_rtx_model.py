@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from tests.runtime.fake_cuda import FakeCuda
-from tests.runtime.fake_rtx import CudaGraphStrategy, Diagnostics, FakeRtx, Kernels, Validity, shapes_of
+from tests.runtime.fake_rtx import START, CudaGraphStrategy, Diagnostics, FakeRtx, Kernels, Validity, shapes_of
 from tests.runtime.fake_tensorrt import Shape, make_plan
 from tests.runtime.tiny_models import FRONTEND, TinyModel, features
+from voxport.runtime import BackendOptions, load_backend, read_contract
 from voxport.runtime.backends import cuda as cuda_memory
+from voxport.runtime.backends.formats import format_of
 from voxport.runtime.backends.rtx.library import PORTABLE
 from voxport.runtime.backends.rtx.model import BUILT_FOR, RtxModel, RtxOptions
 from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import write_sidecar
 from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.inspection import inspect_model
 
 N = FRONTEND.n_mels
 PROFILES: list[tuple[Shape, Shape]] = [((1, 5, N), (4, 60, N)), ((1, 5, N), (8, 20, N))]
@@ -35,7 +38,7 @@ class World:
 
     def engine(self, tiny: TinyModel, built_for: str = PORTABLE) -> Path:
         path = self.folder / "model.rtx"
-        path.write_bytes(make_plan("features", tiny.project, tiny.classes, PROFILES))
+        path.write_bytes(START + make_plan("features", tiny.project, tiny.classes, PROFILES))
         write_sidecar(path, tiny.contract, {"tensorrt_rtx": "1.7.1.116", BUILT_FOR: built_for})
         return path
 
@@ -164,8 +167,8 @@ def test_kernels_that_cannot_be_kept_stop_loading_and_not_closing(world: World, 
         ((9, 0), PORTABLE, "does not take this GPU, Fake GPU .compute capability 9.0.*export tensorrt.*device 'cuda'"),
         ((10, 0), PORTABLE, "does not take this GPU"),
         ((8, 7), PORTABLE, "does not take this GPU"),
-        ((7, 5), PORTABLE, "built for compute capability 8.0 and newer, .*7.5.; .*--compute-capability 7.5"),
-        ((12, 0), "8.6, 8.9", "built for compute capability 8.6, 8.9, .*--compute-capability 12.0"),
+        ((7, 5), PORTABLE, "is for compute capability 8.0 and newer, .*7.5.; .*--compute-capability 7.5"),
+        ((12, 0), "8.6, 8.9", "is for compute capability 8.6, 8.9, .*--compute-capability 12.0"),
     ],
 )
 def test_a_gpu_that_is_not_taken_is_named_with_a_way_out(
@@ -250,6 +253,31 @@ def test_an_engine_without_its_contract_or_damaged_never_reaches_the_library(wor
     with pytest.raises(ContractError, match="keep both files together"):
         RtxModel.load(path)
     assert world.trt.calls == []
+
+
+def test_the_table_of_formats_knows_an_engine_by_its_name_and_by_its_first_bytes(
+    world: World, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.engine(tiny)
+    options = BackendOptions(device="rtx", kernels="eager", graphs=0, cache=world.folder / "cache")
+    model = load_backend(path, options)
+    assert isinstance(model, RtxModel)
+    told = str(model.explain())
+    assert "kernels of a shape: eager" in told
+    assert "no CUDA graphs" in told
+    with pytest.raises(BackendError, match="an RTX engine cannot run on device 'cpu'; ask for 'rtx' or 'auto'"):
+        load_backend(path, BackendOptions(device="cpu"))
+    with pytest.raises(BackendError, match="precision fp16 was asked for, the engine is fp32"):
+        load_backend(path, BackendOptions(precision="fp16", cache=world.folder / "cache"))
+    found = inspect_model(path, verify=False)
+    assert ("parity passed by", "the engine, on a GPU") in found.file.rows
+    write_sidecar(path, tiny.contract, {"tensorrt_rtx": "1.7"}, proof="source")
+    assert "the engine was not run" in dict(inspect_model(path, verify=False).file.rows)["parity passed by"]
+    other = world.folder / "engine.bin"
+    other.write_bytes(b"vtrt" + bytes(60))
+    write_sidecar(other, tiny.contract, {})
+    assert format_of(other).name == "rtx"
+    assert read_contract(other) == tiny.contract
 
 
 def test_a_model_is_pickled_as_its_path_and_options(world: World, tiny: TinyModel) -> None:

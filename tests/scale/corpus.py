@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from tests.runtime.tiny_models import TinyModel, make_tiny, tone
+from tests.runtime.tiny_models import TinyModel, make_tiny, save, tiny_graph, tone
+from voxport.runtime.contract import Array
 
 BAD = {"bad/cut.wav": b"RIFF\x24\x00\x00\x00WAVE", "bad/empty.wav": b"", "bad/text.flac": b"This is no sound."}
 
@@ -90,3 +92,12 @@ def deadly_decoder(folder: Path) -> dict[str, str]:
         "sys.meta_path.insert(0, Finder())\n"
     )
     return {"PYTHONPATH": str(folder)}
+
+
+def embedding_only(folder: Path, model: TinyModel) -> Path:
+    """A model file whose contract says that it has no scores."""
+    contract = model.contract
+    golden = replace(contract.golden, embedding=Array.of(model.embedding(contract.golden.input.values)))
+    text = contract.replace(outputs=("embedding",), golden=golden).to_json()
+    save(folder / "embedding.onnx", tiny_graph("waveform", model.project, model.classes), text)
+    return folder / "embedding.onnx"

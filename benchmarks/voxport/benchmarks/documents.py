@@ -1,11 +1,11 @@
 """The JSON documents that `voxport bench` writes, read whatever their kind."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from voxport.benchmarks.conditions.report import CONDITIONS_KIND, ConditionsReport
 from voxport.benchmarks.core.records import ReportError
+from voxport.benchmarks.core.writing import read_plain
 from voxport.benchmarks.gpu.report import GPU_KIND, GpuReport
 from voxport.benchmarks.latency.report import REPORT_KIND, LatencyReport
 from voxport.benchmarks.scaling.report import SCALE_KIND, ScaleReport
@@ -21,7 +21,6 @@ _KINDS: dict[str, type[Any]] = {
     GPU_KIND: GpuReport,
     CONDITIONS_KIND: ConditionsReport,
 }
-_MAX_BYTES = 512 << 20
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -30,14 +29,8 @@ def read_table(path: Path) -> dict[str, Any]:
     Raises:
         ReportError: missing, not JSON, or no benchmark of voxport's.
     """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ReportError(f"{path}: larger than {_MAX_BYTES:,} bytes, no benchmark is")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem)
-        raise ReportError(f"{path}: not a readable benchmark ({reason:.200})") from problem
-    if not isinstance(data, dict) or data.get("kind") not in _KINDS:
+    data = read_plain(path)
+    if data.get("kind") not in _KINDS:
         raise ReportError(
             f"{path}: no benchmark of voxport's; give a file that `voxport bench latency`, `train`, `scale`, `gpu` "
             "or `conditions` wrote"

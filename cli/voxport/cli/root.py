@@ -31,6 +31,7 @@ COMMANDS = {
     "tune": Entry("voxport.cli.tune.command:tune", "Find the fastest proven form of a model on this machine."),
     "identify": Entry("voxport.cli.runtime.identify:identify", "Say who is speaking in sound files."),
     "score": Entry("voxport.cli.scale.score:score", "Score a whole corpus, in as many processes as there are cores."),
+    "serve": Entry("voxport.cli.scale.serve:serve", "Answer over HTTP, and with a page for people."),
     "timeline": Entry("voxport.cli.runtime.timeline:timeline", "Say who speaks when in a recording."),
     "stream": Entry("voxport.cli.runtime.stream:stream", "Say who is speaking while the sound comes."),
     "embed": Entry("voxport.cli.runtime.embed:embed", "Turn voices into vectors, and compare them."),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from voxport.export.targets.onnx_model import export_onnx
     from voxport.export.targets.pytorch.export import Pt2Options, TorchExportOptions, export_pt2, export_torchscript
     from voxport.export.targets.rtx.check import TensorRTOptions, check_tensorrt
+    from voxport.export.targets.rtx.export import RtxExport, RtxExportOptions, export_rtx
     from voxport.export.targets.rtx.report import TensorRTReport
     from voxport.export.targets.sherpa.export import SherpaOptions, export_sherpa
     from voxport.export.targets.triton.config import TritonOptions
@@ -42,6 +43,8 @@ __all__ = [
     "Pt2Options",
     "QuantizeOptions",
     "RealOptions",
+    "RtxExport",
+    "RtxExportOptions",
     "SherpaOptions",
     "TensorRTOptions",
     "TensorRTReport",
@@ -51,6 +54,7 @@ __all__ = [
     "check_tensorrt",
     "export_onnx",
     "export_pt2",
+    "export_rtx",
     "export_sherpa",
     "export_tensorrt",
     "export_torchscript",
@@ -70,6 +74,8 @@ _LATER = {
     "Pt2Options": "targets.pytorch.export",
     "QuantizeOptions": "quantization.quantizer",
     "RealOptions": "inputs.corpus_samples",
+    "RtxExport": "targets.rtx.export",
+    "RtxExportOptions": "targets.rtx.export",
     "SherpaOptions": "targets.sherpa.export",
     "TensorRTOptions": "targets.rtx.check",
     "TensorRTReport": "targets.rtx.report",
@@ -79,6 +85,7 @@ _LATER = {
     "check_tensorrt": "targets.rtx.check",
     "export_onnx": "targets.onnx_model",
     "export_pt2": "targets.pytorch.export",
+    "export_rtx": "targets.rtx.export",
     "export_sherpa": "targets.sherpa.export",
     "export_tensorrt": "targets.trt.export",
     "export_torchscript": "targets.pytorch.export",

@@ -15,7 +15,7 @@ from types import TracebackType
 from voxport.export.errors import ExportError
 from voxport.export.leftovers import mark, sweep
 from voxport.runtime.backends.formats import FORMATS
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import replace_file, writing
 
 
 def check_output(output: Path, force: bool, folder: bool = False) -> None:
@@ -136,16 +136,12 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         ExportError: the folder cannot be written, or the disk is full; an older file stays.
     """
-    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        replace_file(part, path)
+        with writing(path) as part:
+            part.write_bytes(content)
     except OSError as problem:
         raise cannot_write(path, problem) from problem
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be a file
-            part.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path, option: str) -> None:

@@ -71,9 +71,9 @@ class SpeakerIdentifier:
         """Load a model file. For options beyond these: `SpeakerIdentifier(load_backend(path, BackendOptions(…)))`.
 
         Args:
-            path: an ONNX, TorchScript or .pt2 file that `voxport export` wrote, or a TensorRT plan with its
-                `<plan>.json`; or a folder that `voxport tune` wrote, which is run as was found fastest.
-            device: "cpu", "cuda" or "tensorrt": what is asked for is what runs, nothing falls back. "auto"
+            path: an ONNX, TorchScript or .pt2 file that `voxport export` wrote, or a TensorRT plan or an RTX engine
+                with its `<file>.json`; or a folder that `voxport tune` wrote, which runs as was found fastest.
+            device: "cpu", "cuda", "tensorrt" or "rtx": what is asked for is what runs, nothing falls back. "auto"
                 takes the GPU where onnxruntime can start on it, else the CPU; `explain` says which, and why.
             threads: threads of one run on the CPU; None takes one on one or two cores, else two.
             precision: refuse a model that would be computed in another precision. With "tensorrt", "fp16"

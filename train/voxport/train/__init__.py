@@ -8,6 +8,7 @@
 `fit` is the command `voxport train fit`, `resume` the same with --resume. torch is imported with the first name.
 """
 
+import warnings
 from typing import TYPE_CHECKING
 
 from voxport.runtime.imports import on_demand
@@ -34,6 +35,9 @@ __all__ = [
     "recipe_names",
     "resume",
 ]
+
+# Of joblib, which scikit-learn imports, where there is no /dev/shm. Nothing here works in parallel by it.
+warnings.filterwarnings("ignore", message=".*joblib will operate in serial mode", category=UserWarning)
 
 # Imported when first asked for: who reads a recipe does not wait for torch.
 _LATER = {

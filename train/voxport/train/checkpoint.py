@@ -19,7 +19,7 @@ from voxport.corpora.layouts.base import AS_FOUND, LayoutOptions
 from voxport.runtime.contract import ConditionLine, Rejection
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.spec import Frontend
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import writing
 from voxport.runtime.storage.serialization import decode, encode
 from voxport.train.data.split import Split
 from voxport.train.models.speaker_net import SpeakerNet, build_network
@@ -95,21 +95,17 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> Non
         CheckpointError: the file cannot be written (full disk, no permission); an older one stays.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     content: dict[str, Any] = {field.name: encode(getattr(checkpoint, field.name)) for field in fields(_Facts)}
     content["metrics"] = {name: float(value) for name, value in checkpoint.metrics.items()}
     content["state"] = {name: value.detach().cpu() for name, value in checkpoint.state.items()}
     content["voxport_checkpoint"] = CHECKPOINT_VERSION
     try:
-        with open(part, "wb") as file:
+        with writing(path) as part, open(part, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        replace_file(part, path)
     except (OSError, RuntimeError) as problem:  # torch's zip writer reports a full disk as RuntimeError
         raise CheckpointError(f"{path}: cannot write the checkpoint ({problem})") from problem
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage import atomic
 from voxport.runtime.storage.serialization import encode
 from voxport.train import plots
 from voxport.train.evaluation.evaluate import Evaluation, Evidence
@@ -49,11 +48,7 @@ def write_json(value: object, path: Path) -> None:
 
 def write_text(text: str, path: Path) -> None:
     """Write `text`, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        replace_file(part, path)
+        atomic.write_text(path, text)
     except OSError as problem:
         raise VoxportError(f"{path}: cannot be written ({problem})") from problem
-    finally:
-        part.unlink(missing_ok=True)

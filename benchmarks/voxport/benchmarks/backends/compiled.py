@@ -71,13 +71,13 @@ def build_compile(spec: BackendSpec, inputs: InputSpec) -> str:
 class CompileBackend(TorchBackend):
     """torch.compile with dynamic shapes; with CUDA graphs in mode "reduce-overhead"."""
 
+    captures = False
+
     def __init__(self, spec: BackendSpec) -> None:
         os.makedirs(spec.built, exist_ok=True)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = spec.built
-        if spec.graphs and spec.device != "cuda":
-            raise BackendError(f"{spec.name}: CUDA graphs need a GPU; measure with --device cuda")
         loaded = load_network(spec)
-        self.mode = "reduce-overhead" if spec.graphs else "default"
+        self.mode = spec.mode or ("reduce-overhead" if spec.graphs else "default")
         program = torch.compile(network_of(loaded), dynamic=True, mode=self.mode)
         super().__init__(spec, dataclasses.replace(loaded, network=program))
 

@@ -1,12 +1,14 @@
 """The checkpoint's own network in eager PyTorch, and behind CUDA graphs. Imported inside a worker only."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from voxport.benchmarks.backends.precision import autocast, device_times, set_float32
 from voxport.benchmarks.backends.registry import Array, Lengths
 from voxport.benchmarks.core.settings import BackendSpec
 from voxport.benchmarks.system.machine import Fact
@@ -17,7 +19,6 @@ from voxport.train.models.frontend import TorchFrontend
 
 _cuda: Any = torch.cuda  # much of it has no annotations
 _cudnn: Any = torch.backends.cudnn
-DEVICE_CALLS = 50  # timed with CUDA events, after the block
 
 
 class FromSound(nn.Module):
@@ -70,10 +71,10 @@ def prepare_torch(spec: BackendSpec) -> torch.device:
             "install a CUDA build of torch and a driver, or measure with --device cpu"
         )
     torch.set_num_threads(spec.threads)
-    torch.set_num_interop_threads(spec.threads)
+    if torch.get_num_interop_threads() != spec.threads:
+        torch.set_num_interop_threads(spec.threads)
     # Products in full float32, as the exported models compute them (PyTorch lets cuDNN use TF32).
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    set_float32(spec.precision)
     return torch.device("cpu" if spec.device == "cpu" else "cuda")
 
 
@@ -82,24 +83,43 @@ class TorchBackend:
 
     Where all utterances of a call are of full length it is called without lengths, which spares it the
     masks; that is its fastest form. `takes_lengths` is False for what was traced without them: such a
-    program answers padding too, which the comparison of answers then shows.
+    program answers padding too, which the comparison of answers then shows. With `spec.graphs` one CUDA graph
+    is captured for each shape, and replayed from then on; lengths would be frozen into it.
     """
 
     takes_lengths = True
+    captures = True  # where graphs are asked for; a compiler that makes its own does not
 
     def __init__(self, spec: BackendSpec, loaded: Loaded) -> None:
         self.frontend, self.speakers = loaded.frontend, loaded.speakers
         self._spec, self._device, self.function = spec, loaded.device, loaded.network
+        self._graphs: dict[tuple[int, ...], _Captured] | None = None
+        if spec.graphs and spec.device != "cuda":
+            raise BackendError(f"{spec.name}: CUDA graphs need a GPU; measure with --device cuda")
+        if spec.graphs and self.captures:
+            self._graphs, self.takes_lengths = {}, False
 
     def run(self, inputs: Array, lengths: Lengths) -> Array:
-        with torch.inference_mode():
+        with self._computing():
             scores = self._scores(torch.from_numpy(inputs).to(self._device), inputs, lengths)
-            host: Array = scores.cpu().numpy()
+            host: Array = scores.float().cpu().numpy()
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return host
 
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        # no_grad for graphs, not inference_mode: a graph's own tensors are written to later.
+        mode = torch.inference_mode() if self._graphs is None else torch.no_grad()
+        with mode, autocast(self._spec.precision, self._device.type):
+            yield
+
     def _scores(self, source: Tensor, inputs: Array, lengths: Lengths) -> Tensor:
+        if self._graphs is not None:
+            found = self._captured(source)
+            found.source.copy_(source)
+            found.graph.replay()
+            return found.scores
         full = bool((lengths == inputs.shape[1]).all())
         if full or not self.takes_lengths:
             scores: Tensor = self.function(source)
@@ -107,21 +127,23 @@ class TorchBackend:
             scores = self.function(source, torch.from_numpy(lengths).to(self._device))
         return scores
 
+    def _captured(self, source: Tensor) -> "_Captured":
+        assert self._graphs is not None
+        shape = tuple(source.shape)
+        if shape not in self._graphs:
+            # Autocast must not keep converted weights from call to call: those made outside a capture may be gone
+            # at the replay.
+            torch.set_autocast_cache_enabled(False)
+            self._graphs[shape] = _capture(self.function, source)
+        return self._graphs[shape]
+
     def device_ns(self, inputs: Array, lengths: Lengths) -> list[int]:
         """Nanoseconds between CUDA events around calls whose input is on the GPU already; none on a CPU."""
         if self._device.type != "cuda":
             return []
-        times = []
-        with torch.inference_mode():
+        with self._computing():
             source = torch.from_numpy(inputs).to(self._device)
-            for _ in range(DEVICE_CALLS):
-                begin, end = (_cuda.Event(enable_timing=True) for _ in range(2))
-                begin.record()
-                self._scores(source, inputs, lengths)
-                end.record()
-                torch.cuda.synchronize()
-                times.append(round(begin.elapsed_time(end) * 1e6))
-        return times
+            return device_times(lambda: self._scores(source, inputs, lengths))
 
     def facts(self) -> tuple[Fact, ...]:
         found = [Fact("threads", str(torch.get_num_threads()))]
@@ -153,35 +175,15 @@ class _Captured:
     scores: Tensor
 
 
-class EagerGraphs(TorchBackend):
-    """Replays a graph where this shape was seen before. Without lengths: their values would be frozen into it."""
-
-    takes_lengths = False
-
-    def __init__(self, spec: BackendSpec) -> None:
-        if spec.device != "cuda":
-            raise BackendError(f"{spec.name}: CUDA graphs need a GPU; measure with --device cuda")
-        super().__init__(spec, load_network(spec))
-        self._captured: dict[tuple[int, ...], _Captured] = {}
-
-    def _scores(self, source: Tensor, inputs: Array, lengths: Lengths) -> Tensor:
-        shape = tuple(source.shape)
-        if shape not in self._captured:
-            self._captured[shape] = self._capture(source)
-        found = self._captured[shape]
-        found.source.copy_(source)
-        found.graph.replay()
-        return found.scores
-
-    def _capture(self, source: Tensor) -> _Captured:
-        still = source.clone()
-        side = _cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_CALLS):
-                self.function(still)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            scores: Tensor = self.function(still)
-        return _Captured(graph, still, scores)
+def _capture(function: Callable[..., Any], source: Tensor) -> _Captured:
+    still = source.clone()
+    side = _cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_CALLS):
+            function(still)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        scores: Tensor = function(still)
+    return _Captured(graph, still, scores)

@@ -1,15 +1,18 @@
 """ONNX files in the engines that take them, and every artefact through the runtime's own API."""
 
+import sys
 from typing import Any
 
 import numpy as np
 
 from voxport.benchmarks.backends.build import read_facts
 from voxport.benchmarks.backends.registry import Array, Lengths
-from voxport.benchmarks.core.settings import BackendSpec
+from voxport.benchmarks.core.settings import BackendSpec, Cell
 from voxport.benchmarks.system.machine import Fact
+from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, import_onnxruntime
 from voxport.runtime.errors import BackendError
+from voxport.runtime.frontend.spec import Frontend
 
 
 class OnnxBackend:
@@ -31,13 +34,13 @@ class OnnxBackend:
 
 
 class ArtefactBackend:
-    """A file of any other kind that the runtime loads: a TensorRT plan, TorchScript, .pt2."""
+    """A file that the runtime itself loads: a TensorRT plan, an RTX engine, TorchScript, .pt2, ONNX on a plugin."""
 
     def __init__(self, spec: BackendSpec) -> None:
         from voxport.runtime.backends.load import load_backend
         from voxport.runtime.backends.options import BackendOptions
 
-        options = BackendOptions(device="auto" if spec.device == "tensorrt" else spec.device, threads=spec.threads)
+        options = BackendOptions(device=spec.device, threads=spec.threads)
         self._model = load_backend(spec.path, options)
         self.frontend = self._model.contract.frontend
         self.speakers = len(self._model.contract.labels)
@@ -50,96 +53,147 @@ class ArtefactBackend:
         return (Fact("device", told.device), *(Fact("note", note) for note in told.notes))
 
 
-class PlainOnnxBackend:
-    """A plain export in ONNX Runtime with its default options; only the number of threads is fixed, for fairness.
+class SessionBackend:
+    """A session of ONNX Runtime as such, without voxport's runtime: what a user has who writes those lines himself.
 
-    It has no lengths input, so it answers a padded batch with its padding.
+    It opens `spec.built`, a plain export, with default options but for the number of threads and, on a GPU, for
+    products in full float32; or `spec.path`, as the runtime does. A plain export has no lengths input, so it answers
+    a padded batch with its padding.
+
+    With `binding` or `graphs` every shape keeps its inputs and outputs on the device. For graphs ONNX Runtime records
+    at the first run with a new `gpu_graph_id` and replays from then on. Where part of the model runs on the CPU, as
+    shape arithmetic does, it refuses to record, and that is the reason that the report shows.
     """
 
     def __init__(self, spec: BackendSpec) -> None:
-        facts = read_facts(spec)
-        self.frontend, self.speakers = facts.frontend, facts.speakers
-        runtime = import_onnxruntime("cpu")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = spec.threads
-        options.log_severity_level = 3
-        wanted = [provider_of(runtime, spec)] + ["CPUExecutionProvider"] * (spec.device != "cpu")
-        self._session = runtime.InferenceSession(spec.built, options, providers=wanted)
-        self._source = self._session.get_inputs()[0].name
+        self._runtime, self._spec = import_onnxruntime("cpu"), spec
+        path = spec.built or spec.path
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = spec.threads, 3
+        if not spec.built:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        name = provider_of(self._runtime, spec)
+        self._session = self._runtime.InferenceSession(
+            path, options, providers=self._providers(name), enable_fallback=0
+        )
+        if self._session.get_providers()[0] != name:  # onnxruntime leaves only a log line
+            raise BackendError(f"{spec.name}: ONNX Runtime did not start {name}; see voxport doctor")
+        names = [node.name for node in self._session.get_inputs()]
+        if spec.input_kind not in names or not set(names) <= {spec.input_kind, "lengths"}:
+            raise BackendError(f"{path}: takes {', '.join(names)}; a model with the input {spec.input_kind} is needed")
+        self._takes_lengths = "lengths" in names
+        self._bound: dict[tuple[int, ...], tuple[Any, dict[str, Any], Any]] = {}
+
+    def _providers(self, name: str) -> list[Any]:
+        if self._spec.device == "cpu":
+            return [name]
+        # The exhaustive search would tune again for every new length, and TF32 would round products to 10 bits.
+        cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+        if self._spec.graphs:
+            cuda["enable_cuda_graph"] = "1"
+        if self._spec.device == "cuda":
+            return [(name, cuda), _PROVIDERS["cpu"]]
+        return [(name, self._profile()), (_PROVIDERS["cuda"], cuda), _PROVIDERS["cpu"]]
+
+    def _profile(self) -> dict[str, str]:
+        """One profile over the grid: without it, TensorRT builds an engine anew whenever a shape grows."""
+        from voxport.runtime.backends.onnxrt.file import read_onnx
+
+        if not self._spec.grid:
+            return {}
+        inputs = {each.name: each.shape for each in read_onnx(self._spec.path, "", graph=True).inputs}
+        widths = "".join(f"x{size}" for size in inputs[self._spec.input_kind][2:])
+        batches, frames = (sorted({value(cell) for cell in self._spec.grid}) for value in (_batch, _frames))
+        told = {"trt_cuda_graph_enable": "0"}
+        for corner, at in (("min", 0), ("opt", None), ("max", -1)):
+            batch, length = (sizes[len(sizes) // 2 if at is None else at] for sizes in (batches, frames))
+            lengths = f",lengths:{batch}" if "lengths" in inputs else ""
+            told[f"trt_profile_{corner}_shapes"] = f"{self._spec.input_kind}:{batch}x{length}{widths}{lengths}"
+        return told
+
+    @property
+    def frontend(self) -> Frontend:
+        """As the file says, or as was written down beside what was built."""
+        return read_facts(self._spec).frontend if self._spec.built else read_contract(self._spec.path).frontend
+
+    @property
+    def speakers(self) -> int:
+        return read_facts(self._spec).speakers if self._spec.built else len(read_contract(self._spec.path).labels)
+
+    def _feeds(self, inputs: Array, lengths: Lengths) -> dict[str, Any]:
+        return {self._spec.input_kind: inputs, **({"lengths": lengths} if self._takes_lengths else {})}
 
     def run(self, inputs: Array, lengths: Lengths) -> Array:
-        scores: Array = self._session.run(None, {self._source: inputs})[0]
-        return scores
+        feeds = self._feeds(inputs, lengths)
+        if not (self._spec.binding or self._spec.graphs):
+            scores: Array = self._session.run(["scores"], feeds)[0]
+            return scores
+        binding, held, options = self._bound.get(inputs.shape) or self._bind(feeds)
+        for name, values in feeds.items():
+            held[name].update_inplace(values)
+        self._session.run_with_iobinding(binding, options)
+        bound: Array = held["scores"].numpy()  # waits for the device
+        return bound
+
+    def device_ns(self, inputs: Array, lengths: Lengths) -> list[int]:
+        """Times between CUDA events of calls on bound memory, where PyTorch, which takes them, is loaded already."""
+        bound = self._spec.binding or self._spec.graphs
+        if not bound or self._spec.device == "cpu" or "torch" not in sys.modules:
+            return []
+        from voxport.benchmarks.backends.precision import device_times
+
+        binding, _, options = self._bound.get(inputs.shape) or self._bind(self._feeds(inputs, lengths))
+        return device_times(lambda: self._session.run_with_iobinding(binding, options))
+
+    def _bind(self, feeds: dict[str, Any]) -> tuple[Any, dict[str, Any], Any]:
+        place, of_values = "cpu" if self._spec.device == "cpu" else "cuda", self._runtime.OrtValue
+        source = feeds[self._spec.input_kind]
+        held = {name: of_values.ortvalue_from_numpy(np.ascontiguousarray(one), place, 0) for name, one in feeds.items()}
+        speakers = next(node.shape[1] for node in self._session.get_outputs() if node.name == "scores")
+        if not isinstance(speakers, int):
+            first = {name: values[:1] for name, values in feeds.items()}
+            speakers = self._session.run(["scores"], first)[0].shape[1]
+        held["scores"] = of_values.ortvalue_from_shape_and_type((len(source), speakers), np.float32, place, 0)
+        binding = self._session.io_binding()
+        for name, value in held.items():
+            (binding.bind_ortvalue_output if name == "scores" else binding.bind_ortvalue_input)(name, value)
+        options = self._runtime.RunOptions()
+        if self._spec.graphs:
+            options.add_run_config_entry("gpu_graph_id", str(len(self._bound) + 1))
+        self._bound[source.shape] = (binding, held, options)
+        return self._bound[source.shape]
 
     def facts(self) -> tuple[Fact, ...]:
-        return (
+        found = [
+            Fact("onnxruntime", str(self._runtime.__version__)),
             Fact("providers", ", ".join(self._session.get_providers())),
-            Fact("lengths", "not taken: a padded batch is answered with its padding"),
-        )
+        ]
+        if not self._takes_lengths:
+            found.append(Fact("lengths", "not taken: a padded batch is answered with its padding"))
+        if self._spec.graphs:
+            found.append(Fact("cuda graphs", f"{len(self._bound)} shapes"))
+        return tuple(found)
+
+
+def _batch(cell: Cell) -> int:
+    return cell.batch
+
+
+def _frames(cell: Cell) -> int:
+    return cell.frames
+
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
 def provider_of(runtime: Any, spec: BackendSpec) -> str:
     """ONNX Runtime's name of the engine. Raises BackendError where this build has it not."""
-    names = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-    name, offered = names[spec.device], runtime.get_available_providers()
+    name, offered = _PROVIDERS[spec.device], runtime.get_available_providers()
     if name not in offered:
         raise BackendError(f"{spec.name}: this onnxruntime has only {', '.join(offered)}; install onnxruntime-gpu")
     if spec.device != "cpu" and hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()
     return name
-
-
-class OnnxGraphs:
-    """An artefact in ONNX Runtime's CUDA provider with CUDA graphs: fixed addresses, a graph for each shape.
-
-    ONNX Runtime records a graph at the first run with a new `gpu_graph_id` and replays it from then on, so
-    every shape keeps its inputs and outputs on the GPU. Where part of the model runs on the CPU, as shape
-    arithmetic does, it refuses to record, and that is the reason that the report shows.
-    """
-
-    def __init__(self, spec: BackendSpec) -> None:
-        from voxport.runtime.backends.formats import read_contract
-
-        contract = read_contract(spec.path)
-        self.frontend, self.speakers = contract.frontend, len(contract.labels)
-        self._source, self._runtime = contract.input_kind, import_onnxruntime("cuda")
-        name = provider_of(self._runtime, spec)
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = spec.threads, 3
-        cuda = {"enable_cuda_graph": "1", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-        self._session = self._runtime.InferenceSession(
-            spec.path, options, providers=[(name, cuda), "CPUExecutionProvider"], enable_fallback=0
-        )
-        if self._session.get_providers()[0] != name:
-            raise BackendError(f"{spec.name}: ONNX Runtime did not start {name}; see voxport doctor")
-        self._kept: dict[tuple[int, ...], tuple[Any, dict[str, Any], Any]] = {}
-
-    def run(self, inputs: Array, lengths: Lengths) -> Array:
-        binding, held, options = self._kept.get(inputs.shape) or self._bind(inputs, lengths)
-        held[self._source].update_inplace(inputs)
-        held["lengths"].update_inplace(lengths)
-        self._session.run_with_iobinding(binding, options)
-        scores: Array = held["scores"].numpy()  # waits for the stream
-        return scores
-
-    def _bind(self, inputs: Array, lengths: Lengths) -> tuple[Any, dict[str, Any], Any]:
-        from_numpy, of_shape = self._runtime.OrtValue.ortvalue_from_numpy, self._runtime.OrtValue
-        held = {
-            self._source: from_numpy(inputs, "cuda", 0),
-            "lengths": from_numpy(lengths, "cuda", 0),
-            "scores": of_shape.ortvalue_from_shape_and_type((len(inputs), self.speakers), np.float32, "cuda", 0),
-        }
-        binding = self._session.io_binding()
-        binding.bind_ortvalue_input(self._source, held[self._source])
-        binding.bind_ortvalue_input("lengths", held["lengths"])
-        binding.bind_ortvalue_output("scores", held["scores"])
-        options = self._runtime.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(len(self._kept) + 1))
-        self._kept[inputs.shape] = (binding, held, options)
-        return self._kept[inputs.shape]
-
-    def facts(self) -> tuple[Fact, ...]:
-        return (Fact("cuda graphs", f"{len(self._kept)} shapes"), Fact("providers", str(self._session.get_providers())))
 
 
 class OpenVinoBackend:
@@ -149,7 +203,10 @@ class OpenVinoBackend:
         from voxport.runtime.backends.ov.model import OpenVinoModel
         from voxport.runtime.backends.ov.session import OpenVinoOptions
 
-        options = OpenVinoOptions(threads=spec.threads, computed=spec.computed or "fp32")
+        computed = spec.precision
+        if computed not in ("fp32", "bf16", "fp16"):
+            raise BackendError(f"{spec.name}: OpenVINO does not compute in {computed}")
+        options = OpenVinoOptions(threads=spec.threads, computed=computed)
         self._model = OpenVinoModel.load(spec.path, options)
         self.frontend = self._model.contract.frontend
         self.speakers = len(self._model.contract.labels)

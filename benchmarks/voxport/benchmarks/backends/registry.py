@@ -59,7 +59,7 @@ _TORCH = ("torch", "voxport.train.checkpoint")
 _HERE = "voxport.benchmarks."
 KINDS: dict[str, Kind] = {
     "eager": Kind(_HERE + "backends.eager:EagerBackend", _TORCH, _TRAIN, profiler="torch"),
-    "eager_graphs": Kind(_HERE + "backends.eager:EagerGraphs", _TORCH, _TRAIN, profiler="torch"),
+    "eager_graphs": Kind(_HERE + "backends.eager:EagerBackend", _TORCH, _TRAIN, profiler="torch"),
     "torchscript": Kind(
         _HERE + "backends.compiled:TorchScriptBackend",
         _TORCH,
@@ -85,7 +85,7 @@ KINDS: dict[str, Kind] = {
         profiler="torch",
     ),
     "plain_onnx": Kind(
-        _HERE + "backends.onnx:PlainOnnxBackend",
+        _HERE + "backends.onnx:SessionBackend",
         ("onnxruntime",),
         'pip install "voxport[export,cpu]"',
         _HERE + "backends.compiled:build_plain_onnx",
@@ -99,8 +99,9 @@ KINDS: dict[str, Kind] = {
         profiler="onnx",
     ),
     "onnx_graphs": Kind(
-        _HERE + "backends.onnx:OnnxGraphs", ("onnxruntime", "voxport.runtime.backends.onnxrt.model"), _CPU
+        _HERE + "backends.onnx:SessionBackend", ("onnxruntime", "voxport.runtime.backends.onnxrt.model"), _CPU
     ),
+    "onnx_session": Kind(_HERE + "backends.onnx:SessionBackend", ("onnxruntime",), _CPU, profiler="onnx"),
     "openvino": Kind(
         _HERE + "backends.onnx:OpenVinoBackend",
         ("openvino", "voxport.runtime.backends.ov.model"),
@@ -197,6 +198,7 @@ VARIANTS: dict[str, Variant] = {
     "onnx_cuda": Variant("onnx", "model", "cuda", "each ONNX model, ONNX Runtime's CUDA provider"),
     "onnx_graphs": Variant("onnx_graphs", "model", "cuda", "the same with CUDA graphs", graphs=True),
     "onnx_tensorrt": Variant("onnx", "model", "tensorrt", "each ONNX model, ONNX Runtime's TensorRT provider"),
+    "onnx_rtx": Variant("artefact", "model", "rtx", "each ONNX model, NVIDIA's plugin with TensorRT for RTX"),
     "onnx_openvino": Variant("openvino", "model", "cpu", "each ONNX model in OpenVINO, in its own precision"),
     "onnx_openvino_bf16": Variant(
         "openvino", "model", "cpu", "the same, in bfloat16 what is float32 in the file", computed="bf16"

@@ -6,13 +6,15 @@ from typing import Literal
 import numpy as np
 
 from voxport.benchmarks.core.timing import BlockRule
-from voxport.runtime.contract import InputKind, Rounding
+from voxport.runtime.contract import InputKind
 from voxport.runtime.frontend.spec import Frontend
 
 Device = Literal["cpu", "cuda"]
-Engine = Literal["cpu", "cuda", "tensorrt"]  # where a back end runs; "tensorrt" is ONNX Runtime's provider, or a plan
+# Where a back end runs. "tensorrt" and "rtx" are providers of ONNX Runtime, or a plan and an RTX engine.
+Engine = Literal["cpu", "cuda", "tensorrt", "rtx"]
 Scenario = Literal["single-stream", "offline", "server"]
 Role = Literal["baseline", "control", "candidate"]
+BackendPrecision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 
 DEFAULT_FRAMES = (128, 400, 1000)
 
@@ -38,9 +40,11 @@ class BackendSpec:
     """One row of the comparison. `kind` chooses the code that opens `path` (see backends/registry.py).
 
     The control is the baseline's twin under another name: the difference between the two is noise.
-    `graphs` asks for CUDA graphs. `built` is what was made of `path` for this run, in a folder that is gone
-    when the run ends; a report leaves it empty. `computed` is what OpenVINO computes a file's float32 in; None: in
-    float32.
+    `graphs` asks for CUDA graphs. A network in PyTorch computes in `precision` (TF32, or autocast), as does OpenVINO
+    what a file holds in float32; `mode` is torch.compile's.
+    `binding` keeps ONNX Runtime's inputs and outputs on the device; `grid` are the cells over which
+    its TensorRT provider builds one profile. `built` is what was made of `path` for this run, in a folder that is gone
+    when the run ends; a report leaves it empty.
     """
 
     name: str
@@ -52,8 +56,11 @@ class BackendSpec:
     threads: int
     graphs: bool = False
     built: str = ""
-    computed: Rounding | None = None
     optional: bool = False  # one that `also` names: where it cannot be measured, the others go on
+    precision: BackendPrecision = "fp32"
+    mode: str = ""
+    binding: bool = False
+    grid: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True)

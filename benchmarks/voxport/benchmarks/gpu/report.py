@@ -111,6 +111,7 @@ class GpuBlock:
     wall_ns: tuple[int, ...]
     device_ns: tuple[int, ...]
     gpus: tuple[GpuState, ...] = ()
+    cpu_ns: tuple[int, ...] = ()  # processor time of the same calls; documents of before have none
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from voxport.benchmarks.core.records import ReportError
-from voxport.benchmarks.core.writing import write_json
+from voxport.benchmarks.core.writing import read_json, write_json
 from voxport.benchmarks.gpu.report import (
-    GPU_KIND,
     Ceilings,
     GpuBackend,
     GpuBlock,
@@ -67,7 +65,10 @@ def measure_gpu(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    return _Evidence(settings, folder, _begin(settings, folder, resume), progress or _silent, run, clock).measure()
+    with tempfile.TemporaryDirectory(prefix="voxport-gpu-") as built:
+        request = {"settings": encode(settings), "folder": str(folder), "built": built}
+        report = _begin(settings, folder, resume)
+        return _Measurement(settings, folder, report, request, progress or _silent, run, clock).measure()
 
 
 def _silent(what: str) -> None:
@@ -113,16 +114,10 @@ def round_name(backend: str, number: int) -> str:
 
 def read_gpu(path: Path) -> GpuReport:
     """Read a document of `voxport bench gpu`. Raises ReportError where it is none."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise ReportError(f"{path}: not a readable benchmark ({problem})") from problem
-    if not isinstance(data, dict) or (data.get("kind"), data.get("version")) != (GPU_KIND, 1):
-        raise ReportError(f"{path}: no document of `voxport bench gpu`")
-    return decode(GpuReport, data, str(path), ReportError)
+    return read_json(path, GpuReport, "voxport bench gpu --out FOLDER")
 
 
-class _Evidence:
+class _Measurement:
     """One measurement under way."""
 
     def __init__(
@@ -130,6 +125,7 @@ class _Evidence:
         settings: GpuSettings,
         folder: Path,
         report: GpuReport,
+        request: dict[str, Any],
         progress: Progress,
         run: Run,
         clock: Callable[[], float],
@@ -137,7 +133,7 @@ class _Evidence:
         self.settings, self.folder, self.report = settings, folder, report
         self.progress, self.run, self.clock = progress, run, clock
         self.end = clock() + settings.budget_s - _RESERVE
-        self.request = {"settings": encode(settings), "folder": str(folder)}
+        self.request = request  # of every step: what is asked, where it is written, and where what is built lies
 
     def measure(self) -> GpuReport:
         """All steps, then further rounds for as long as the budget lasts."""
@@ -224,7 +220,7 @@ class _Evidence:
         unfit = variant.unfit(self.settings.device)
         if unfit:
             self._log(Step(name, "skipped", 0.0, unfit))
-            backend = GpuBackend(name, variant.precision, variant.how, "skipped", unfit)
+            backend = GpuBackend(name, variant.spec.precision, variant.how, "skipped", unfit)
             self._keep(backends=(*self.report.backends, backend))
             return
         with tempfile.TemporaryDirectory(prefix="voxport-gpu-") as folder:
@@ -240,7 +236,7 @@ class _Evidence:
             left_out = "; ".join(told.get("left_out", ()))
             backend = GpuBackend(
                 name=variant.name,
-                precision=variant.precision,
+                precision=variant.spec.precision,
                 how=variant.how,
                 status=status,
                 reason=self.report.steps[-1].reason or left_out,

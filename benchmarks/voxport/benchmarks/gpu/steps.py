@@ -1,12 +1,12 @@
 """The steps of `voxport bench gpu`, each a job in a process of its own. Imports torch."""
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
-import os
 import sys
 import time
-import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,28 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from voxport.benchmarks.core.inputs import voice
-from voxport.benchmarks.core.settings import Cell
-from voxport.benchmarks.core.timing import BlockRule, Clock, time_calls, warm_up
-from voxport.benchmarks.gpu.backends import GpuRunner, open_runner
+from voxport.benchmarks.backends.compiled import build_plain_onnx
+from voxport.benchmarks.backends.registry import build_backend, kind_of
+from voxport.benchmarks.core.inputs import make_inputs
+from voxport.benchmarks.core.protocol import Open, Time
+from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, Load
+from voxport.benchmarks.core.timing import BlockRule
 from voxport.benchmarks.gpu.report import Ceilings, GpuBlock, GpuParity, GpuSettings
 from voxport.benchmarks.gpu.variants import ALLOWED, Variant
 from voxport.benchmarks.system.gpu_state import gpu_states
 from voxport.benchmarks.system.machine import Fact
 from voxport.benchmarks.tasks.device_peaks import (
     copy_ceiling,
-    cuda_event,
     cudnn_version,
     launch_us,
     parameters_of,
     product_ceiling,
 )
+from voxport.benchmarks.worker.server import Worker
 from voxport.runtime.backends.onnxrt.session import import_onnxruntime
 from voxport.runtime.errors import BackendError, LengthError
-from voxport.runtime.frontend.log_mel import compute_features, min_samples
 from voxport.runtime.frontend.presets import profile
+from voxport.runtime.storage.atomic import writing
 from voxport.runtime.storage.serialization import decode, encode
 from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from voxport.train.data.split import Split
@@ -44,9 +46,7 @@ from voxport.train.recipe import load_recipe
 
 _SPEAKERS = 600
 _POOL = 4  # distinct inputs of a cell, used in turn
-_VOICES = 8
 _REFERENCE_ROWS = 8
-_DEVICE_CALLS = 30
 _MOST_CALLS = 600
 _PACKAGES = (
     "torch triton torchaudio numpy onnx onnxscript onnxruntime onnxruntime-gpu tensorrt pytorch-lightning torchmetrics"
@@ -99,14 +99,13 @@ def network_step(request: dict[str, Any]) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     with torch.inference_mode():
         for cell in settings.cells:
-            source = torch.from_numpy(cell_inputs(settings, checkpoint, cell)[0])
+            source = torch.from_numpy(make_inputs(_inputs(settings, checkpoint), cell, "features").arrays[0])
             # A few rows at a time: attention in float64 takes memory by the square of the length.
             rows = [exact(part.to(settings.device).double()).cpu() for part in torch.split(source, _REFERENCE_ROWS)]
             answers[str(cell)] = torch.cat(rows).numpy()
-    part = folder / f".reference.{os.getpid()}.npz"
-    np.savez(part, **answers)
-    os.replace(part, folder / "reference.npz")
-    return {"network": told, "parameters": parameters, "plain": _plain_onnx(settings, network, folder)}
+    with writing(folder / "reference.npz", ".npz") as part:
+        np.savez(part, **answers)
+    return {"network": told, "parameters": parameters, "plain": _plain_onnx(settings, folder)}
 
 
 def _fresh(settings: GpuSettings) -> Checkpoint:
@@ -118,47 +117,25 @@ def _fresh(settings: GpuSettings) -> Checkpoint:
     return Checkpoint(recipe, frontend, labels, state, Split(("none",), ("none",)), 0, {})
 
 
-def _plain_onnx(settings: GpuSettings, network: nn.Module, folder: Path) -> dict[str, str]:
+def _plain_onnx(settings: GpuSettings, folder: Path) -> dict[str, str]:
     """Export the network as torch.onnx does it, where no ONNX file was given; how, or why not.
 
     The older exporter, which needs no onnxscript, writes the example's length into attention's reshapes.
     """
-    path = folder / "plain.onnx"
     if settings.onnx:
         return {"path": "", "how": "not needed, an ONNX file was given"}
     if importlib.util.find_spec("onnxscript") is None:
         return {"path": "", "how": "not made, torch.onnx needs onnxscript; give a file with --onnx and --checkpoint"}
-    project: Any = network.project
+    path, network = str(folder / "plain.onnx"), str(folder / "network.pt")
+    spec = BackendSpec("plain export", "plain_onnx", network, "candidate", "features", "cpu", 1, built=path)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                network,
-                (torch.randn(2, 200, project.in_features),),
-                str(path),
-                input_names=["features"],
-                output_names=["scores"],
-                opset_version=18,
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},),
-                external_data=False,
-            )
-    except Exception as problem:  # exporters have no common error
-        path.unlink(missing_ok=True)
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        return {"path": "", "how": f"torch.onnx.export failed ({reason:.200}); give --onnx FILE and --checkpoint"}
-    return {"path": str(path), "how": f"torch.onnx.export of torch {torch.__version__}, opset 18"}
+        return {"path": path, "how": build_plain_onnx(spec, _inputs(settings, load_checkpoint(network)))}
+    except BackendError as problem:
+        return {"path": "", "how": f"{problem!s:.300}; give --onnx FILE and --checkpoint"}
 
 
-def cell_inputs(settings: GpuSettings, checkpoint: Checkpoint, cell: Cell) -> list[npt.NDArray[np.float32]]:
-    """Voice-like features (batch, frames, n_mels), the same in every process; several, used in turn."""
-    rng = np.random.default_rng((settings.seed, cell.batch, cell.frames))
-    frontend = checkpoint.frontend
-    samples = min_samples(frontend, cell.frames)
-    bank = np.stack(
-        [compute_features(voice(samples, frontend.sample_rate, rng), frontend)[: cell.frames] for _ in range(_VOICES)]
-    )
-    return [np.ascontiguousarray(bank[rng.integers(_VOICES, size=cell.batch)]) for _ in range(_POOL)]
+def _inputs(settings: GpuSettings, checkpoint: Checkpoint) -> InputSpec:
+    return InputSpec(checkpoint.frontend, settings.seed, pool=_POOL)
 
 
 def ceilings_step(request: dict[str, Any]) -> Ceilings:
@@ -180,17 +157,24 @@ def ceilings_step(request: dict[str, Any]) -> Ceilings:
 
 
 def variant_step(request: dict[str, Any]) -> dict[str, Any]:
-    """Open one back end, hold its answers against float64, and time it at every cell.
+    """Open one back end in the worker of `voxport bench latency`, compare its answers with float64, and time it.
 
     What is done is added to the file `request["partial"]` line by line: a crash at a large cell keeps the small ones.
     A cell that the model does not take (a plan has its largest batch and length) is left out, and told.
     """
     settings, folder = decode(GpuSettings, request["settings"], "settings"), Path(request["folder"])
     variant, number = decode(Variant, request["variant"], "variant"), int(request["round"])
-    checkpoint = load_checkpoint(folder / "network.pt")
+    reason = variant.unfit(settings.device)
+    if reason:
+        raise BackendError(reason)
+    spec = _placed(variant.spec, folder, Path(request["built"]))
+    inputs = InputSpec(load_checkpoint(folder / "network.pt").frontend, settings.seed, pool=_POOL)
     before = _device_used(settings)
     start = time.perf_counter()
-    runner = open_runner(variant, settings, checkpoint.network())
+    if spec.kind in ("torchscript", "aoti") and not Path(spec.built).exists():
+        build_backend(spec, inputs)
+    worker = Worker()
+    opened = worker.open(Open(spec, inputs))
     answers = np.load(folder / "reference.npz")
     with open(request["partial"], "a", encoding="utf-8") as log:
 
@@ -201,9 +185,9 @@ def variant_step(request: dict[str, Any]) -> dict[str, Any]:
         built: float | None = None
         left_out = []
         for cell in settings.cells:
-            inputs = cell_inputs(settings, checkpoint, cell)
+            backend, calls = worker.inputs(cell, Load())
             try:
-                scores = runner.run(inputs[0])
+                scores = backend.run(calls.arrays[0], calls.lengths)
             except LengthError as problem:
                 left_out.append(f"{cell} left out: {problem}")
                 continue
@@ -211,12 +195,20 @@ def variant_step(request: dict[str, Any]) -> dict[str, Any]:
                 say("parity", _parity(variant, cell, scores, answers[str(cell)]))
             # torch.compile compiles at its first call only: opening without it would seem free.
             built = time.perf_counter() - start if built is None else built
-            say("block", _block(variant, cell, runner, inputs, settings, number))
+            say("block", _block(variant, cell, worker, settings, number))
         if len(left_out) == len(settings.cells):
             raise BackendError(left_out[0])
     used = _device_used(settings)
     grown = None if used is None or before is None else max(0, used - before)
-    return {"build_seconds": built, "device_bytes": grown, "facts": runner.facts(), "left_out": left_out}
+    return {"build_seconds": built, "device_bytes": grown, "facts": opened.facts, "left_out": left_out}
+
+
+def _placed(spec: BackendSpec, folder: Path, built: Path) -> BackendSpec:
+    """A spec that is made of the network gets its file, and a place for what is made of it."""
+    if spec.path or spec.built:
+        return spec
+    place = str(built / f"{zlib.crc32(spec.name.encode()):08x}{kind_of(spec).suffix}")
+    return dataclasses.replace(spec, path=str(folder / "network.pt"), built=place if kind_of(spec).builder else "")
 
 
 def _device_used(settings: GpuSettings) -> int | None:
@@ -228,7 +220,7 @@ def _device_used(settings: GpuSettings) -> int | None:
 
 
 def _parity(variant: Variant, cell: Cell, scores: npt.NDArray[np.float32], exact: npt.NDArray[np.float64]) -> GpuParity:
-    allowed = ALLOWED[variant.precision]
+    allowed = ALLOWED[variant.spec.precision]
     if scores.shape != exact.shape or not np.isfinite(scores).all():
         return GpuParity(variant.name, cell, None, None, 0.0, allowed, same=False)
     away = scores.astype(np.float64) - exact
@@ -237,14 +229,7 @@ def _parity(variant: Variant, cell: Cell, scores: npt.NDArray[np.float32], exact
     return GpuParity(variant.name, cell, float(np.abs(away).max()), relative, top1, allowed, same=relative <= allowed)
 
 
-def _block(
-    variant: Variant,
-    cell: Cell,
-    runner: GpuRunner,
-    inputs: list[npt.NDArray[np.float32]],
-    settings: GpuSettings,
-    number: int,
-) -> GpuBlock:
+def _block(variant: Variant, cell: Cell, worker: Worker, settings: GpuSettings, number: int) -> GpuBlock:
     rule = BlockRule(
         seconds=settings.seconds,
         warmup_seconds=settings.warmup,
@@ -252,29 +237,16 @@ def _block(
         window_seconds=0.03,
         max_calls=_MOST_CALLS,
     )
-    clock = Clock()
-
-    def call(turn: int) -> object:
-        return runner.run(inputs[turn % len(inputs)])
-
-    warmup = warm_up(call, rule, clock)
-    walls, _ = time_calls(call, rule, clock)
+    timed = worker.time(Time(cell, rule, Load()))
     last = cell == settings.cells[-1]  # asking nvidia-smi takes as long as a cell
     states = gpu_states() if settings.device == "cuda" and last else ()
-    return GpuBlock(number, variant.name, cell, warmup, tuple(walls), _device_ns(runner, inputs[0], settings), states)
-
-
-def _device_ns(runner: GpuRunner, features: npt.NDArray[np.float32], settings: GpuSettings) -> tuple[int, ...]:
-    """Nanoseconds between CUDA events around calls whose input is on the device already; none on a CPU."""
-    call = runner.on_device(features) if settings.device == "cuda" else None
-    if call is None:
-        return ()
-    pairs = []
-    for _ in range(_DEVICE_CALLS):
-        begin, end = cuda_event(), cuda_event()
-        begin.record()
-        call()
-        end.record()
-        torch.cuda.synchronize()
-        pairs.append(round(begin.elapsed_time(end) * 1e6))
-    return tuple(pairs)
+    return GpuBlock(
+        round=number,
+        backend=variant.name,
+        cell=cell,
+        warmup=timed.warmup,
+        wall_ns=timed.wall_ns,
+        device_ns=timed.device_ns,
+        gpus=states,
+        cpu_ns=timed.cpu_ns,
+    )

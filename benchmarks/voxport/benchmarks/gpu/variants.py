@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from voxport.benchmarks.core.settings import BackendPrecision, BackendSpec, Engine
 from voxport.benchmarks.gpu.report import GpuSettings
-from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.formats import format_of, read_contract
 from voxport.runtime.errors import ContractError
 
-Kind = Literal["eager", "torchscript", "compile", "aoti", "onnx", "artefact"]
-Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 BASELINE = "eager fp32"
 
 # ‖Δscores‖ / ‖scores‖ against float64. Full float32 lands far below its bound; the others are what matrix units
@@ -20,79 +20,109 @@ ALLOWED: dict[str, float] = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3
 
 @dataclass(frozen=True)
 class Variant:
-    """One back end. `graph`: CUDA graphs. `mode`: torch.compile's. `provider` and `binding` are ONNX Runtime's.
+    """One back end. `costly` ones compile for long: they run once, and late.
 
-    `costly` ones compile for long: they run once, and late. `path` is the ONNX file's or the artefact's.
+    A spec without a path is made of the network, whose file the run writes first.
     """
 
-    name: str
-    kind: Kind
-    precision: Precision = "fp32"
-    graph: bool = False
-    mode: str = ""
-    provider: Literal["", "cpu", "cuda", "tensorrt"] = ""
-    binding: bool = False
+    spec: BackendSpec
     costly: bool = False
-    path: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
 
     def unfit(self, device: str) -> str:
         """Why it cannot run on `device` whatever is installed; empty where it may."""
-        if device != "cuda" and self.graph:
+        captured = self.spec.graphs and self.spec.kind != "compile"
+        if device != "cuda" and captured:
             return "CUDA graphs need a GPU"
-        if device != "cuda" and self.precision in ("tf32", "fp16") and self.kind != "onnx":
-            return f"{self.precision} needs a GPU"
+        if device != "cuda" and self.spec.precision in ("tf32", "fp16") and "onnx" not in self.spec.kind:
+            return f"{self.spec.precision} needs a GPU"
         return ""
 
     @property
     def how(self) -> str:
         """How it computes, in words."""
+        onnx = f"ONNX Runtime, {self.spec.device}" + (", I/O binding" if self.spec.binding else "")
         words = {
             "eager": "PyTorch, as it is",
             "torchscript": "torch.jit.trace, frozen",
-            "compile": f"torch.compile, {self.mode or 'default'}",
+            "compile": f"torch.compile, {self.spec.mode or 'default'}",
             "aoti": "torch.export, AOTInductor",
-            "onnx": f"ONNX Runtime, {self.provider}" + (", I/O binding" if self.binding else ""),
-            "artefact": "voxport's runtime",
+            "plain_onnx": onnx,
+            "onnx_session": onnx,
+            "artefact": "voxport's runtime" + (", TensorRT for RTX" if self.spec.device == "rtx" else ""),
         }
-        return words[self.kind] + (", CUDA graphs" if self.graph else "")
-
-
-_FIRST: tuple[Variant, ...] = (
-    Variant(BASELINE, "eager"),
-    Variant("eager tf32", "eager", "tf32"),
-    Variant("eager bf16", "eager", "bf16"),
-    Variant("eager fp32, graphs", "eager", graph=True),
-    Variant("eager bf16, graphs", "eager", "bf16", graph=True),
-)
-_THEN: tuple[Variant, ...] = (
-    Variant("TorchScript fp32", "torchscript"),
-    Variant("TorchScript fp32, graphs", "torchscript", graph=True),
-    Variant("eager fp16", "eager", "fp16"),
-    Variant("eager fp16, graphs", "eager", "fp16", graph=True),
-    Variant("eager tf32, graphs", "eager", "tf32", graph=True),
-    Variant("eager fp32 (control)", "eager"),
-)
-_COMPILED: tuple[Variant, ...] = (
-    Variant("compile fp32, reduce-overhead", "compile", mode="reduce-overhead", costly=True),
-    Variant("compile fp32", "compile", costly=True),
-    Variant("AOTInductor fp32", "aoti", costly=True),
-    Variant("compile bf16, reduce-overhead", "compile", "bf16", mode="reduce-overhead", costly=True),
-    Variant("compile fp32, max-autotune", "compile", mode="max-autotune", costly=True),
-)
+        return words[self.spec.kind] + (", CUDA graphs" if self.spec.graphs else "")
 
 
 def variants(settings: GpuSettings, plain_onnx: str | None = None) -> tuple[Variant, ...]:
     """All back ends, the most telling first. `plain_onnx` is an ONNX file made here, where none was given."""
+
+    def made(name: str, kind: str, precision: BackendPrecision = "fp32", **rest: Any) -> Variant:
+        costly = rest.pop("costly", False)
+        path, device = rest.pop("path", ""), rest.pop("device", settings.device)
+        return Variant(
+            BackendSpec(
+                name, kind, path, "candidate", "features", device, settings.threads, precision=precision, **rest
+            ),
+            costly,
+        )
+
+    def sessions(path: str, name: str) -> tuple[Variant, ...]:
+        label, precision = f"ONNX Runtime {settings.device.upper()}, {name}", _precision(path)
+        where: dict[str, Any] = {"built": path} if path == plain_onnx else {"path": path}
+        kind = "plain_onnx" if path == plain_onnx else "onnx_session"
+        return (
+            made(label, kind, precision, **where),
+            made(f"{label}, bound", kind, precision, binding=True, **where),
+            made(f"{label}, graphs", kind, precision, binding=True, graphs=True, **where),
+        )
+
     files = list(zip(settings.onnx, _labels(settings.onnx), strict=True))
     if not files and plain_onnx:
         files = [(plain_onnx, "plain export")]
-    onnx = [variant for path, name in files for variant in _onnx(path, name, settings)]
-    plans = [
-        Variant(label, "artefact", _precision(path), path=path)
-        for path, label in zip(settings.plans, _labels(settings.plans), strict=True)
+    compiled = partial(made, kind="compile", costly=True)
+    found = [
+        made(BASELINE, "eager"),
+        made("eager tf32", "eager", "tf32"),
+        made("eager bf16", "eager", "bf16"),
+        made("eager fp32, graphs", "eager", graphs=True),
+        made("eager bf16, graphs", "eager", "bf16", graphs=True),
+        *(each for path, name in files for each in sessions(path, name)),
+        *(
+            made(label, "artefact", _precision(path), path=path, device=_device(path, settings))
+            for path, label in zip(settings.plans, _labels(settings.plans), strict=True)
+        ),
+        made("TorchScript fp32", "torchscript"),
+        made("TorchScript fp32, graphs", "torchscript", graphs=True),
+        made("eager fp16", "eager", "fp16"),
+        made("eager fp16, graphs", "eager", "fp16", graphs=True),
+        made("eager tf32, graphs", "eager", "tf32", graphs=True),
+        made("eager fp32 (control)", "eager"),
+        compiled("compile fp32, reduce-overhead", mode="reduce-overhead"),
+        compiled("compile fp32"),
+        made("AOTInductor fp32", "aoti", costly=True),
+        compiled("compile bf16, reduce-overhead", precision="bf16", mode="reduce-overhead"),
+        compiled("compile fp32, max-autotune", mode="max-autotune"),
     ]
-    found = (*_FIRST, *onnx, *plans, *_THEN, *_COMPILED, *_tensorrt(files, settings))
+    for path, name in files[:1] if settings.device == "cuda" else ():
+        # TensorRT takes TF32 for float32 products by itself, and the provider has no option against it.
+        precision = _precision(path)
+        options: dict[str, Any] = {"device": "tensorrt", "binding": True, "grid": settings.cells, "costly": True}
+        told = "tf32" if precision == "fp32" else precision
+        found.append(made(f"ONNX Runtime TensorRT, {name}", "onnx_session", told, path=path, **options))
+        if path != plain_onnx:  # the runtime loads files with a contract
+            rtx = f"ONNX Runtime TensorRT for RTX, {name}"
+            found.append(made(rtx, "artefact", precision, path=path, device="rtx", costly=True))
     return tuple(each for each in found if not settings.only or each.name == BASELINE or _wanted(each, settings.only))
+
+
+def _device(path: str, settings: GpuSettings) -> Engine:
+    """Where a file runs that decides that itself; else the run's device."""
+    devices = format_of(path).devices
+    return devices[0] if len(devices) == 1 else settings.device
 
 
 def _labels(paths: Sequence[str]) -> list[str]:
@@ -105,31 +135,7 @@ def _wanted(variant: Variant, only: Sequence[str]) -> bool:
     return any(word.lower() in variant.name.lower() for word in only)
 
 
-def _onnx(path: str, name: str, settings: GpuSettings) -> tuple[Variant, ...]:
-    provider: Literal["cpu", "cuda"] = settings.device
-    precision = _precision(path)
-    label = f"ONNX Runtime {provider.upper()}, {name}"
-    return (
-        Variant(label, "onnx", precision, provider=provider, path=path),
-        Variant(f"{label}, bound", "onnx", precision, provider=provider, binding=True, path=path),
-        Variant(f"{label}, graphs", "onnx", precision, provider=provider, binding=True, graph=True, path=path),
-    )
-
-
-def _tensorrt(files: Sequence[tuple[str, str]], settings: GpuSettings) -> tuple[Variant, ...]:
-    if settings.device != "cuda":
-        return ()
-    found = []
-    for path, name in files[:1]:
-        precision = _precision(path)
-        # TensorRT takes TF32 for float32 products by itself, and the provider has no option against it.
-        precision = "tf32" if precision == "fp32" else precision
-        label = f"ONNX Runtime TensorRT, {name}"
-        found.append(Variant(label, "onnx", precision, provider="tensorrt", binding=True, costly=True, path=path))
-    return tuple(found)
-
-
-def _precision(path: str) -> Precision:
+def _precision(path: str) -> BackendPrecision:
     """What the model file says of itself; of one without a contract, what its name says."""
     try:
         return read_contract(path).precision

@@ -1,6 +1,5 @@
 """The benchmark as a picture: times on the left, speed-ups with their intervals on the right."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from voxport.benchmarks.core.records import ReportError
 from voxport.benchmarks.core.settings import Cell, Scenario
 from voxport.benchmarks.latency.report import LatencyReport, Row
 from voxport.benchmarks.stats.intervals import LEVEL
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,11 +186,8 @@ def footnotes(report: LatencyReport) -> list[str]:
 
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write `figure` whole or not at all. Raises ReportError where it cannot be written."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix or '.png'}")
     try:
-        figure.savefig(part, dpi=150)
-        replace_file(part, path)
+        with writing(path, path.suffix or ".png") as part:
+            figure.savefig(part, dpi=150)
     except (OSError, ValueError) as problem:  # matplotlib: an unknown file ending
         raise ReportError(f"{path}: cannot write the chart ({problem})") from problem
-    finally:
-        part.unlink(missing_ok=True)

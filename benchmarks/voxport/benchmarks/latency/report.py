@@ -1,7 +1,5 @@
 """The benchmark's JSON document: everything that was asked, seen and concluded, raw samples included."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.benchmarks.core.protocol import Opened
-from voxport.benchmarks.core.records import Accuracy, Build, ColdStart, Limits, Profile, ReportError, Served
+from voxport.benchmarks.core.records import Accuracy, Build, ColdStart, Limits, Profile, Served
 from voxport.benchmarks.core.settings import BackendSpec, Cell, Engine, LatencySettings, Scenario
 from voxport.benchmarks.core.timing import Warmup
+from voxport.benchmarks.core.writing import read_json, write_json
 from voxport.benchmarks.stats.intervals import Interval
 from voxport.benchmarks.system.gpu_state import GpuState
 from voxport.benchmarks.system.machine import Machine
 from voxport.benchmarks.system.resources import Energy, Memory
 from voxport.runtime.contract import InputKind
-from voxport.runtime.storage.atomic import replace_file
-from voxport.runtime.storage.serialization import decode, encode
+from voxport.runtime.storage.serialization import encode
 
 REPORT_KIND = "voxport.latency"
 REPORT_VERSION = 1
@@ -220,15 +218,7 @@ def write_report(report: LatencyReport, path: Path) -> None:
     Raises:
         ReportError: the file cannot be written.
     """
-    text = json.dumps(encode(report), ensure_ascii=False, allow_nan=False)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text + "\n", encoding="utf-8")
-        replace_file(part, path)
-    except OSError as problem:
-        raise ReportError(f"{path}: cannot write the benchmark ({problem.strerror})") from problem
-    finally:
-        part.unlink(missing_ok=True)
+    write_json(encode(report), path)
 
 
 def read_report(path: Path) -> LatencyReport:
@@ -237,16 +227,7 @@ def read_report(path: Path) -> LatencyReport:
     Raises:
         ReportError: missing, not such a document, or of another version.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise ReportError(f"{path}: not a readable benchmark ({problem})") from problem
-    if not isinstance(data, dict) or (data.get("kind"), data.get("version")) != (REPORT_KIND, REPORT_VERSION):
-        raise ReportError(
-            f"{path}: expected a {REPORT_KIND} document of version {REPORT_VERSION}; "
-            "write one with: voxport bench latency MODEL.onnx --against CHECKPOINT -o FILE.json"
-        )
-    return decode(LatencyReport, data, str(path), ReportError)
+    return read_json(path, LatencyReport, "voxport bench latency MODEL.onnx --against CHECKPOINT -o FILE.json")
 
 
 # The contract's tolerance bounds a file's distance from eager PyTorch, each utterance alone. Here eager

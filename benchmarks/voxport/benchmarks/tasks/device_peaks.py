@@ -2,28 +2,14 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
+from voxport.benchmarks.backends.precision import DTYPES, set_float32
+
 _SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
-_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def set_float32(precision: str) -> None:
-    """Full float32 products, or TF32 where `precision` is tf32. PyTorch itself leaves cuDNN's TF32 on."""
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-
-
-def autocast(precision: str, device: str) -> AbstractContextManager[object]:
-    """The context in which a float32 network computes in `precision`."""
-    if precision in ("bf16", "fp16"):
-        return torch.autocast(device, dtype=_DTYPES[precision])
-    return nullcontext()
 
 
 def product_ceiling(device: str, precision: str, seconds: float = 0.4) -> tuple[float, str]:
@@ -31,7 +17,7 @@ def product_ceiling(device: str, precision: str, seconds: float = 0.4) -> tuple[
     set_float32(precision)
     best, size_of_best = 0.0, 0
     for size in _SIZES[device]:
-        left, right = (torch.randn(size, size, device=device).to(_DTYPES[precision]) for _ in range(2))
+        left, right = (torch.randn(size, size, device=device).to(DTYPES[precision]) for _ in range(2))
         out = torch.empty_like(left)
         rate = 2 * size**3 / best_seconds(partial(torch.mm, left, right, out=out), device, seconds) / 1e9
         if rate > best:
@@ -80,11 +66,6 @@ def wait(device: str) -> None:
     """Until the device has finished."""
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def cuda_event() -> Any:
-    """An event that keeps the time."""
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def cudnn_version() -> str:

@@ -15,14 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from voxport.benchmarks.backends.precision import autocast, cuda_event, set_float32
 from voxport.benchmarks.system.machine import Fact
 from voxport.benchmarks.tasks.device_peaks import (
-    autocast,
-    cuda_event,
     cudnn_version,
     parameters_of,
     product_ceiling,
-    set_float32,
     wait,
 )
 from voxport.benchmarks.training.report import Phases, TrainRound, TrainSettings

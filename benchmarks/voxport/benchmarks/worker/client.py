@@ -1,9 +1,7 @@
 """The measuring side of a worker: start it, ask it, and say why it did not answer."""
 
 import contextlib
-import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,14 +11,12 @@ from types import TracebackType
 from typing import IO, TypeVar
 
 from voxport.benchmarks.core.protocol import Failed, Message, ProtocolError, from_line, to_line
+from voxport.benchmarks.worker.job import environment, exit_reason
 from voxport.runtime.errors import VoxportError
 
 Reply = TypeVar("Reply")
 
 WORKER = (sys.executable, "-m", "voxport.benchmarks.worker")
-
-# Libraries read these when they are loaded, so they must be there before the worker starts.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 class WorkerError(VoxportError):
@@ -39,9 +35,6 @@ class WorkerProcess:
     """A running worker; a context manager, so that none outlives the measurement."""
 
     def __init__(self, threads: int, command: tuple[str, ...] = WORKER) -> None:
-        environment = dict(os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-        environment["PYTHONSAFEPATH"] = "1"  # a random.py in the working directory must not become a module
-        environment["PYTHONIOENCODING"] = "utf-8"
         self.started = time.monotonic_ns()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
@@ -49,7 +42,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=environment,
+            env=environment(threads),
             encoding="utf-8",
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -79,7 +72,7 @@ class WorkerProcess:
         except queue.Empty as problem:
             raise WorkerError(f"gave no answer within {timeout:.0f} s") from problem
         if not line:
-            raise WorkerError(self._obituary())
+            raise WorkerError(self._exit_reason())
         try:
             reply = from_line(line)
         except ProtocolError as problem:
@@ -90,16 +83,13 @@ class WorkerProcess:
             raise WorkerError(f"answered {type(reply).__name__} where {answer.__name__} was asked for")
         return reply
 
-    def _obituary(self) -> str:
+    def _exit_reason(self) -> str:
         """How the worker ended, with the last lines that it wrote to stderr."""
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             return "closed its pipe without ending"
-        how = f"exit code {code}" if code >= 0 else _signal_name(-code)
-        self._stderr.seek(0)
-        last = self._stderr.read().decode("utf-8", "replace").strip().splitlines()[-3:]
-        return f"ended with {how}" + (f": {' / '.join(last)}" if last else "")
+        return exit_reason(code, self._stderr)
 
     def close(self) -> None:
         """End the worker: it leaves when its input ends, and is killed if it does not."""
@@ -131,11 +121,3 @@ class WorkerProcess:
             self.close()
         else:
             self.kill()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        name = str(number)
-    return f"signal {name}" + (" (out of memory, perhaps)" if name == "SIGKILL" else "")

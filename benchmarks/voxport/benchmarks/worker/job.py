@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.imports import explain_import
+from voxport.runtime.storage.atomic import write_text
 from voxport.runtime.storage.serialization import encode
 
 _WARNING = re.compile(r"[WI]\d{4} \d\d:\d\d:\d\d")  # how PyTorch's log begins what is no error
@@ -58,7 +59,7 @@ def run_job(where: str, request: Mapping[str, Any], timeout: float, threads: int
         try:
             reply = json.loads(answer.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise JobError(obituary(code, log)) from None
+            raise JobError(exit_reason(code, log)) from None
     if "error" in reply:
         raise JobError(reply["error"], reply["mistake"])
     return reply["answer"]
@@ -66,6 +67,7 @@ def run_job(where: str, request: Mapping[str, Any], timeout: float, threads: int
 
 def environment(threads: int | None) -> dict[str, str]:
     """This process's environment, with `threads` for numerical libraries."""
+    # With a safe path a random.py in the working directory does not become a module.
     changed = dict(os.environ, PYTHONSAFEPATH="1", PYTHONIOENCODING="utf-8")
     if threads is not None:
         changed.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
@@ -101,7 +103,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.kill()
 
 
-def obituary(code: int, log: IO[bytes]) -> str:
+def exit_reason(code: int, log: IO[bytes]) -> str:
     """How a process ended that left no answer, with the last lines that it wrote."""
     how = f"ended with exit code {code}"
     if code < 0:
@@ -144,9 +146,7 @@ def main() -> None:
     where, answer = sys.argv[1], Path(sys.argv[2])
     request = json.loads(sys.stdin.read())
     os.dup2(2, 1)
-    part = answer.with_suffix(".part")
-    part.write_text(json.dumps(_work(where, request)), encoding="utf-8")
-    os.replace(part, answer)
+    write_text(answer, json.dumps(_work(where, request)))
 
 
 if __name__ == "__main__":

@@ -72,11 +72,11 @@ class Worker:
         """Do what `request` asks. Whatever goes wrong becomes a Failed message."""
         try:
             if isinstance(request, Open):
-                return self._open(request)
+                return self.open(request)
             if isinstance(request, Ask):
-                return self._answer(request.cell, request.load)
+                return self.answer(request.cell, request.load)
             if isinstance(request, Time):
-                return self._time(request)
+                return self.time(request)
             return self._task(request)
         except VoxportError as problem:
             return Failed(str(problem), mistake=True)
@@ -93,7 +93,8 @@ class Worker:
         answer: Message = task(request, self) if name in OPENING_TASKS else task(request)
         return answer
 
-    def _open(self, request: Open) -> Opened:
+    def open(self, request: Open) -> Opened:
+        """Load the back end that is to be asked from now on."""
         start = time.perf_counter()
         backend = self.opener(request.backend)
         load_seconds = time.perf_counter() - start
@@ -107,18 +108,21 @@ class Worker:
             harness_ns=measure_harness(self.clock),
         )
 
-    def _inputs(self, cell: Cell, load: Load) -> tuple[Backend, Inputs]:
+    def inputs(self, cell: Cell, load: Load) -> tuple[Backend, Inputs]:
+        """The open back end, and the calls of a cell."""
         if self._backend is None or self._asked is None:
             raise ProtocolError("the worker was asked to run before it was told what to open")
         return self._backend, load_inputs(self._asked.inputs, cell, self._asked.backend.input_kind, load)
 
-    def _answer(self, cell: Cell, load: Load) -> Answered:
-        backend, inputs = self._inputs(cell, load)
+    def answer(self, cell: Cell, load: Load) -> Answered:
+        """Scores of all calls of a cell."""
+        backend, inputs = self.inputs(cell, load)
         return Answered(Array.of(answer_all(backend, inputs, cell, load)), inputs.digest)
 
-    def _time(self, request: Time) -> Timed:
+    def time(self, request: Time) -> Timed:
+        """Warm up, and time the calls of a cell."""
         cell, load = request.cell, request.load
-        backend, inputs = self._inputs(cell, load)
+        backend, inputs = self.inputs(cell, load)
         assert self._asked is not None
         call = caller(backend.run, inputs, load)
         digest = inputs.digest  # hashed here, not while warm-up has the caches ready

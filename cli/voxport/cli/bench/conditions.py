@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Most files, spread evenly over DATA; they are held in memory.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto", show_default=True
+)
 @click.option("--threads", type=click.IntRange(1), help="Of the model on the CPU.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")

@@ -29,7 +29,13 @@ _TRAINING = ("training", "steps/s", "of ceiling", "data", "forward", "backward",
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder for gpu.json.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Default: the recipe, freshly initialised.")
 @click.option("--onnx", multiple=True, type=click.Path(path_type=Path), help="Exported from it; repeatable.")
-@click.option("--plan", "plans", multiple=True, type=click.Path(path_type=Path), help="A TensorRT plan; repeatable.")
+@click.option(
+    "--plan",
+    "plans",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A TensorRT plan or an RTX engine; repeatable.",
+)
 @click.option("--recipe", default="sap_am_bn_3layers", show_default=True, help="Of the fresh network and training.")
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1, 8, 64), show_default=True)
 @click.option("--frames", multiple=True, type=click.IntRange(1), default=(128, 400, 1000), show_default=True)

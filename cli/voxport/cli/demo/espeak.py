@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.storage.atomic import writing
 
 # Values of speak_lib.h's enums.
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples come through the callback before espeak_Synth returns
@@ -92,9 +93,8 @@ def _speak(speech: Speech) -> None:
     if not np.any(samples):
         raise VoxportError(f"{speech.path.name}: espeak-ng gave silence for voice {speech.voice.name}: {speech.text!r}")
     speech.path.parent.mkdir(parents=True, exist_ok=True)
-    part = speech.path.with_name(f".{speech.path.name}.part")
-    soundfile.write(part, samples, rate, format=speech.path.suffix[1:].upper())
-    os.replace(part, speech.path)
+    with writing(speech.path) as part:
+        soundfile.write(part, samples, rate, format=speech.path.suffix[1:].upper())
 
 
 def synthesize(voice: Voice, text: str) -> tuple[Any, int]:

@@ -1,12 +1,12 @@
 """What the demo leaves behind, and where."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.storage.atomic import write_text
 from voxport.runtime.storage.serialization import encode
 
 _MARKER = ".voxport-demo"
@@ -68,6 +68,4 @@ class DemoFolder(NamedTuple):
 
 def write_json(value: object, path: Path) -> None:
     """Write `value` (dataclasses at any depth) as JSON; a reader sees the whole file or none."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(encode(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(encode(value), indent=2, ensure_ascii=False) + "\n")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from voxport.cli.doctor.conflicts import TORCH, onnxruntime_extra
-from voxport.cli.doctor.environment import TENSORRTS, Environment
+from voxport.cli.doctor.environment import RTX, RTX_PROVIDERS, TENSORRTS, Environment
 from voxport.cli.doctor.probes import CPU, CUDA, TENSORRT
 from voxport.cli.doctor.requirements import needs_of
 from voxport.export.targets import TARGETS
@@ -47,10 +47,12 @@ def find_abilities(environment: Environment) -> tuple[Ability, ...]:
         _extras(environment, "read m4a, WebM, AMR", ("media",), _starts(environment, "media")),
         _extras(environment, "train", ("train",), _torch(environment)),
         _train_cuda(environment),
-        *(ability for each in TARGETS.values() for ability in _export(environment, each.name, each.extras)),
+        *(ability for each in TARGETS.values() for ability in _export(environment, str(each), each.extras)),
         *_export(environment, "check", ("export", "cpu")),
+        _extras(environment, "export check --tensorrt", ("export", "rtx"), _rtx_builds(environment)),
         *(ability for each in FORMATS for ability in _run(environment, each)),
         _extras(environment, "score", ("scale",), [*_starts(environment, "sound"), *cpu]),
+        _extras(environment, "serve", ("serve",), [*_starts(environment, "sound"), *cpu]),
         _extras(environment, "bench", ("bench", "train"), [*_torch(environment), *cpu]),
         _extras(environment, "demo", ("demo",), [*_torch(environment), *cpu]),
     )
@@ -61,9 +63,10 @@ def _export(environment: Environment, command: str, extras: tuple[str, ...]) -> 
     name = f"export {command}"
     if command == "tensorrt":
         return (_export_plans(environment),)
+    more = _rtx_builds(environment) if "rtx" in extras else []
     graphs = [*_starts(environment, "onnx"), *_onnxruntime(environment)] if "cpu" in extras else []
     wanted = tuple(extra for extra in extras if extra != "cpu")
-    first = _extras(environment, name, wanted, [*_torch(environment), *graphs])
+    first = _extras(environment, name, wanted, [*_torch(environment), *graphs, *more])
     native = (_aoti(environment, f"{name} --aoti for cpu"), _aoti_cuda(environment)) if command == "pt2" else ()
     return (first, *native)
 
@@ -76,6 +79,7 @@ def _run(environment: Environment, kind: Format) -> tuple[Ability, ...]:
             _extras(environment, f"{name} on cpu", (), _onnxruntime(environment)),
             _provider(environment, f"{name} on cuda", CUDA, 'pip install "voxport[gpu]"'),
             _provider(environment, f"{name} on tensorrt", TENSORRT, ORT_TENSORRT),
+            _rtx_provider(environment, f"{name} on rtx"),
             *(
                 _extras(environment, f"{name} in {each.title}", (each.extra,), _starts(environment, each.runtime))
                 for each in kind.others
@@ -83,6 +87,8 @@ def _run(environment: Environment, kind: Format) -> tuple[Ability, ...]:
         )
     if kind.name == "plan":
         return (_plans(environment),)
+    if kind.name == "rtx":
+        return (_rtx_engines(environment, name),)
     return (_extras(environment, name, (kind.extra,), _starts(environment, kind.name)),)
 
 
@@ -181,6 +187,43 @@ def _export_plans(environment: Environment) -> Ability:
     base = _extras(environment, name, ("export",), [*_torch(environment), *_onnxruntime(environment)])
     mend = run.mend if base.ready or not environment.gpus else base.mend
     return Ability(name, (*base.missing, *run.missing), mend)
+
+
+def _rtx_builds(environment: Environment) -> list[str]:
+    """What keeps TensorRT for RTX from building, for which it needs no GPU."""
+    if environment.version(RTX) is None:
+        return [RTX]
+    return _starts(environment, "rtx-builder")
+
+
+def _rtx_engines(environment: Environment, name: str) -> Ability:
+    base = _extras(environment, name, ("rtx",), [])
+    if not environment.gpus:
+        return Ability(name, (*base.missing, _NO_GPU), _NO_COMMAND)
+    if not base.ready or environment.version(RTX) is None:
+        return Ability(name, base.missing or (RTX,), base.mend or 'pip install "voxport[rtx]"')
+    probe = environment.probes.get("rtx")
+    if probe is None or not probe.ok:
+        why = probe.problem if probe is not None else "its module is not found"
+        return Ability(
+            name, (f"TensorRT for RTX does not start ({why})",), "run the ONNX model on cuda, or build a plan"
+        )
+    return Ability(name)
+
+
+def _rtx_provider(environment: Environment, name: str) -> Ability:
+    """NVIDIA's plugin for ONNX Runtime; ready where a session on it has run."""
+    if not environment.gpus:
+        return Ability(name, (_NO_GPU,), _NO_COMMAND)
+    if broken := _starts(environment, CPU):
+        return Ability(name, tuple(broken), "see the clashes")
+    if environment.version(*RTX_PROVIDERS) is None:
+        return Ability(name, (RTX_PROVIDERS[0],), 'pip install "voxport[rtx-provider]"')
+    probe = environment.probes.get("rtx-provider")
+    if probe is None or not probe.ok:
+        why = probe.problem if probe is not None else "its module is not found"
+        return Ability(name, (f"NVIDIA's plugin does not start ({why})",), "run it on cuda, or build a plan")
+    return Ability(name)
 
 
 def _plans(environment: Environment) -> Ability:

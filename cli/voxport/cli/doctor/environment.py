@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from voxport.cli.doctor.places import Place, find_places
-from voxport.cli.doctor.probes import CPU, PROBES, Probe, run_probe
+from voxport.cli.doctor.probes import BUILT_IN, CPU, PROBES, Probe, run_probe
 from voxport.runtime.backends.formats import FORMATS
 
 # Two of these in one environment overwrite each other's files: all of them are the module `onnxruntime`.
@@ -23,6 +23,12 @@ ONNXRUNTIMES = (
 )
 # `tensorrt` alone is a package that chooses one of the others.
 TENSORRTS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
+RTX = "tensorrt-rtx-cu13"
+RTX_PROVIDERS = (
+    "onnxruntime-ep-nv-tensorrt-rtx",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu13",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu12",
+)
 WATCHED = (
     *("voxport", "numpy", "click", "packaging"),
     *("torch", "torchaudio", "pytorch-lightning", "torchmetrics", "scikit-learn", "matplotlib", "tensorboard", "tomli"),
@@ -30,10 +36,11 @@ WATCHED = (
     *("onnx", "onnxscript", "onnx-ir", "protobuf", "nvidia-modelopt", "torch-tensorrt"),
     *ONNXRUNTIMES,
     *TENSORRTS,
-    "tensorrt-rtx-cu13",
+    RTX,
+    *RTX_PROVIDERS,
     *("cuda-python", "cuda-bindings", "nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
     *("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
-    *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader", "ray"),
+    *("soundfile", "soxr", "av", "rich", "psutil", "espeakng-loader", "ray", "uvicorn", "websockets", "psycopg"),
     *(module for kind in FORMATS for each in kind.others for module in each.modules),
     *(engine.modules[0] for engine in FORMATS if engine.modules[0] not in ("onnxruntime", "tensorrt", "torch")),
 )
@@ -142,7 +149,8 @@ def probe_all(gpu: bool, timeout: float) -> dict[str, Probe]:
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip(wanted, pool.map(lambda name: run_probe(name, timeout), wanted), strict=True))
         offered = found[CPU].facts.get("providers", "") if CPU in found else ""
-        later = [name for name, probe in PROBES.items() if gpu and probe.gpu and name in offered]
+        here = [name for name, probe in PROBES.items() if gpu and probe.gpu and all(map(_is_there, probe.modules))]
+        later = [name for name in here if name in offered or name not in BUILT_IN]
         found |= zip(later, pool.map(lambda name: run_probe(name, timeout), later), strict=True)
     return found
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from voxport.runtime.backends.formats import FORMATS
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+BUILT_IN = (CPU, CUDA, TENSORRT)  # of ONNX Runtime, which says whether it has them
 
 # An ONNX model, y = |x|, of one float: small enough to be written here, and enough to make a provider start.
 MODEL = (
@@ -93,6 +94,46 @@ print(json.dumps({"version": tensorrt.__version__}))
 """
 
 
+_RTX_BUILDER = """
+import tensorrt_rtx
+if tensorrt_rtx.Builder(tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR)) is None:
+    sys.exit("TensorRT for RTX gives no builder")
+print(json.dumps({"version": tensorrt_rtx.__version__}))
+"""
+_RTX = """
+import tensorrt_rtx
+from voxport.runtime.backends.rtx.library import PORTABLE
+from voxport.runtime.backends.rtx.model import check_gpu
+from voxport.runtime.errors import BackendError
+try:
+    check_gpu(PORTABLE)
+except BackendError as problem:
+    sys.exit(str(problem))
+if tensorrt_rtx.Runtime(tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR)) is None:
+    sys.exit("TensorRT for RTX gives no runtime")
+print(json.dumps({"version": tensorrt_rtx.__version__}))
+"""
+_RTX_PROVIDER = f"""
+from voxport.runtime.privacy import keep_private
+keep_private()
+import numpy, onnxruntime
+from voxport.runtime.backends.onnxrt.rtx_provider import RTX, rtx_devices, rtx_version
+from voxport.runtime.errors import BackendError
+options = onnxruntime.SessionOptions()
+try:
+    options.add_provider_for_devices(rtx_devices(onnxruntime)[:1], {{}})
+except BackendError as problem:
+    sys.exit(str(problem))
+session = onnxruntime.InferenceSession(bytes.fromhex("{MODEL}"), options)
+if session.get_providers()[0] != RTX:
+    sys.exit(RTX + " does not start, its session runs on " + session.get_providers()[0])
+(answer,) = session.run(None, {{"x": numpy.float32([-2])}})
+if answer.tolist() != [2.0]:
+    sys.exit("it computes |-2| = " + str(answer.tolist()))
+print(json.dumps({{"version": rtx_version()}}))
+"""
+
+
 _FAILED = 86  # the exit code of a script that has printed why
 
 
@@ -123,6 +164,9 @@ PROBES: dict[str, Script] = {
     "sound": Script(_SOUND, ("soundfile", "soxr")),
     "media": Script(_imports("av"), ("av",)),
     "plan": Script(_PLAN, ("tensorrt", "cuda")),
+    "rtx-builder": Script(_RTX_BUILDER, ("tensorrt_rtx",)),
+    "rtx": Script(_RTX, ("tensorrt_rtx", "cuda"), gpu=True),
+    "rtx-provider": Script(_RTX_PROVIDER, ("onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"), gpu=True),
 }
 # Of a format that has no script of its own it is tried whether its engine's packages load.
 PROBES |= {each.name: Script(_imports(*each.modules), each.modules) for each in FORMATS if each.name not in PROBES}

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from voxport.cli.common import example, needs
+from voxport.cli.common import example, let_threads_sleep, needs
 from voxport.cli.export.check import check
 from voxport.cli.export.int8_options import int8_choice, int8_options
 from voxport.cli.export.options import export_options, opset_option, precision_option, run_export
@@ -22,6 +22,7 @@ _PRECISION = (
 @click.group()
 def export() -> None:
     """Turn a checkpoint into a file to deploy, and prove that both give the same answers."""
+    let_threads_sleep()
 
 
 @export.command(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OWN = ("no_build", "compute_capability", "shapes", "timeout")
+_OWN = ("no_build", "compute_capability", "shapes", "timeout", "memory")
 _SHOWN = 20
 
 
@@ -45,6 +45,7 @@ class TensorRTChoice:
     compute_capability: str | None
     shapes: dict[str, Any]
     timeout: float
+    memory: float | None
 
 
 def tensorrt_check_options(command: F) -> F:
@@ -58,14 +59,21 @@ def tensorrt_check_options(command: F) -> F:
         compute_capability: str | None,
         shapes: dict[str, Any],
         timeout: float,
+        memory: float | None,
         **choices: Any,
     ) -> Any:
         if not tensorrt and (given := given_options(_OWN)):
             raise click.UsageError(f"{', '.join(given)}: of --tensorrt alone; give that too, or leave them out")
-        fit = TensorRTChoice(no_build, compute_capability, shapes, timeout) if tensorrt else None
+        fit = TensorRTChoice(no_build, compute_capability, shapes, timeout, memory) if tensorrt else None
         return command(fit=fit, **choices)
 
     for option in (
+        click.option(
+            "--memory",
+            metavar="GIB",
+            type=click.FloatRange(0, min_open=True),
+            help="Address space that TensorRT may take (with --tensorrt; default: 8 and 8 times the file's size).",
+        ),
         click.option(
             "--timeout",
             type=click.FloatRange(0, min_open=True),
@@ -108,6 +116,7 @@ def check_fit(model: Path, choice: TensorRTChoice, as_json: bool) -> None:
         build=not choice.no_build,
         shapes=choice.shapes,
         timeout=choice.timeout,
+        memory=choice.memory,
     )
     report = check_tensorrt(model, options)
     if as_json:

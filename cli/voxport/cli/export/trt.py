@@ -1,4 +1,4 @@
-"""`voxport export tensorrt`: a plan for this machine's GPU."""
+"""`voxport export tensorrt`: a plan for this machine's GPU, or an engine for RTX GPUs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,10 @@ from voxport.cli.common import example, given_options, needs, show_table
 from voxport.cli.export.options import export_options, opset_option, precision_option, run_export
 
 if TYPE_CHECKING:
+    from voxport.export.targets.rtx.export import RtxDryRun, RtxExport
     from voxport.export.targets.trt.export import PlanDryRun, PlanExport
 
+_FOR_PLANS = ("version_compatible", "hardware", "timings", "engines")
 _FROM_CONTRACT = ("input_kind", "precision", "min_frames", "max_frames", "opset")  # of the file behind --onnx
 
 
@@ -44,14 +46,31 @@ def _not_beside_onnx() -> None:
         voxport export tensorrt runs/best/model.pt -o model.plan --batch 1,4,16 --buckets 200,400,1000
         voxport export tensorrt runs/best/model.pt -o model.plan --timing-cache trt.timings --engine-cache engines/
         voxport export tensorrt runs/best/model.pt -o model.plan --dry-run
+        voxport export tensorrt runs/best/model.pt -o model.rtx --for rtx
+        voxport export tensorrt runs/best/model.pt -o model.rtx --for rtx --compute-capability 8.9
         """
     )
 )
 @export_options(
+    click.option(
+        "--for",
+        "library",
+        type=click.Choice(["tensorrt", "rtx"]),
+        default="tensorrt",
+        show_default=True,
+        help="tensorrt: a plan, built on the GPU that it is for. rtx: an engine for RTX GPUs, built without one.",
+    ),
+    click.option(
+        "--compute-capability",
+        "capabilities",
+        metavar="X.Y",
+        multiple=True,
+        help="With --for rtx: GPUs to build for, such as 8.9; may be given more than once (default: 8.0 and newer).",
+    ),
     precision_option(
         ["fp32", "fp16"],
         "fp16",
-        "Precision of the plan; fp16 keeps inputs, outputs, norms, softmax and pooling in fp32. For int8 see --onnx.",
+        "Precision of the engine; fp16 keeps inputs, outputs, norms, softmax and pooling in fp32. For int8 see --onnx.",
     ),
     click.option(
         "--onnx", type=click.Path(path_type=Path), help="Start from this ONNX file of CHECKPOINT, for example in int8."
@@ -84,9 +103,12 @@ def _not_beside_onnx() -> None:
     opset_option,
     outputs=False,
 )
-@needs("export", "cpu", "tensorrt")
-def tensorrt(**choices: Any) -> None:
+@needs("export", "cpu")
+def tensorrt(library: str, capabilities: tuple[str, ...], **choices: Any) -> None:
     """Build CHECKPOINT's TensorRT plan on this machine's GPU, proven equal to eager PyTorch.
+
+    With --for rtx it is an engine for GeForce and RTX GPUs, and no GPU is needed. Where there is none, the proof is of
+    the ONNX graph that the engine is built from, and NAME.rtx.json says so.
 
     TensorRT 10 and 11 take each layer's precision from the graph; 8.6 builds with its FP16 flag. Beside
     the plan, NAME.plan.json has the contract, the profiles, what it was built with, and the proof that it
@@ -95,8 +117,16 @@ def tensorrt(**choices: Any) -> None:
     from voxport.export.targets.trt.profiles import BatchRange
 
     _not_beside_onnx()
-    batch = BatchRange(*choices.pop("batch"))
-    run_export("tensorrt", {"batch": batch, **choices}, show=_show, preview=_show_preview)
+    choices["batch"] = BatchRange(*choices["batch"])
+    if library == "rtx":
+        if given := given_options(_FOR_PLANS):
+            raise click.UsageError(f"--for rtx: {', '.join(given)} has no meaning there; leave it out")
+        own = {name: value for name, value in choices.items() if name not in _FOR_PLANS}
+        run_export("rtx", {"capabilities": capabilities, **own}, show=_show_rtx, preview=_show_rtx_preview)
+        return
+    if capabilities:
+        raise click.UsageError("--compute-capability: a plan is for the GPU that builds it; give --for rtx too")
+    run_export("tensorrt", choices, show=_show, preview=_show_preview)
 
 
 def _show_preview(found: "PlanDryRun") -> None:
@@ -125,3 +155,31 @@ def _show(found: "PlanExport") -> None:
     if found.note:
         rows.append(("note", found.note))
     show_table("Plan", ("", ""), rows)
+
+
+def _show_rtx_preview(found: "RtxDryRun") -> None:
+    rows = [("input", shape) for shape in map(str, found.inputs)]
+    rows += [("output", shape) for shape in map(str, found.outputs)]
+    rows.append(("precision", found.precision))
+    rows += [(f"profile {index}", str(profile)) for index, profile in enumerate(found.profiles)]
+    rows.append(("graph", f"{found.nodes} nodes, {found.graph_bytes / 1e6:.2f} MB"))
+    rows.append(("for", f"compute capability {found.built_for}"))
+    rows.append(("workspace", f"{found.workspace_mib} MiB" if found.workspace_mib else "the library's own choice"))
+    rows.append(("built with", f"TensorRT for RTX {found.version}"))
+    show_table("Dry run", ("", ""), rows)
+
+
+def _show_rtx(found: "RtxExport") -> None:
+    click.echo()
+    counts = ", ".join(f"{count} in {name}" for name, count in found.counts().items())
+    rows = [("precision", f"{found.precision}: of {len(found.products)} products {counts}")]
+    rows += [(f"profile {index}", str(profile)) for index, profile in enumerate(found.profiles)]
+    rows.append(("for", f"compute capability {found.built_for}"))
+    rows.append(("built with", f"TensorRT for RTX {found.version}"))
+    if found.proof == "engine":
+        rows.append(("parity", "of the engine, on this GPU"))
+    else:
+        rows.append(("parity", "of the ONNX graph that it was built from; the engine itself was not run"))
+        rows.append(("why", found.why))
+        rows.append(("on such a GPU", "voxport export check ENGINE CHECKPOINT"))
+    show_table("RTX engine", ("", ""), rows)

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -23,7 +23,7 @@ _BAR_FROM = 5  # files; fewer are done before a bar could be read
 
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
     show_default=True,
     help="What must run the model. auto takes the GPU where onnxruntime starts on it, else the CPU.",
@@ -163,17 +163,13 @@ def written_whole(path: "Path") -> Iterator["Path"]:
         VoxportError: the system would not take it; an older file stays.
     """
     from voxport.runtime import VoxportError
-    from voxport.runtime.storage.atomic import replace_file
+    from voxport.runtime.storage.atomic import writing
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        replace_file(part, path)
+        with writing(path) as part:
+            yield part
     except OSError as problem:
         raise VoxportError(f"{path}: cannot be written ({problem.strerror or problem})") from problem
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def holds_features(name: str) -> bool:

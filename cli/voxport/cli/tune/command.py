@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Points of accuracy that may be lost on --accuracy-data; more fails where chance does not explain it.",
 )
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Utterances that static int8 is calibrated with. Default: the checkpoint's training utterances.",
+)
 @click.option("--trace", default="", metavar="DATA", help="Time lengths as they come in this corpus, or .txt file.")
 @click.option("--frames", multiple=True, type=click.IntRange(1), help="Length to time; repeatable. Each counts alike.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of one run.")

@@ -35,6 +35,7 @@ class TuneOptions:
     accuracy_data: Path | None = None
     accuracy_limit: int | None = None
     max_drop: float = 0.2
+    calibration: Path | None = None
     trace: str = ""
     frames: tuple[int, ...] | None = None
     threads: int = 1
@@ -109,7 +110,7 @@ class Tuning:
                 continue
             path.unlink(missing_ok=True)
             try:
-                make_form(form, self.options.checkpoint, self.contract, path, None)
+                make_form(form, self.options.checkpoint, self.contract, path, self.options.calibration)
             except VoxportError as problem:
                 missing[form] = str(problem)
         return missing

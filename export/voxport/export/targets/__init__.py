@@ -17,10 +17,11 @@ class TargetEntry:
     """A row of the table.
 
     Attributes:
-        name: of the command, `voxport export NAME`.
+        name: short, unique, as in JSON; in most rows also the command's, `voxport export NAME`.
         export: `module:function` that takes a model, a place to write and options, and returns a report.
         preview: `module:function` that takes the same, and says what would be written.
         options: `module:class` of the options of both.
+        command: what is typed after `voxport export`, where that is not the name.
         extras: what brings the packages that it needs, as `export` does in `pip install "voxport[export]"`.
     """
 
@@ -28,7 +29,12 @@ class TargetEntry:
     export: str
     preview: str
     options: str
+    command: str = ""
     extras: tuple[str, ...] = ("export", "cpu")
+
+    def __str__(self) -> str:
+        """What is typed after `voxport export`."""
+        return self.command or self.name
 
     def load(self, what: str) -> Callable[..., Any]:
         """The function or class behind `export`, `preview` or `options`; imports its module."""
@@ -76,6 +82,14 @@ _ROWS = (
         preview="trt.export:preview_tensorrt",
         options="trt.export:PlanExportOptions",
         extras=("export", "cpu", "tensorrt"),
+    ),
+    TargetEntry(
+        name="rtx",
+        export="rtx.export:export_rtx",
+        preview="rtx.export:preview_rtx",
+        options="rtx.export:RtxExportOptions",
+        command="tensorrt --for rtx",
+        extras=("export", "cpu", "rtx"),
     ),
 )
 TARGETS = {row.name: row for row in _ROWS}

@@ -17,14 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.export.errors import ExportError
-from voxport.export.inputs.cases import LengthLimits
-from voxport.export.inputs.corpus_samples import corpus_utterance
 from voxport.export.verification.reference import eager_answer, few_threads
 from voxport.runtime.backends.base import Backend
 from voxport.train.checkpoint import Checkpoint
-from voxport.train.data import Corpus, CorpusOptions, open_corpus
+from voxport.train.data import Corpus, CorpusError, CorpusOptions, open_corpus
 from voxport.train.evaluation.intervals import wilson
-from voxport.train.evaluation.long_utterances import corpus_windows
+from voxport.train.evaluation.labelled import LabelledSet, choose_labelled, heard
 from voxport.train.evaluation.paired import Verdict, chance_of_loss, verdict_on
 from voxport.train.models.speaker_net import SpeakerNet
 from voxport.train.progress import track
@@ -190,78 +188,33 @@ def accuracy_gate(backend: Backend, checkpoint: Checkpoint, options: AccuracyOpt
     layout = checkpoint.layout_for(options.data)
     opening = CorpusOptions(checkpoint.frontend, cache=options.cache, progress=options.progress, layout=layout)
     corpus = open_corpus(options.data, opening)
-    limits = LengthLimits(contract.min_frames, contract.max_frames)
-    chosen = _choose(corpus, checkpoint, limits, options)
-    known = {label: i for i, label in enumerate(checkpoint.labels)}
-    truth = np.array([known[corpus.labels[corpus.utterances[i].speaker]] for i in chosen.indices])
+    try:
+        chosen = choose_labelled(corpus, checkpoint, (contract.min_frames, contract.max_frames), options.limit)
+    except CorpusError as problem:
+        raise ExportError(f"{problem}; give held-out utterances of its speakers with --accuracy-data") from problem
     network, answers = checkpoint.network(), []
     with few_threads():
         for i in track(chosen.indices, "Accuracy", len(chosen.indices), options.progress):
             answers.append(_answers(backend, network, corpus, i))
+    truth = np.array(chosen.truth)
     right = np.array(answers) == truth[:, None]
     return _report(str(options.data), chosen, truth, right, checkpoint.labels, options.max_drop)
 
 
 def _answers(backend: Backend, network: SpeakerNet, corpus: Corpus, i: int) -> tuple[int, int]:
-    """Whom the eager network and the artefact name; in windows where the utterance is too long for one run.
-
-    The mean of the windows' scores ranks speakers as those of the averaged embedding: one is a multiple of the other.
-    """
+    """Whom the eager network and the artefact name."""
     contract = backend.contract
-    limits = LengthLimits(contract.min_frames, contract.max_frames)
-    windows = iter([(corpus_utterance(corpus, i, contract.input_kind, limits).input, 1)])
-    if corpus.utterances[i].frames > limits.max_frames:
-        windows = corpus_windows(corpus, limits.max_frames, contract.input_kind)(i)
     scores = np.zeros((2, len(contract.labels)))
-    for values, weight in windows:
+    for values, weight in heard(corpus, i, contract.input_kind, contract.max_frames):
         eager = eager_answer(network, corpus.frontend, values)[0].numpy()
         scores += weight * np.stack([eager, backend.run(values[None], [len(values)]).scores[0]])
     first, second = scores.argmax(axis=1).tolist()
     return first, second
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    indices: list[int]
-    unknown: dict[str, int]
-    short: int
-    in_windows: int
-    trained_on: int
-    namesakes: int
-
-
-def _choose(corpus: Corpus, checkpoint: Checkpoint, limits: LengthLimits, options: AccuracyOptions) -> _Chosen:
-    """The utterances to judge by, and what was left out. Trained-on ones say nothing of an accuracy."""
-    labels, trained = set(checkpoint.labels), checkpoint.split.seen_in(corpus)
-    indices, unknown, short, seen = [], dict[str, int](), 0, 0
-    for i, utterance in enumerate(corpus.utterances):
-        label = corpus.labels[utterance.speaker]
-        if label not in labels:
-            unknown[label] = unknown.get(label, 0) + 1
-        elif utterance.key in trained:
-            seen += 1
-        elif utterance.frames < limits.min_frames:
-            short += 1
-        else:
-            indices.append(i)
-    if not indices:
-        raise ExportError(
-            f"{options.data}: no utterance can judge the accuracy of this model ({sum(unknown.values())} of speakers "
-            f"that it does not know, {seen} that it was trained on, {short} shorter than it takes); "
-            "give held-out utterances of its speakers with --accuracy-data"
-        )
-    if options.limit is not None and options.limit < len(indices):
-        spread = np.linspace(0, len(indices) - 1, options.limit)
-        indices = [indices[round(float(position))] for position in spread]
-    in_windows = sum(corpus.utterances[i].frames > limits.max_frames for i in indices)
-    alike = checkpoint.split.alike_in(corpus)
-    namesakes = sum(corpus.utterances[i].key in alike for i in indices)
-    return _Chosen(indices, dict(sorted(unknown.items())), short, in_windows, seen, namesakes)
-
-
 def _report(
     data: str,
-    chosen: _Chosen,
+    chosen: LabelledSet,
     truth: npt.NDArray[np.int64],
     right: npt.NDArray[np.bool_],
     labels: Sequence[str],
@@ -292,7 +245,7 @@ def _report(
         chance=chance,
         verdict=verdict_on(drop, max_drop, chance),
         worst=tuple(losses[:_SHOWN]),
-        unknown=chosen.unknown,
+        unknown=dict(chosen.unknown),
         short=chosen.short,
         in_windows=chosen.in_windows,
         trained_on=chosen.trained_on,

@@ -203,8 +203,10 @@ def _embedding_facts(found: Agreement, bound: str) -> list[tuple[str, str]]:
 
 def plot(report: ParityReport) -> Figure:
     """Every comparison: max |Δscore| against the utterance's length, and against the rows of its batch."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.2))
     by_length, by_batch = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    # A layout that is worked out would draw everything a second time.
+    figure.subplots_adjust(left=0.08, right=0.76, top=0.9, bottom=0.13, wspace=0.06)
     smallest = report.tolerance.score * 1e-4  # stands in for an exact 0 on the logarithmic axis
     for name, (colour, marker) in _GROUPS.items():
         pairs = [(case, row) for case in report.cases if _group(case) == name for row in case.rows]

@@ -168,8 +168,10 @@ def golden_roundings(
     """How far answers may be off in each precision that an engine may compute in: what the contract carries of it.
 
     It bounds max |Δscore|, or without `scored` ‖Δembedding‖: three times what the rounding does to a few of the gate's
-    `utterances`, short ones of several lengths, and at least the artefact's `own` tolerance.
+    `utterances`, short ones of several lengths, and at least the artefact's `own` tolerance. A precision that moves
+    answers by half of their range proves nothing, and is left out.
     """
+    most = 0.5 * (checkpoint.recipe.model.am_scale if scored else 1.0)
     short = sorted((each for each in utterances if not each.real), key=lambda each: each.frames)
     chosen = [each for each in short if each.frames <= _GOLDEN_FRAMES] or short[:1]
     spread = np.unique(np.linspace(0, len(chosen) - 1, _GOLDEN_COUNT).round().astype(int))
@@ -177,7 +179,7 @@ def golden_roundings(
     for computed in _ROUNDINGS:
         noise = rounding_noise(computed, checkpoint, [chosen[i] for i in spread], lambda items, _: items)
         found[computed] = round_up(max(own, _FACTOR * noise[0 if scored else 1]))
-    return found
+    return {computed: bound for computed, bound in found.items() if bound <= most}
 
 
 def _noise(checkpoint: Checkpoint, rounded: nn.Module, utterances: Iterable[Utterance]) -> tuple[float, float]:

@@ -207,10 +207,10 @@ _WIDTH = 11  # of the longest name in the printed form
 class Explanation:
     """How a loaded model runs. `str()` gives it as lines for a person or a log.
 
-    `device` is "cpu", "cuda" or "tensorrt", and never "auto". `providers` are ONNX Runtime's, in order of
-    preference; empty for a TensorRT plan. `threads` is None where the CPU does not compute. `precision` is
-    that of the computation, as far as the file and the options decide it; `computed` is that of what the file holds
-    in float32, where an engine computes it in less.
+    `device` is "cpu", "cuda", "tensorrt" or "rtx", and never "auto". `providers` are ONNX Runtime's, in order of
+    preference; empty for a TensorRT plan or an RTX engine. `threads` is None where the CPU does not compute.
+    `precision` is that of the computation, as far as the file and the options decide it; `computed` is that of what the
+    file holds in float32, where an engine computes it in less.
     """
 
     backend: str

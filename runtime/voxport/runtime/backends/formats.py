@@ -87,7 +87,7 @@ FORMATS = (
         engine="onnxrt",
         extra="cpu",
         modules=("onnxruntime",),
-        devices=("cpu", "cuda", "tensorrt"),
+        devices=("cpu", "cuda", "tensorrt", "rtx"),
         others=(
             OtherEngine(
                 runtime="openvino",
@@ -110,6 +110,17 @@ FORMATS = (
         modules=("tensorrt", "cuda"),
         devices=("tensorrt",),
         by_suffix=True,
+    ),
+    Format(
+        name="rtx",
+        title="an RTX engine",
+        plural="RTX engines",
+        suffixes=(".rtx",),
+        starts=(b"vtrt",),
+        engine="rtx",
+        extra="rtx",
+        modules=("tensorrt_rtx", "cuda"),
+        devices=("rtx",),
     ),
     Format(
         name="torch",
@@ -146,10 +157,10 @@ def format_of(path: Path) -> Format:
 
 
 def read_contract(path: str | os.PathLike[str]) -> Contract:
-    """Read the contract of the model file `path`: ONNX, TorchScript, .pt2, or a TensorRT plan.
+    """Read the contract of the model file `path`: ONNX, TorchScript, .pt2, a TensorRT plan, an RTX engine.
 
     Needs NumPy alone, and reads only the contract's bytes: from the file itself, or from `<plan>.json`
-    beside a plan.
+    beside a plan or an RTX engine.
 
     Raises:
         ContractError: the file is missing, damaged or no model; it has no contract, or one of another

@@ -12,7 +12,7 @@ from voxport.runtime.errors import BackendError
 def load_backend(
     path: str | os.PathLike[str], options: BackendOptions | None = None, *, verify: bool = True
 ) -> LoadedBackend:
-    """Load the model file `path`: ONNX, TorchScript, .pt2, or a TensorRT plan with `<plan>.json` beside it.
+    """Load the model file `path`: ONNX, TorchScript, .pt2, a TensorRT plan or an RTX engine with its JSON file.
 
     A folder that `voxport tune` wrote is loaded as it was tuned, but for what `options` say.
 

@@ -9,8 +9,9 @@ from voxport.runtime.backends.base import Backend, Explanation
 from voxport.runtime.contract import Contract, Precision, TensorSpec
 from voxport.runtime.errors import BackendError
 
-Device = Literal["cpu", "cuda", "tensorrt"]
-DeviceChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
+Device = Literal["cpu", "cuda", "tensorrt", "rtx"]
+DeviceChoice = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]
+Specialization = Literal["lazy", "eager", "none"]
 RuntimeChoice = Literal["onnxruntime", "openvino"]
 PrecisionChoice = Literal["fp32", "fp16", "int8", "bf16"]
 Path = str | os.PathLike[str]
@@ -20,17 +21,18 @@ Path = str | os.PathLike[str]
 class BackendOptions:
     """How to run a model of any kind.
 
-    `device`: "cpu", "cuda" and "tensorrt" are taken at their word and raise where they are not there.
-    "auto" takes the GPU where ONNX Runtime or torch can start on it, else the CPU, and TensorRT for a plan. It
-    never takes TensorRT for an ONNX model, because building the engine takes minutes.
+    `device`: "cpu", "cuda", "tensorrt" and "rtx" are taken at their word and raise where they are not there.
+    "auto" takes the GPU where ONNX Runtime or torch can start on it, else the CPU, TensorRT for a plan, and TensorRT
+    for RTX for an RTX engine. It never takes these two for an ONNX model, because building the engine takes long.
     `threads` are the CPU's, inside one operator; None takes one on one or two cores, else two, and for
     TorchScript and .pt2 files what the process has set in torch.
     `precision` refuses a model that would be computed in another; with "tensorrt", "fp16" lets an fp32 ONNX
     model be computed in half, and in OpenVINO "bf16" and "fp16" compute in it what the file holds in float32.
     `runtime` is the library that runs an ONNX model: "onnxruntime", the usual one, or "openvino", on the CPU, where
-    `streams` runs may go on at once. `max_batch` and `cache` are for ONNX models on "tensorrt", see `OnnxOptions`;
-    `cache` is also for OpenVINO, see `OpenVinoOptions`.
-    `graphs` and `host_code` are for plans, see `PlanOptions`.
+    `streams` runs may go on at once, and `cache` keeps what was compiled; see `OpenVinoOptions`.
+    `max_batch` and `cache` are for ONNX models on "tensorrt" and "rtx", see `OnnxOptions`.
+    `graphs` and `host_code` are for plans, see `PlanOptions`. For RTX engines `graphs` above 0 lets the library record
+    them, `kernels` says when it compiles for a shape, and `cache` where that is kept; see `RtxOptions`.
     """
 
     device: DeviceChoice = "auto"
@@ -40,12 +42,15 @@ class BackendOptions:
     cache: str | os.PathLike[str] | None = None
     graphs: int = 16
     host_code: bool = False
+    kernels: Specialization = "lazy"
     runtime: RuntimeChoice | None = None
     streams: int = 1
 
     def __post_init__(self) -> None:
         if self.device not in get_args(DeviceChoice):
             raise BackendError(f"unknown device {self.device!r}; choose one of {', '.join(get_args(DeviceChoice))}")
+        if self.kernels not in get_args(Specialization):
+            raise BackendError(f"unknown kernels {self.kernels!r}; choose one of {', '.join(get_args(Specialization))}")
         for name, choices in (("precision", PrecisionChoice), ("runtime", RuntimeChoice)):
             value = getattr(self, name)
             if value is not None and value not in get_args(choices):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ from voxport.runtime.gallery.utterances import Float32, Int64, Kept
 _STEPS = 1 << 19  # of the histogram for each unit of cosine; a power of two, so that its edges are exact
 _BLOCK = 1 << 21  # comparisons at a time: tens of megabytes
 
-
 SHORT_S = (1.0, 2.0)  # sounds below each of these have thresholds of their own
+FEW_STRANGERS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +152,12 @@ def _notes(state: State, strangers: Strangers | None, by_length: tuple[ShortThre
         yield (
             f"the rate is untrue: {strangers.trained} of {len(strangers.vectors)} strangers lie in folders with names "
             f"of the model's training speakers; {why}. Take others"
+        )
+    folders = set() if strangers is None else {PurePath(name).parent for name in strangers.names}
+    if 1 < len(folders) < FEW_STRANGERS:  # of one folder nobody knows how many people are in it
+        yield (
+            f"the rate is rough: the strangers' sounds lie in {len(folders)} folders, and so few people show little of "
+            "others; give sounds of more"
         )
     if len(state.names) > MOST_COMPARED:
         yield f"nobody looked for one voice under two names: more than {MOST_COMPARED:,} voices"

@@ -45,6 +45,13 @@ class StoredGallery:
         """Pickled as it is at this moment; the copy and the gallery change apart from each other."""
         return _unpickled, (type(self), self._state, self._checkpoint, self._labels)
 
+    @classmethod
+    def of(cls: type[G], state: State, contract: Contract) -> G:
+        """A gallery that begins as `state`, for the model with this contract: for who keeps voices elsewhere."""
+        gallery = cls(contract)
+        gallery._state = state
+        return gallery
+
     # --- the file ---------------------------------------------------------------------------------
 
     @classmethod

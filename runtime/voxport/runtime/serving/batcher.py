@@ -14,11 +14,11 @@ import numpy as np
 from voxport.runtime.audio.channels import Channel
 from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Float32, need_output
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import Contract, Output
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.notes import Described
-from voxport.runtime.results import Identification, answered
+from voxport.runtime.results import Identification, Voice, answered
 from voxport.runtime.serving.long_request import answer_long
 from voxport.runtime.serving.queue import BatcherOptions, Finish
 from voxport.runtime.serving.worker import BatchWorker, fail
@@ -99,8 +99,14 @@ class Batcher:
         """Like `submit`, for the unit vector of `SpeakerIdentifier.embed`, float32 (embedding_size,)."""
         return self._submit(sound, sample_rate, channel, _embedding)
 
+    def submit_voice(
+        self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None
+    ) -> "Future[Voice]":
+        """Like `submit`, for what `SpeakerIdentifier.voice` gives, without pieces."""
+        return self._submit(sound, sample_rate, channel, _voice)
+
     def _submit(self, sound: Sound, sample_rate: int | None, channel: Channel | None, finish: Finish) -> "Future[Any]":
-        need_output(self._contract, "embedding" if finish is _embedding else "scores")
+        need_output(self._contract, _output_for(finish))
         self._worker.reserve()
         future: Future[Any] = Future()
         self._enqueue(sound, sample_rate, channel, finish, future)
@@ -153,10 +159,15 @@ class Batcher:
         found: Float32 = await self._answer(sound, sample_rate, channel, _embedding)
         return found
 
+    async def voice(self, sound: Sound, sample_rate: int | None = None, *, channel: Channel | None = None) -> Voice:
+        """Like `identify`, for what `SpeakerIdentifier.voice` gives, without pieces."""
+        found: Voice = await self._answer(sound, sample_rate, channel, _voice)
+        return found
+
     async def _answer(self, sound: Sound, sample_rate: int | None, channel: Channel | None, finish: Finish) -> Any:
         import asyncio  # who awaits has it already; who does not need not load it
 
-        need_output(self._contract, "embedding" if finish is _embedding else "scores")
+        need_output(self._contract, _output_for(finish))
         if (waiter := self._worker.reserve_or_wait()) is not None:
             try:
                 await asyncio.wrap_future(waiter)
@@ -227,6 +238,15 @@ def _scores(answer: Answer, _: Described) -> Float32:
 
 def _embedding(answer: Answer, _: Described) -> Float32:
     return np.array(answer.embedding[0])
+
+
+def _voice(answer: Answer, heard: Described) -> Voice:
+    vector = np.array(answer.embedding[0])
+    return Voice(vector, heard.seconds, channel=heard.channel, notes=heard.notes, speech=heard.speech)
+
+
+def _output_for(finish: Finish) -> Output:
+    return "embedding" if finish in (_embedding, _voice) else "scores"
 
 
 def _own(prepared: Prepared, sound: Sound) -> Prepared:

@@ -11,7 +11,7 @@ from voxport.runtime.backends.base import Answer
 from voxport.runtime.contract import Contract
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.notes import Described
-from voxport.runtime.results import Identification
+from voxport.runtime.results import Identification, Voice
 from voxport.runtime.serving.queue import Finish
 from voxport.runtime.serving.worker import BatchWorker, fail
 from voxport.runtime.windowing.long_input import LongInput, Pool
@@ -79,7 +79,7 @@ def answer_long(
 def _pooled(pool: Pool, weight: int, source: LongInput, finish: Finish, answer: Answer, _: Described) -> Any:
     pool.add(answer, weight)
     result = finish(pool.answer(), source)
-    return dataclasses.replace(result, windows=pool.windows) if isinstance(result, Identification) else result
+    return dataclasses.replace(result, windows=pool.windows) if isinstance(result, (Identification, Voice)) else result
 
 
 def _as_it_is(answer: Answer, _: Described) -> Answer:

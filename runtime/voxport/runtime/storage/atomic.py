@@ -1,10 +1,39 @@
-"""A finished file takes its place, and never that of a device."""
+"""Files that are written whole or not at all: a finished one takes its place, and never that of a device."""
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from pathlib import Path
 
 PathName = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def writing(path: PathName, suffix: str = "") -> Iterator[Path]:
+    """A `with` block that writes the file `path`: it gets the name of a hidden part beside it, which takes its place.
+
+    Where the block raises, an older file stays and the part goes. `suffix` ends the part's name, for libraries that
+    go by it.
+
+    Raises:
+        OSError: as `replace_file`, and whatever the block raises.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part{suffix}")
+    try:
+        yield part
+        replace_file(part, target)
+    finally:
+        with contextlib.suppress(OSError):  # its folder may be a file, or gone
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: PathName, text: str) -> None:
+    """Write a text file, in UTF-8, whole or not at all. Raises OSError."""
+    with writing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def replace_file(part: PathName, path: PathName) -> None:

@@ -6,7 +6,6 @@ OUT/ablation.json, ablation.md, *.png   the table and its pictures
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.presets import profile
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import writing
 from voxport.runtime.storage.serialization import decode
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
@@ -245,15 +244,11 @@ def _read_result(path: Path) -> RunResult:
 
 
 def _write_det(det: Det, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as file:
+        with writing(path) as part, open(part, "wb") as file:
             np.savez(file, false_accept=det.false_accept, miss=det.miss, threshold=det.threshold)
-        replace_file(part, path)
     except OSError as problem:
         raise VoxportError(f"{path}: cannot be written ({problem})") from problem
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_det(out: Path, run: RunResult) -> Det:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from voxport.runtime.errors import VoxportError
-from voxport.runtime.storage.atomic import check_replaceable, replace_file
+from voxport.runtime.storage.atomic import check_replaceable, writing
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
 from voxport.train.data.collation import LONGEST, Features, FixedCrops, WholeUtterances
@@ -124,14 +124,10 @@ def check_csv(path: Path) -> None:
 
 def write_csv(rows: list[tuple[str, str]], path: Path) -> None:
     """Write `rows` under the header `Id,Category`, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "w", newline="", encoding="utf-8") as file:
+        with writing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("Id", "Category"))
             writer.writerows(rows)
-        replace_file(part, path)
     except OSError as problem:
         raise VoxportError(f"{path}: cannot be written ({problem})") from problem
-    finally:
-        part.unlink(missing_ok=True)

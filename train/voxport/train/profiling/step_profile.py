@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from voxport.runtime.frontend.presets import profile as frontend_profile
 from voxport.runtime.frontend.spec import Frontend
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import writing
 from voxport.train.data import Corpus, CorpusOptions, Utterance, open_corpus
 from voxport.train.data.feature_store import Pack
 from voxport.train.profiling.section_timer import LOOP, SECTIONS, Phases, SectionTimer, synchronize
@@ -217,11 +217,8 @@ def _operators(run: profile, device: torch.device) -> tuple[Part, ...]:
 
 
 def _write_trace(run: profile, path: Path) -> None:
-    part = path.with_name(f".{path.stem}.part.json")
     try:
-        run.export_chrome_trace(str(part))
-        replace_file(part, path)
+        with writing(path, ".json") as part:
+            run.export_chrome_trace(str(part))
     except (OSError, RuntimeError) as problem:
         raise TrainingError(f"{path}: the trace cannot be written ({problem})") from problem
-    finally:
-        part.unlink(missing_ok=True)

@@ -54,7 +54,11 @@ def compiled_scores(
 def _explained(problem: Exception, device: str) -> TrainingError:
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
     reason = lines[1] if lines[0].endswith("raised:") and len(lines) > 1 else lines[0]
-    needs = "Triton, which PyTorch for CUDA brings" if device == "cuda" else "a C++ compiler (g++, clang++, or $CXX)"
+    needs = (
+        "Triton, which PyTorch for CUDA brings"
+        if device == "cuda"
+        else "a C++ compiler (g++, clang++, or $CXX) and Python's headers (Debian: g++ and python3-dev)"
+    )
     return TrainingError(
         f"--compile: torch.compile failed ({reason}). On this device it needs {needs}; without --compile the run "
         "learns the same, and --resume goes on from here"

@@ -50,16 +50,18 @@ def here() -> Place:
 
 
 def check_devices(devices: int, device: str, place: Place) -> None:
-    """Refuse more devices than there are, and a number that torchrun has already decided.
+    """Refuse more devices than there are, a number that torchrun has already decided, and a machine without locks.
 
     Raises:
-        TrainingError: too few devices, or two numbers that contradict each other.
+        TrainingError: too few devices, two numbers that contradict each other, or no /dev/shm that can be written.
     """
     if place.launched and devices not in (1, place.world // place.nodes):
         raise TrainingError(f"--devices {devices}: torchrun has started {place.world} processes; leave --devices out")
     wanted = max(devices, place.world // place.nodes)
     if device == "cuda" and wanted > torch.cuda.device_count():
         raise TrainingError(f"{wanted} devices: PyTorch sees {torch.cuda.device_count()} GPUs here; ask for fewer")
+    if devices > 1 and not place.launched:
+        _queue()  # before a corpus is read
 
 
 def train_together(worker: Callable[..., T], arguments: tuple[Any, ...], world: int, device: str) -> T:
@@ -70,13 +72,7 @@ def train_together(worker: Callable[..., T], arguments: tuple[Any, ...], world: 
     Raises:
         TrainingError: a process was killed, or ended with one of voxport's errors.
     """
-    try:
-        answers = multiprocessing.get_context("spawn").SimpleQueue()
-    except OSError as problem:
-        raise TrainingError(
-            f"/dev/shm: cannot be written ({problem.strerror or problem}), and processes that train together lock each "
-            "other there; give the container one with --shm-size=1g, or train with --devices 1"
-        ) from problem
+    answers = _queue()
     launch = (worker, arguments, world, device, _free_port(), answers)
     context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
         _enter, launch, nprocs=world, join=False, start_method="spawn"
@@ -97,6 +93,17 @@ def train_together(worker: Callable[..., T], arguments: tuple[Any, ...], world: 
         raise KeyboardInterrupt
     answer: T = received[0][1]
     return answer
+
+
+def _queue() -> Any:
+    """What processes answer through. Raises TrainingError where they cannot have a lock together."""
+    try:
+        return multiprocessing.get_context("spawn").SimpleQueue()
+    except OSError as problem:
+        raise TrainingError(
+            f"/dev/shm: cannot be written ({problem.strerror or problem}), and processes that train together lock each "
+            "other there; give the container one with --shm-size=1g, or train with --devices 1"
+        ) from problem
 
 
 def _enter(rank: int, worker: Callable[..., Any], arguments: Any, world: int, device: str, port: int, out: Any) -> None:

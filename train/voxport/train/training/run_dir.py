@@ -8,13 +8,13 @@ RUN/logs/         CSV and TensorBoard logs, one version per start
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxport.corpora.layouts.base import AS_FOUND, LayoutOptions
 from voxport.runtime.frontend.spec import Frontend
+from voxport.runtime.storage.atomic import write_text
 from voxport.runtime.storage.serialization import decode, encode
 from voxport.train.recipe import Recipe
 from voxport.train.training.lightning_module import TrainingError
@@ -94,14 +94,10 @@ class RunFolder:
             return
         if self.facts.exists():
             raise TrainingError(f"{self.path}: holds a run already; go on with --resume, or choose another --out")
-        part = self.facts.with_suffix(".part")
         try:
-            part.write_text(json.dumps(encode(facts), indent=2) + "\n", encoding="utf-8")
-            os.replace(part, self.facts)
+            write_text(self.facts, json.dumps(encode(facts), indent=2) + "\n")
         except OSError as problem:
             raise TrainingError(f"{self.facts}: cannot be written ({problem}); nothing was trained") from problem
-        finally:
-            part.unlink(missing_ok=True)
 
     def read(self) -> RunFacts:
         """The facts of the run in this folder. Raises TrainingError where there is none."""

@@ -11,16 +11,19 @@ from onnx import ModelProto
 
 from voxport.export.errors import ExportError
 from voxport.export.targets.rtx.advice import readable, refused_nodes
-from voxport.export.targets.rtx.files import load_graph
 from voxport.export.targets.rtx.isolated import ask
-from voxport.export.targets.rtx.library import USUAL_CAPABILITY, capability_names, need_library
 from voxport.export.targets.rtx.products import products_of
 from voxport.export.targets.rtx.profiles import input_profiles
 from voxport.export.targets.rtx.report import NetworkTensor, ShapeSpan, TensorRTReport
+from voxport.export.targets.trt.files import load_graph, size_with_weights
 from voxport.export.targets.trt.profiles import BatchRange
-from voxport.runtime.backends.formats import read_contract
+from voxport.runtime.backends.formats import check_digest, read_contract
+from voxport.runtime.backends.rtx.library import capability_names, need_library
 from voxport.runtime.contract import METADATA_KEY, Contract
 
+_GIB = 1 << 30
+_LEAST_MEMORY, _MEMORY_OF_WEIGHTS = 8 * _GIB, 8  # a file of a megabyte takes 0.8 GiB, most of it the library's own
+USUAL_CAPABILITY = "8.9"  # Ada Lovelace, the middle one of those that the library names
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
 
@@ -30,7 +33,8 @@ class TensorRTOptions:
 
     `compute_capability` is the GPU to build for, `build=False` stops after parsing. `batch` are the rows of a voxport
     model's profile; `shapes` names for an input its smallest, tuned and largest shape, in place of the contract's or
-    of an assumption. `timeout` is in seconds. Raises ExportError where the timeout is not positive.
+    of an assumption. `timeout` is in seconds. `memory` is the address space, in GiB, that TensorRT may take; None
+    stands for 8 and 8 times the file's size with its weights. Raises ExportError where one of them is not positive.
     """
 
     compute_capability: str | None = None
@@ -38,10 +42,13 @@ class TensorRTOptions:
     batch: BatchRange = field(default_factory=BatchRange)
     shapes: Mapping[str, ShapeSpan] = field(default_factory=dict)
     timeout: float = 600.0
+    memory: float | None = None
 
     def __post_init__(self) -> None:
         if not self.timeout > 0:
             raise ExportError(f"timeout {self.timeout:g} s: must be positive")
+        if self.memory is not None and not self.memory > 0:
+            raise ExportError(f"memory {self.memory:g} GiB: must be positive")
 
 
 def check_tensorrt(path: str | os.PathLike[str], options: TensorRTOptions | None = None) -> TensorRTReport:
@@ -53,17 +60,20 @@ def check_tensorrt(path: str | os.PathLike[str], options: TensorRTOptions | None
     Raises:
         ExportError: the file lacks its external data or reaches outside its folder for it, the compute capability
             or a shape is impossible, or the library crashed or took too long.
-        ContractError: the file is missing, damaged or no ONNX, or its contract is.
+        ContractError: the file is missing, damaged or no ONNX, or it is of voxport and is not as it was written.
         BackendError: TensorRT for RTX is not installed.
     """
     chosen, path = options or TensorRTOptions(), Path(path)
     need_library()
     capability = _capability(chosen) if chosen.build else None
     model = load_graph(path)
-    contract = read_contract(path) if METADATA_KEY in {each.key for each in model.metadata_props} else None
+    contract = None
+    if METADATA_KEY in {each.key for each in model.metadata_props}:
+        contract = read_contract(path)
+        check_digest(path)
     profile = input_profiles(model, contract, chosen.batch, chosen.shapes)
     shapes = [{each.name: (each.smallest, each.tuned, each.largest) for each in profile}] if profile else []
-    found = ask(str(path.absolute()), capability, shapes, chosen.timeout)
+    found = ask(str(path.absolute()), capability, shapes, chosen.timeout, _memory(chosen, path, model))
     inputs, outputs = _tensors(found["inputs"]), _tensors(found["outputs"])
     return TensorRTReport(
         path=str(path),
@@ -81,6 +91,12 @@ def check_tensorrt(path: str | os.PathLike[str], options: TensorRTOptions | None
         failures=_failures(found, inputs, chosen),
         warnings=_warnings(found, model, contract),
     )
+
+
+def _memory(options: TensorRTOptions, path: Path, model: ModelProto) -> int:
+    if options.memory is not None:
+        return round(options.memory * _GIB)
+    return _LEAST_MEMORY + _MEMORY_OF_WEIGHTS * size_with_weights(path, model)
 
 
 def _capability(options: TensorRTOptions) -> str:

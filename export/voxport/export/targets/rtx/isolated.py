@@ -9,16 +9,20 @@ from typing import Any
 
 from voxport.export.errors import ExportError
 
+_GIB = 1 << 30
 _WORKER = (sys.executable, "-m", "voxport.export.targets.rtx.worker")
 
 
-def ask(path: str, capability: str | None, profiles: list[dict[str, Any]], timeout: float) -> dict[str, Any]:
-    """What `worker.examine` answers; `timeout` in seconds.
+def ask(
+    path: str, capability: str | None, profiles: list[dict[str, Any]], timeout: float, memory: int
+) -> dict[str, Any]:
+    """What `worker.examine` answers; `timeout` in seconds, `memory` in bytes of address space (not on Windows).
 
     Raises:
         ExportError: the process crashed, failed or took too long.
     """
-    request = json.dumps({"path": path, "capability": capability, "profiles": profiles}).encode()
+    asked = {"path": path, "capability": capability, "profiles": profiles, "memory": memory}
+    request = json.dumps(asked).encode()
     # PYTHONSAFEPATH: a tensorrt_rtx.py in the working directory must not become a module
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"}
     try:
@@ -28,8 +32,17 @@ def ask(path: str, capability: str | None, profiles: list[dict[str, Any]], timeo
             f"{path}: TensorRT was not done after {timeout:g} s and was ended; give it longer with --timeout, or "
             "leave the build out with --no-build"
         ) from problem
+    said = ended.stderr.decode(errors="replace")
+    # The builder catches it, and says then only that it built nothing.
+    if "bad_alloc" in said or "MemoryError" in said:
+        raise ExportError(
+            f"{path}: TensorRT wanted more than the {memory / _GIB:.1f} GiB that it may take, and nothing is known of "
+            "the file; give it more with --memory"
+        )
     if ended.returncode:
-        raise ExportError(f"{path}: TensorRT's process ended {_how(ended)}; nothing is known of the file")
+        raise ExportError(
+            f"{path}: TensorRT's process ended {_how(ended.returncode, said)}; nothing is known of the file"
+        )
     try:
         answer: dict[str, Any] = json.loads(ended.stdout)
     except ValueError as problem:
@@ -37,12 +50,12 @@ def ask(path: str, capability: str | None, profiles: list[dict[str, Any]], timeo
     return answer
 
 
-def _how(ended: "subprocess.CompletedProcess[bytes]") -> str:
+def _how(code: int, said: str) -> str:
     """The signal that ended the process, or what it said last."""
-    if ended.returncode < 0:
+    if code < 0:
         try:
-            return f"with {signal.Signals(-ended.returncode).name}: the file makes it crash"
+            return f"with {signal.Signals(-code).name}: the file makes it crash"
         except ValueError:
-            return f"with signal {-ended.returncode}: the file makes it crash"
-    last = ended.stderr.decode(errors="replace").strip().splitlines()
-    return f"with code {ended.returncode}" + (f" ({last[-1][:200]})" if last else "")
+            return f"with signal {-code}: the file makes it crash"
+    last = said.strip().splitlines()
+    return f"with code {code}" + (f" ({last[-1][:200]})" if last else "")

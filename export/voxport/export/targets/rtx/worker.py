@@ -7,13 +7,11 @@ to the caller as JSON; the library's own prints go nowhere. Source of the calls:
 import json
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-from voxport.export.targets.rtx.library import capability_names
+from voxport.export.targets.rtx.network import describe
+from voxport.runtime.backends.rtx.library import capability_names
 
-_PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM")
-_SHUFFLES = ("SHUFFLE", "SQUEEZE", "UNSQUEEZE", "IDENTITY", "SLICE")  # which change no value
 _TROUBLE = ("WARNING", "ERROR", "INTERNAL_ERROR")
 
 
@@ -23,9 +21,19 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # the parser prints to the C library's stdout
     request = json.loads(sys.stdin.buffer.read())
+    _limit(request["memory"])
     told = json.dumps(examine(request["path"], request["capability"], request["profiles"]))
     with os.fdopen(answer, "wb") as pipe:
         pipe.write(told.encode())
+
+
+def _limit(memory: int) -> None:
+    """Take at most `memory` bytes of address space, so that a hostile file cannot take all; not on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 def examine(path: str, capability: str | None, profiles: list[dict[str, Any]]) -> dict[str, Any]:
@@ -61,7 +69,7 @@ def examine(path: str, capability: str | None, profiles: list[dict[str, Any]]) -
     }
     if not parsed:
         return {**found, **_nothing()}
-    found |= _describe(network)
+    found |= describe(network)
     if capability is not None and network.num_outputs:
         messages.clear()
         engine = _build(builder, network, getattr(trt.ComputeCapability, capability_names()[capability]), profiles)
@@ -84,71 +92,6 @@ def _error(error: Any) -> dict[str, Any]:
         "index": error.node(),
         "node": error.node_name(),
         "operator": error.node_operator(),
-    }
-
-
-def _describe(network: Any) -> dict[str, Any]:
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    made_by = {
-        layer.get_output(index).name: layer
-        for layer in layers
-        for index in range(layer.num_outputs)
-        if layer.get_output(index) is not None
-    }
-    return {
-        "layers": len(layers),
-        "products": [_product(layer, made_by) for layer in layers if layer.type.name in _PRODUCTS],
-        "inputs": [_tensor(network.get_input(index)) for index in range(network.num_inputs)],
-        "outputs": [_tensor(network.get_output(index)) for index in range(network.num_outputs)],
-    }
-
-
-def _product(layer: Any, made_by: dict[str, Any]) -> dict[str, Any]:
-    """What a product reads. Int8 is what both operands were before a DEQUANTIZE layer: so TensorRT fuses them."""
-    operands = [layer.get_input(index) for index in range(min(2, layer.num_inputs))]
-    kinds = [operand.dtype.name for operand in operands if operand is not None]
-    before = [_dequantized(operand, made_by) for operand in operands if operand is not None]
-    return {
-        "layer": layer.name,
-        "kind": layer.type.name,
-        "node": str(layer.metadata).removeprefix("[ONNX Layer: ").removesuffix("]"),
-        "reads": before if before and all(before) else kinds,
-        "operands": [_name(operand, made_by) for operand in operands if operand is not None],
-    }
-
-
-def _name(tensor: Any, made_by: dict[str, Any]) -> str:
-    """A weight's name is its layer's: the parser calls the tensor NAME_output."""
-    layer = made_by.get(tensor.name)
-    return str(layer.name if layer is not None and layer.type.name == "CONSTANT" else tensor.name)
-
-
-def _dequantized(tensor: Any, made_by: dict[str, Any]) -> str | None:
-    """The type before the DEQUANTIZE layer that `tensor` comes from, through changes of layout."""
-    for layer in _origins(tensor, made_by):
-        if layer.type.name == "DEQUANTIZE":
-            return str(layer.get_input(0).dtype.name)
-    return None
-
-
-def _origins(tensor: Any, made_by: dict[str, Any]) -> Iterator[Any]:
-    for _ in range(16):
-        layer = made_by.get(tensor.name)
-        if layer is None:
-            return
-        yield layer
-        if layer.type.name not in _SHUFFLES:
-            return
-        tensor = layer.get_input(0)
-
-
-def _tensor(tensor: Any) -> dict[str, Any]:
-    shape = tuple(tensor.shape)
-    return {
-        "name": tensor.name,
-        "dtype": tensor.dtype.name,
-        "dims": [tensor.get_dimension_name(axis) or None if size < 0 else size for axis, size in enumerate(shape)],
-        "is_shape": bool(tensor.is_shape_tensor),
     }
 
 

@@ -47,8 +47,8 @@ class OnnxModel:
         self._session = session
         self._path, self._process, self._lock = path, os.getpid(), threading.Lock()
         self._options = options or OnnxOptions()
-        # TensorRT builds an engine anew for a shape beyond its profile; the other providers take any.
-        self._most_rows = self._options.max_batch if self._options.device == "tensorrt" else None
+        # Both build an engine for a profile, and anew or not at all for a shape beyond it; other providers take any.
+        self._most_rows = self._options.max_batch if self._options.device in ("tensorrt", "rtx") else None
         self._source, self._outputs = contract.input_kind, contract.outputs
         self._allowed = LengthRange.of_input(contract)
         step = contract.frontend.hop_length if contract.input_kind == "features" else 1
@@ -163,7 +163,7 @@ class OnnxModel:
             providers=providers,
             threads=threads,
             versions=versions(options.device),
-            notes=(*((shared,) if shared else ()), *((_BOUND,) if options.device != "cpu" else ())),
+            notes=(*((shared,) if shared else ()), *((_BOUND,) if options.device not in ("cpu", "rtx") else ())),
         )
 
     def _run(self, batch: Float32, counts: Int64) -> Answer:
@@ -173,7 +173,7 @@ class OnnxModel:
         feeds: dict[str, npt.NDArray[Any]] = {self._source: batch, "lengths": counts}
         session = self._running()
         try:
-            if self._options.device == "cpu":
+            if self._options.device in ("cpu", "rtx"):  # of a plugin's memory a binding knows nothing
                 found = session.run(self._outputs, feeds, options)
             else:
                 found = self._run_bound(session, feeds)

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from voxport.runtime.backends.base import check_threads, default_threads
+from voxport.runtime.backends.onnxrt.rtx_provider import (
+    RTX,
+    RTX_INSTALL,
+    rtx_devices,
+    rtx_facts,
+    rtx_options,
+    rtx_version,
+)
 from voxport.runtime.backends.onnxrt.tensorrt_provider import (
     INSTALL,
     TENSORRT,
@@ -22,11 +30,16 @@ from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.imports import state_of
 from voxport.runtime.privacy import keep_private
 
-Device = Literal["cpu", "cuda", "tensorrt"]
+Device = Literal["cpu", "cuda", "tensorrt", "rtx"]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_PROVIDER = {"cuda": _CUDA, "tensorrt": TENSORRT}
-_INSTALL = {"cpu": 'pip install "voxport[cpu]"', "cuda": 'pip install "voxport[gpu]"', "tensorrt": INSTALL}
+_PROVIDER = {"cuda": _CUDA, "tensorrt": TENSORRT, "rtx": RTX}
+_INSTALL = {
+    "cpu": 'pip install "voxport[cpu]"',
+    "cuda": 'pip install "voxport[gpu]"',
+    "tensorrt": INSTALL,
+    "rtx": RTX_INSTALL,
+}
 _UNINSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu"
 _FILE_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # not the device's fault
 
@@ -35,11 +48,12 @@ _FILE_ERRORS = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")  # n
 class OnnxOptions:
     """How to run an ONNX model.
 
-    `device` is "cpu", "cuda" or "tensorrt" (ONNX Runtime's TensorRT provider). `threads` is the number of
-    threads inside one operator; None takes `default_threads()`. The rest is for "tensorrt" alone:
-    `max_batch` rows run at once, a larger batch in several runs; `precision` "fp16" lets TensorRT compute
-    an fp32 model in half, None keeps the model's own; engines are cached below `cache`, else $VOXPORT_CACHE,
-    else ~/.cache/voxport. Raises BackendError for any other device and for numbers that cannot be.
+    `device` is "cpu", "cuda", "tensorrt" (ONNX Runtime's TensorRT provider) or "rtx" (NVIDIA's plugin with TensorRT for
+    RTX). `threads` is the number of threads inside one operator; None takes `default_threads()`. The rest is for
+    "tensorrt" and "rtx": `max_batch` rows run at once, a larger batch in several runs; engines or compiled kernels are
+    cached below `cache`, else $VOXPORT_CACHE, else ~/.cache/voxport; on "tensorrt" `precision` "fp16" lets TensorRT
+    compute an fp32 model in half, None keeps the model's own. Raises BackendError for any other device and for numbers
+    that cannot be.
     """
 
     device: Device = "cpu"
@@ -67,7 +81,7 @@ class OnnxOptions:
 
 
 def start_session(path: str | os.PathLike[str], options: OnnxOptions, contract: Contract | None = None) -> Any:
-    """An onnxruntime.InferenceSession of `path` that runs where `options` say. "tensorrt" needs the contract.
+    """An onnxruntime.InferenceSession of `path` that runs where `options` say. "tensorrt" and "rtx" need the contract.
 
     Raises:
         BackendError: onnxruntime is missing, or the device is.
@@ -75,11 +89,15 @@ def start_session(path: str | os.PathLike[str], options: OnnxOptions, contract: 
     """
     device = options.device
     runtime = import_onnxruntime(device)
-    said = _prepare_gpu(runtime, device) if device != "cpu" else ""
-    providers = _providers(options) if device != "tensorrt" else _tensorrt(runtime, path, options, contract)
+    said = _prepare_gpu(runtime, device) if device in ("cuda", "tensorrt") else ""
+    settings, providers = _session_options(runtime, options), None
+    if device == "rtx":  # a plugin's provider goes into the options, with its devices
+        _add_rtx(runtime, settings, path, options, contract)
+    else:
+        providers = _providers(options) if device != "tensorrt" else _tensorrt(runtime, path, options, contract)
     try:
         session = runtime.InferenceSession(
-            os.fspath(path), sess_options=_session_options(runtime, options), providers=providers, enable_fallback=0
+            os.fspath(path), sess_options=settings, providers=providers, enable_fallback=0
         )
     except Exception as problem:  # its errors have no common base of their own
         if device != "cpu" and type(problem).__name__ not in _FILE_ERRORS:
@@ -127,6 +145,8 @@ def versions(device: Device) -> tuple[tuple[str, str], ...]:
     found = [("onnxruntime", str(getattr(import_onnxruntime(device), "__version__", "unknown")))]
     if device == "tensorrt":
         found.append(("tensorrt", check_tensorrt() or "of the system"))
+    if device == "rtx":
+        found.append(("onnxruntime-ep-nv-tensorrt-rtx", rtx_version()))
     if device == "cpu":
         return tuple(found)
     from voxport.runtime.backends.cuda import cuda_versions
@@ -177,6 +197,11 @@ def _prepare_gpu(runtime: Any, device: Device) -> str:
 
 
 def _no_gpu(device: Device, why: str) -> str:
+    if device == "rtx":
+        return (
+            f"device 'rtx' was asked for, but NVIDIA's plugin could not start it ({why}); check the driver with "
+            "nvidia-smi. Or ask for device 'cuda' or 'cpu'"
+        )
     libraries = "CUDA and cuDNN" if device == "cuda" else "CUDA, cuDNN and TensorRT 10"
     return (
         f"device {device!r} was asked for, but onnxruntime could not start it ({why}); check the driver with "
@@ -225,6 +250,19 @@ def _tensorrt(runtime: Any, path: str | os.PathLike[str], options: OnnxOptions, 
         (TENSORRT, provider_options(contract, precision, options.max_batch, folder)),
         *_providers(options),
     ]
+
+
+def _add_rtx(
+    runtime: Any, settings: Any, path: str | os.PathLike[str], options: OnnxOptions, contract: Contract | None
+) -> None:
+    """TensorRT for RTX on its first GPU. ONNX Runtime adds the CPU for what it leaves."""
+    if contract is None:
+        raise BackendError("device 'rtx' needs the model's contract for its profile; use load_backend")
+    options.precision_for(contract)
+    device = rtx_devices(runtime)[0]
+    facts = (getattr(runtime, "__version__", ""), *rtx_facts(device))
+    folder = cache_folder(path, options.cache, facts, "rtx-provider")
+    settings.add_provider_for_devices([device], rtx_options(contract, options.max_batch, str(folder)))
 
 
 def _first_line(problem: Exception) -> str:

@@ -77,7 +77,12 @@ def profile_shapes(contract: Contract, max_batch: int) -> dict[str, str]:
     }
 
 
-def cache_folder(path: str | os.PathLike[str], cache: str | os.PathLike[str] | None, facts: tuple[str, ...]) -> "Path":
+def cache_folder(
+    path: str | os.PathLike[str],
+    cache: str | os.PathLike[str] | None,
+    facts: tuple[str, ...],
+    kind: str = "tensorrt",
+) -> "Path":
     """Make and return the folder of the engines of the model `path`.
 
     It is named after the model's SHA-256 and after `facts`, all that makes an engine another one: ONNX
@@ -90,7 +95,7 @@ def cache_folder(path: str | os.PathLike[str], cache: str | os.PathLike[str] | N
 
     root = cache_root(cache)
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    folder = root / "tensorrt" / f"{file_sha256(path)[:16]}-{key[:8]}"
+    folder = root / kind / f"{file_sha256(path)[:16]}-{key[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:

@@ -39,5 +39,6 @@ def load(path: Path, options: BackendOptions, verify: bool) -> Loaded:
     from voxport.runtime.backends.pytorch.session import TorchOptions
 
     assert options.device != "tensorrt"  # none of the format's devices
+    assert options.device != "rtx"
     model = TorchModel.load(path, TorchOptions(options.device, options.threads, own_precision(options)), verify=verify)
     return Loaded(model, model.explain().why)

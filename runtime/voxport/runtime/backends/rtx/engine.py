@@ -6,16 +6,15 @@ activation memory: whether graphs may be recorded over memory of ours is said no
 tensorrt_rtx 1.7, and the pages on RTX CUDA graphs, dynamic shapes and the runtime cache of its documentation.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
+from voxport.runtime.backends.options import Specialization
 from voxport.runtime.backends.rtx.library import RTX
 from voxport.runtime.backends.trt.engine import Engine
 from voxport.runtime.errors import BackendError
 
 if TYPE_CHECKING:
     import tensorrt_rtx as trt
-
-Specialization = Literal["lazy", "eager", "none"]
 
 _INVALID = {
     "VERSION_MISMATCH": "it was built by another version of TensorRT for RTX",
@@ -101,9 +100,3 @@ class RtxEngine(Engine):
 
     def _place_activations(self, context: Any, memory: int, size: int) -> None:
         """The context has its own."""
-
-
-def check_specialization(value: str) -> None:
-    """Raise BackendError for a word that is no `Specialization`."""
-    if value not in get_args(Specialization):
-        raise BackendError(f"unknown kernels {value!r}; choose one of {', '.join(get_args(Specialization))}")

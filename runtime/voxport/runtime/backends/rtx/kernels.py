@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxport.runtime.errors import BackendError
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import writing
 from voxport.runtime.storage.cache_root import cache_root
 
 
@@ -47,13 +47,9 @@ class KernelFile:
 
     def write(self, kernels: bytes) -> None:
         """Keep `kernels` in place of those of before, in one step. Raises BackendError where that fails."""
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
-            try:
+            with writing(self.path) as part:
                 part.write_bytes(kernels)
-                replace_file(part, self.path)
-            finally:
-                part.unlink(missing_ok=True)
         except OSError as problem:
             raise _refused(self.path, problem) from problem
 

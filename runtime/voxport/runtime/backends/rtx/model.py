@@ -3,14 +3,15 @@
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from voxport.runtime.backends.base import Explanation
 from voxport.runtime.backends.cuda import Cuda, compute_capability, cuda_module, cuda_versions, gpu_name
-from voxport.runtime.backends.rtx.engine import RtxEngine, Specialization, check_specialization
+from voxport.runtime.backends.options import Specialization
+from voxport.runtime.backends.rtx.engine import RtxEngine
 from voxport.runtime.backends.rtx.kernels import KernelFile
 from voxport.runtime.backends.rtx.library import PORTABLE, RTX, capability_names, fits, need_library, takes
-from voxport.runtime.backends.trt.file import PlanFile, read_plan, read_sidecar
+from voxport.runtime.backends.trt.file import read_plan, read_sidecar
 from voxport.runtime.backends.trt.runner import EngineModel, opened
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import BackendError
@@ -36,7 +37,8 @@ class RtxOptions:
     def __post_init__(self) -> None:
         if self.gpu < 0:
             raise BackendError(f"gpu must not be negative, found {self.gpu}")
-        check_specialization(self.kernels)
+        if self.kernels not in get_args(Specialization):
+            raise BackendError(f"unknown kernels {self.kernels!r}; choose one of {', '.join(get_args(Specialization))}")
 
 
 class RtxModel(EngineModel):
@@ -68,8 +70,10 @@ class RtxModel(EngineModel):
         file = read_sidecar(path)
         plan = read_plan(path, file)
         need_library()
-        module = cuda_module("an RTX engine", RTX.install)
-        _check_gpu(module, where, file, chosen.gpu)
+        try:
+            module = check_gpu(dict(file.built_with).get(BUILT_FOR, PORTABLE), chosen.gpu)
+        except BackendError as problem:
+            raise BackendError(f"{where}: {problem}") from problem
         facts = (RTX.version, gpu_name(chosen.gpu), *(f"{name} {version}" for name, version in cuda_versions()))
         kept = KernelFile.of(file.sha256, facts, chosen.cache)
         kernels = kept.read()
@@ -131,25 +135,31 @@ class RtxModel(EngineModel):
             warnings.warn(str(problem), RuntimeWarning, stacklevel=3)
 
 
-def _check_gpu(module: Any, where: str, file: PlanFile, gpu: int) -> None:
-    """Raise BackendError unless there is a GPU that TensorRT for RTX takes, and that the engine was built for."""
+def check_gpu(built_for: str, gpu: int = 0) -> Any:
+    """cuda-python's runtime module, where GPU number `gpu` runs an engine that was built for `built_for`.
+
+    Raises:
+        BackendError: cuda-python, the driver or a GPU is not there, or the GPU is one that the library or the engine
+            does not take.
+    """
+    module = cuda_module("an RTX engine", RTX.install)
     try:
         found = compute_capability(module, gpu)
     except BackendError as problem:
         raise BackendError(
-            f"{where}: an RTX engine runs on an NVIDIA GPU, and this machine has none that CUDA can use ({problem}). "
-            "Run the ONNX model on the CPU"
+            f"an RTX engine runs on an NVIDIA GPU, and this machine has none that CUDA can use ({problem}); the ONNX "
+            "model runs on the CPU"
         ) from problem
     if not takes(found):
         taken = ", ".join(capability_names())
         raise BackendError(
-            f"{where}: TensorRT for RTX does not take this GPU, {gpu_name(gpu)}; it takes compute capability {taken} "
-            "and later. Build a plan for this GPU (voxport export tensorrt), or run the ONNX model with device 'cuda'"
+            f"TensorRT for RTX does not take this GPU, {gpu_name(gpu)}; it takes compute capability {taken} and later. "
+            "Build a plan for this GPU (voxport export tensorrt), or run the ONNX model with device 'cuda'"
         )
-    built_for = dict(file.built_with).get(BUILT_FOR, PORTABLE)
     if not fits(found, built_for):
         own = "{}.{}".format(*found)
         raise BackendError(
-            f"{where}: was built for compute capability {built_for}, and this GPU is {gpu_name(gpu)}; build it again "
-            f"with --compute-capability {own}"
+            f"the engine is for compute capability {built_for}, and this GPU is {gpu_name(gpu)}; build it again with "
+            f"--compute-capability {own}"
         )
+    return module

@@ -12,25 +12,33 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from voxport.runtime.contract import METADATA_KEY, Contract, check_contract, printable
 from voxport.runtime.errors import ContractError
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import write_text
 
 VERSION_COMPATIBLE = "version compatible"  # the fact in `built_with` that is "yes" for a plan with native code in it
+_PROOF = "parity_passed_by"
 _CONTRACT_SHA256 = "contract_sha256"  # the plan's own digest does not cover the contract beside it
 _MAX_SIDECAR = 16 << 20
 _EXPORT = "build the plan again, it writes both files"
 
 
+Proof = Literal["engine", "source"]
+
+
 @dataclass(frozen=True)
 class PlanFile:
-    """A plan's sidecar. `built_with` says by what and for what it was built, such as tensorrt and gpu."""
+    """A plan's sidecar. `built_with` says by what and for what it was built, such as tensorrt and gpu.
+
+    `proof` says what passed the parity gate: the engine itself, or the ONNX graph that it was built from.
+    """
 
     contract: Contract
     sha256: str
     built_with: tuple[tuple[str, str], ...]
+    proof: Proof = "engine"
 
 
 def sidecar_path(path: str | os.PathLike[str]) -> Path:
@@ -43,26 +51,23 @@ def write_sidecar(
     contract: Contract,
     built_with: Mapping[str, str],
     more: Mapping[str, object] | None = None,
+    proof: Proof | None = None,
 ) -> Path:
     """Write the sidecar of the finished plan `path`, atomically, and return where.
 
     `built_with` are facts for a person who meets a plan that does not load: tensorrt, gpu, cuda. `more` are
-    further keys, which `read_sidecar` leaves alone: profiles, reports.
+    further keys, which `read_sidecar` leaves alone: profiles, reports. `proof` is as in `PlanFile`.
     """
     content = {
         **(more or {}),
+        **({} if proof is None else {_PROOF: proof}),
         METADATA_KEY: json.loads(contract.to_json()),
         _CONTRACT_SHA256: hashlib.sha256(contract.to_json().encode()).hexdigest(),
         "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
         "built_with": dict(built_with),
     }
     target = sidecar_path(path)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        replace_file(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(target, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return target
 
 
@@ -95,7 +100,8 @@ def read_sidecar(path: str | os.PathLike[str]) -> PlanFile:
     told = data.get(_CONTRACT_SHA256)  # sidecars of before have none
     if told is not None and told != hashlib.sha256(contract.to_json().encode()).hexdigest():
         raise ContractError(f"{where}: its contract is damaged or was changed (its SHA-256 differs); {_EXPORT}")
-    return PlanFile(contract, _sha256(data.get("sha256"), where), _facts(data))
+    proof: Proof = "source" if data.get(_PROOF) == "source" else "engine"  # plans do not say it
+    return PlanFile(contract, _sha256(data.get("sha256"), where), _facts(data), proof)
 
 
 def read_plan(path: str | os.PathLike[str], file: PlanFile) -> bytes:

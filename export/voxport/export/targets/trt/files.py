@@ -36,6 +36,19 @@ def load_graph(path: Path) -> ModelProto:
     return model
 
 
+def size_with_weights(path: Path, model: ModelProto) -> int:
+    """Bytes of the file and of all files that `load_graph` has found beside it."""
+    places = {
+        each.value
+        for tensor in _tensors(model.graph)
+        if tensor.data_location == TensorProto.EXTERNAL
+        for each in tensor.external_data
+        if each.key == "location"
+    }
+    files = [path, *(path.parent / str(place) for place in places)]
+    return sum(file.stat().st_size for file in files)
+
+
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """The weights of a graph, of its constants and of the graphs inside its nodes."""
     yield from graph.initializer

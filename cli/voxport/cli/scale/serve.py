@@ -1,0 +1,92 @@
+"""`voxport serve`: a model as an HTTP service, with a page for people."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from voxport.cli.common import emit_json, example, needs
+
+
+@click.command(
+    epilog=example(
+        """
+        voxport serve model.onnx
+        voxport serve model.onnx --store voices.db --replicas 2
+        voxport serve model.onnx --store postgresql://voices@db/voices --keys keys.txt --host 0.0.0.0
+        """
+    )
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--store", help="Where voices are kept: a SQLite file or postgresql://…  [default: until the end]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--keys", type=click.Path(path_type=Path), help="File of API keys, one a line.  [default: none needed]")
+@click.option(
+    "--engine",
+    type=click.Choice(["ray", "local"]),
+    default="ray",
+    show_default=True,
+    help="Ray Serve, with any number of replicas, or this process alone.",
+)
+@click.option("--address", help="A cluster of Ray to serve on.  [default: this machine]")
+@click.option("--replicas", type=click.IntRange(1), default=1, show_default=True, help="Processes with a model each.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each replica.")
+@click.option("--max-batch", type=click.IntRange(1), default=16, show_default=True, help="Requests that run together.")
+@click.option("--max-wait-ms", type=click.FloatRange(0), default=5.0, show_default=True, help="For company.")
+@click.option("--max-mb", type=click.FloatRange(0.001), default=50.0, show_default=True, help="Of a sound file.")
+@click.option("--max-seconds", type=click.FloatRange(0.1), default=3600.0, show_default=True, help="Longest sound.")
+@click.option("--queue", type=click.IntRange(1), default=128, show_default=True, help="Requests at work in a replica.")
+@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds to an answer.")
+@click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end in.")
+@click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON on stdout, when it is ready.")
+@needs("serve", "cpu")
+def serve(model: Path, keys: Path | None, as_json: bool, **choices: Any) -> None:
+    """Answer over HTTP who speaks, who speaks when, and who is enrolled; a page at / does so for people.
+
+    Prints a line when it is ready, and ends on Ctrl-C or SIGTERM, when what is at work is answered. /openapi.json
+    describes it all, /metrics is for Prometheus, and /v2 for KServe's clients.
+    """
+    from voxport.scale.service.deployment import serve as run
+    from voxport.scale.service.options import LOOPBACK, Limits, ServiceOptions
+
+    limits = Limits(
+        max_bytes=round(choices.pop("max_mb") * 1_000_000),
+        max_seconds=choices.pop("max_seconds"),
+        answer_s=choices.pop("timeout"),
+        queue=choices.pop("queue"),
+    )
+    options = ServiceOptions(model, keys=_read_keys(keys), drain_s=choices.pop("drain"), limits=limits, **choices)
+    if options.host not in LOOPBACK and not options.keys:
+        click.echo("note: everybody who reaches this machine may ask, enroll and remove; see --keys", err=True)
+    if options.store is None:
+        click.echo("note: voices are forgotten at the end; keep them with --store voices.db", err=True)
+
+    def told(line: str) -> None:
+        if as_json and line.startswith("ready: "):
+            emit_json({"url": line.removeprefix("ready: ")})
+            sys.stdout.flush()
+        click.echo(line, err=True)
+
+    run(options, told)
+
+
+def _read_keys(path: Path | None) -> tuple[str, ...]:
+    """SHA-256 of each key in a file; the keys themselves are not kept."""
+    from voxport.scale.errors import ScaleError
+
+    if path is None:
+        return ()
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ScaleError(f"{path}: no readable file of keys ({problem})") from problem
+    keys = [line for line in found if line and not line.startswith("#")]
+    if not keys:
+        raise ScaleError(f"{path}: holds no key; write one a line")
+    if any(len(key) < 16 for key in keys):
+        raise ScaleError(f"{path}: a key is shorter than 16 characters; make them with: openssl rand -hex 32")
+    return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)
