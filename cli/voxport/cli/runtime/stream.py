@@ -145,7 +145,7 @@ class _ChannelWatch:
         self._meter, self._left, self._heard = ChannelMeter(rate), round(_WATCHED_SECONDS * rate), False
 
     def push(self, chunk: "npt.NDArray[np.generic]") -> None:
-        from voxport.runtime.audio.decode import check_values
+        from voxport.runtime.audio.samples import check_values
 
         if self._left > 0:
             self._meter.push(check_values(chunk, "standard input"))
