@@ -14,7 +14,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Written out here, so that `--help` imports no room; a test holds the list against the room's own.
 ALSO = (
     "plain_onnx", "torchscript", "compile", "aoti", "eager_cpu", "eager_cuda", "eager_graphs", "compile_graphs",
-    "onnx_cpu", "onnx_cuda", "onnx_graphs", "onnx_tensorrt", "onnx_rtx", "openvino", "all",
+    "onnx_cpu", "onnx_cuda", "onnx_graphs", "onnx_tensorrt", "onnx_rtx",
+    "onnx_openvino", "onnx_openvino_bf16", "all",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from voxport.runtime.contract.parts import (
     Parity,
     Precision,
     Rejection,
+    Rounding,
     TensorSpec,
     Windowing,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Parity",
     "Precision",
     "Rejection",
+    "Rounding",
     "TensorSpec",
     "Windowing",
     "check_contract",

@@ -18,6 +18,7 @@ from voxport.runtime.contract.parts import (
     Parity,
     Precision,
     Rejection,
+    Rounding,
     Windowing,
     check_range,
 )
@@ -85,6 +86,17 @@ class Contract:
         """The length of the windows in which longer input is heard, in frames."""
         return self.max_frames if self.windowing.max_frames is None else self.windowing.max_frames
 
+    def golden_tolerance(self, computed: Rounding | None = None) -> float:
+        """How far the golden vector may be off where what the file holds in float32 is computed in `computed`.
+
+        An int8 model is off by its own rounding, and by that of what is not int8.
+        """
+        golden = self.golden
+        rounding = {"bf16": golden.tolerance_bf16, "fp16": golden.tolerance_fp16, None: None}[computed]
+        if rounding is None:
+            return golden.tolerance
+        return rounding + golden.tolerance if self.precision == "int8" else rounding
+
     def to_json(self) -> str:
         """One JSON document, with sorted keys, so that equal contracts give equal bytes.
 
@@ -105,8 +117,7 @@ class Contract:
             del data["temperature"]
         if not self.conditions:
             del data["conditions"]
-        if self.golden.embedding is None:
-            del data["golden"]["embedding"]
+        data["golden"] = {name: value for name, value in data["golden"].items() if value is not None}
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @classmethod

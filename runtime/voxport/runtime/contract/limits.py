@@ -63,7 +63,8 @@ def _check_tolerances(contract: Contract, where: str) -> None:
     """A golden vector or a proof that allows any answer proves nothing."""
     most_of_score = _MOST_DISTANCE * contract.score_scale
     golden = most_of_score if "scores" in contract.outputs else _MOST_DISTANCE
-    found = [("golden", contract.golden.tolerance, golden)]
+    own = (contract.golden.tolerance, contract.golden.tolerance_bf16, contract.golden.tolerance_fp16)
+    found = [("golden", tolerance, golden) for tolerance in own if tolerance is not None]
     if contract.parity is not None:
         found.append(("parity", contract.parity.tolerance, most_of_score))
     for part, tolerance, most in found:

@@ -14,6 +14,7 @@ from voxport.runtime.frontend.spec import Frontend
 
 InputKind = Literal["features", "waveform"]
 Precision = Literal["fp32", "fp16", "int8"]
+Rounding = Literal["bf16", "fp16"]  # what an engine may compute a file's float32 in
 Output = Literal["scores", "embedding"]
 
 OUTPUTS: tuple[Output, ...] = ("scores", "embedding")  # of most models, in this order
@@ -57,15 +58,23 @@ class Golden:
     shape (speakers,) and comes from eager PyTorch, not from the exported file. `tolerance` bounds
     max |Δscore| and is the export's parity tolerance. For a model without scores, `embedding`
     (embedding_size,) is recorded too, and `tolerance` bounds ‖Δembedding‖.
+
+    `tolerance_bf16` and `tolerance_fp16` bound the same where an engine computes in these what the file holds in
+    float32; None in files that do not know.
     """
 
     input: Array
     scores: Array
     tolerance: float
     embedding: Array | None = None
+    tolerance_bf16: float | None = None
+    tolerance_fp16: float | None = None
 
     def __post_init__(self) -> None:
-        check_range("golden tolerance", self.tolerance, 0, MOST)
+        for name in ("tolerance", "tolerance_bf16", "tolerance_fp16"):
+            value = getattr(self, name)
+            if value is not None:
+                check_range(f"golden {name}", value, 0, MOST)
 
 
 @dataclass(frozen=True)
