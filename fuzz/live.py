@@ -22,7 +22,7 @@ from voxport.runtime import (
     TimelineOptions,
     VoxportError,
 )
-from voxport.runtime.audio.decode import check_samples
+from voxport.runtime.audio.samples import check_samples
 
 MAX_CHUNKS = 8
 HEAD, CHUNK = struct.Struct("<iBBBB"), struct.Struct("<BBbBH")

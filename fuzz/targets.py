@@ -21,7 +21,8 @@ from fuzz.arrays import array_of
 from fuzz.live import stream, timeline
 from fuzz.values import edited
 from voxport.runtime import Contract, Gallery, VoxportError, read_contract
-from voxport.runtime.audio.decode import audio_rate, audio_seconds, check_samples, read_audio, read_piece, resample
+from voxport.runtime.audio.decode import audio_rate, audio_seconds, read_audio, read_piece
+from voxport.runtime.audio.samples import check_samples, resample
 from voxport.runtime.contract import METADATA_KEY
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.presets import profile

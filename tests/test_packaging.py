@@ -52,7 +52,8 @@ def test_every_room_is_typed_and_the_namespace_is_open(wheel: Path) -> None:
     names = contents(wheel)
     assert {f"voxport/{room}/py.typed" for room in ROOMS} <= names
     assert "voxport/__init__.py" not in names, "an __init__.py would close the namespace to the other rooms"
-    assert {Path(name).suffix for name in names if name.startswith("voxport/")} == {".py", ".toml", ".typed"}
+    page = {".html", ".css", ".js"}
+    assert {Path(name).suffix for name in names if name.startswith("voxport/")} == {".py", ".toml", ".typed", *page}
 
 
 def test_every_recipe_is_in_the_wheel(wheel: Path) -> None:

@@ -23,6 +23,7 @@ from voxport.benchmarks.system.resources import Energy, Memory
 from voxport.benchmarks.worker.client import WorkerError
 from voxport.cli.bench.latency_options import ALSO
 from voxport.runtime.errors import BackendError, VoxportError
+from voxport.runtime.privacy import import_openvino
 
 
 def test_the_command_offers_what_the_room_has() -> None:
@@ -51,6 +52,7 @@ def test_variants_follow_the_models_and_none_is_there_twice(models: Folder) -> N
         ("m.onnx (tensorrt)", "onnx", "tensorrt"),
         ("m.onnx (rtx)", "artefact", "rtx"),
         ("m.onnx (openvino)", "openvino", "cpu"),
+        ("m.onnx (openvino_bf16)", "openvino", "cpu"),
     ]
     assert [one.spec.name for one in subjects if not one.spec.optional] == ["eager", "m.onnx"]
     on_gpu = gather(paths, checkpoint, LatencySettings(also=("all",), device="cuda", control=False))
@@ -63,11 +65,12 @@ def test_variants_follow_the_models_and_none_is_there_twice(models: Folder) -> N
 def test_a_missing_package_is_named_with_its_remedy() -> None:
     spec = BackendSpec("m (openvino)", "openvino", "m.onnx", "candidate", "features", "cpu", 1)
     try:
-        import openvino  # noqa: F401
+        import_openvino()
     except ImportError:
         for attempt in (open_backend, import_libraries):
             with pytest.raises(
-                BackendError, match=r"m \(openvino\) needs the package openvino, .*pip install openvino"
+                BackendError,
+                match=r"openvino.* is not installed.* pip install .voxport.openvino",
             ):
                 attempt(spec)
     with pytest.raises(VoxportError, match=r"unknown back end kind 'abacus'"):
@@ -85,7 +88,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> LatencyReport:
         rule=QUICK,
         control=False,
         timeout=240,
-        also=("openvino", "eager_cuda", "onnx_cuda"),
+        also=("onnx_openvino", "eager_cuda", "onnx_cuda"),
         trace=str(folder / "lengths.txt"),
     )
     return measure_latency([folder / "right.onnx"], checkpoint, settings, command=FAKE)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxport.runtime.audio.decode import check_samples, read_audio, resample
+from voxport.runtime.audio.decode import read_audio
+from voxport.runtime.audio.samples import check_samples, resample
 from voxport.runtime.errors import AudioError, BackendError
 
 soundfile = pytest.importorskip("soundfile")

@@ -25,7 +25,7 @@ from voxport.runtime import (
     Timeline,
     VoxportError,
 )
-from voxport.runtime.audio.decode import resample
+from voxport.runtime.audio.samples import resample
 
 LONG = 60.0  # seconds: a test that waits so long has failed
 MANY = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

@@ -28,8 +28,8 @@ from tests.runtime.tiny_models import (
     tone,
 )
 from voxport.runtime import Answer, Candidate, Identification, LengthError, SpeakerIdentifier, VoxportError
-from voxport.runtime.audio.decode import resample
 from voxport.runtime.audio.preprocess import read_features
+from voxport.runtime.audio.samples import resample
 from voxport.runtime.backends.batching import MAX_ROWS, MAX_SECONDS, group_by_length
 from voxport.runtime.contract import Rejection
 from voxport.runtime.errors import AudioError

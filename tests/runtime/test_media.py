@@ -17,7 +17,8 @@ from tests.runtime.media_files import KINDS, Media, av, claim, encode, film, pac
 from tests.runtime.tiny_models import TinyModel
 from voxport.cli.root import cli
 from voxport.runtime import AudioError, BackendError, SpeakerIdentifier
-from voxport.runtime.audio.decode import audio_blocks, audio_rate, audio_seconds, read_audio, read_piece, resample
+from voxport.runtime.audio.decode import audio_blocks, audio_rate, audio_seconds, read_audio, read_piece
+from voxport.runtime.audio.samples import resample
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")

@@ -13,8 +13,9 @@ import onnx
 import pytest
 
 from tests.runtime.tiny_models import FRONTEND, LABELS, SIZE, TinyModel, features, make_tiny, save, tiny_graph, tone
+from voxport.runtime.backends.base import available_cores, default_threads
 from voxport.runtime.backends.onnxrt.model import OnnxModel
-from voxport.runtime.backends.onnxrt.session import OnnxOptions, available_cores, default_threads, start_session
+from voxport.runtime.backends.onnxrt.session import OnnxOptions, start_session
 from voxport.runtime.contract import Array, Golden
 from voxport.runtime.errors import BackendError, ContractError, LengthError, VoxportError
 
@@ -358,7 +359,7 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 2), (64, 2)])
 def test_small_machines_get_one_thread(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxport.runtime.backends.onnxrt.session.available_cores", lambda: cores)
+    monkeypatch.setattr("voxport.runtime.backends.base.available_cores", lambda: cores)
     assert default_threads() == threads
 
 

@@ -10,6 +10,7 @@ from tests.runtime.tiny_models import TinyModel
 from voxport.runtime import AudioError, LengthError
 from voxport.runtime.audio import decode as audio
 from voxport.runtime.audio import preprocess as prepare
+from voxport.runtime.audio import samples
 from voxport.runtime.audio.preprocess import prepare_sound
 from voxport.runtime.length_range import LengthRange
 
@@ -30,7 +31,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     mono_blocks = audio._channel_blocks
 
-    def counted(*arguments: object) -> Iterator[audio.Samples]:
+    def counted(*arguments: object) -> Iterator[samples.Samples]:
         for block in mono_blocks(*arguments):  # type: ignore[arg-type]
             sizes.append(len(block))
             yield block
@@ -49,7 +50,7 @@ def test_a_long_file_is_hardly_decoded(
         prepare_sound(either.contract, path, None)
     assert str(caught.value) == late_words(either, 300 * 16000, str(path))
     assert "(300.00 s) is too long" in str(caught.value)
-    assert sum(decoded) <= 2 * audio._BLOCK
+    assert sum(decoded) <= 2 * samples.BLOCK
 
 
 def test_what_the_header_does_not_say_is_counted(
@@ -60,7 +61,7 @@ def test_what_the_header_does_not_say_is_counted(
     monkeypatch.setattr(prepare, "audio_seconds", lambda path: None)
     with pytest.raises(LengthError) as caught:
         prepare_sound(either.contract, path, None)
-    assert str(caught.value) == late_words(either, audio._BLOCK, str(path))
+    assert str(caught.value) == late_words(either, samples.BLOCK, str(path))
 
 
 def test_a_file_that_is_cut_short_is_still_told_so(either: TinyModel, tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_the_longest_sound_is_taken_and_one_more_is_not(either: TinyModel, tmp_p
     longest = LengthRange.of_sound(either.contract).longest
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, longest * rate // 16000 + 9).astype(np.float32)
     for count in range(longest * rate // 16000 - 3, len(noise)):
-        fits = len(audio.resample(noise[:count], rate, 16000)) <= longest
+        fits = len(samples.resample(noise[:count], rate, 16000)) <= longest
         for sound in (noise[:count], tmp_path / "edge.wav"):
             soundfile.write(tmp_path / "edge.wav", noise[:count], rate, "FLOAT")
             if fits:

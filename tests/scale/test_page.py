@@ -101,7 +101,7 @@ def test_everything_has_a_name_for_a_screen_reader(page: Page, talk: Path) -> No
     listen(page, talk)
     nodes = page.tell("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "textbox", "radio", "combobox", "table", "group", "alert", "status", "heading"}
-    seen = {}
+    seen: dict[str, list[str]] = {}
     for node in nodes:
         role = node.get("role", {}).get("value")
         if role in roles and not node.get("ignored"):

@@ -18,6 +18,7 @@ from voxport.export.verification.bisection_report import Bisection
 from voxport.export.verification.compare import scored
 from voxport.export.verification.gate import Evidence, GateOptions, Named, gather, judged, named, prove
 from voxport.export.verification.report import ParityError, ParityReport, write_report
+from voxport.export.verification.tolerance import golden_roundings
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.contract import OUTPUTS, Array, Contract, Golden, InputKind, Output, Precision, Windowing
 from voxport.train.progress import status
@@ -142,6 +143,8 @@ def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...
     """The contract of an artefact of `kind`, its golden vector taken from the evidence; parity is not in it yet."""
     checkpoint, golden = evidence.checkpoint, evidence.golden
     scored = "scores" in outputs
+    own = evidence.tolerance.score if scored else evidence.tolerance.embedding
+    rounded = golden_roundings(checkpoint, evidence.utterances, own, scored)
     return Contract(
         labels=checkpoint.labels,
         frontend=checkpoint.frontend,
@@ -156,8 +159,10 @@ def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...
         golden=Golden(
             input=Array.of(evidence.utterances[golden].input),
             scores=Array.of(evidence.reference.scores[golden]),
-            tolerance=evidence.tolerance.score if scored else evidence.tolerance.embedding,
+            tolerance=own,
             embedding=None if scored else Array.of(evidence.reference.embeddings[golden]),
+            tolerance_bf16=rounded.get("bf16"),
+            tolerance_fp16=rounded.get("fp16"),
         ),
         rejection=checkpoint.rejection,
         temperature=checkpoint.temperature,

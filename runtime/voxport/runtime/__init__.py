@@ -43,6 +43,8 @@ from voxport.runtime.speech import Speech, SpeechRule
 keep_private()  # also for who imports onnxruntime after us, and not through us
 
 if TYPE_CHECKING:
+    from voxport.runtime.backends.ov.model import OpenVinoModel
+    from voxport.runtime.backends.ov.session import OpenVinoOptions
     from voxport.runtime.backends.pytorch.model import TorchModel
     from voxport.runtime.backends.pytorch.session import TorchOptions
     from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
@@ -101,6 +103,8 @@ __all__ = [
     "Note",
     "OnnxModel",
     "OnnxOptions",
+    "OpenVinoModel",
+    "OpenVinoOptions",
     "Pair",
     "PlanModel",
     "PlanOptions",
@@ -142,6 +146,8 @@ _LATER = {  # imported when first asked for: who only identifies does not pay fo
     "Matches": "gallery.results",
     "Misfit": "gallery.results",
     "ModelScorer": "streaming.scorers",
+    "OpenVinoModel": "backends.ov.model",
+    "OpenVinoOptions": "backends.ov.session",
     "Pair": "gallery.results",
     "PlanModel": "backends.trt.model",
     "PlanOptions": "backends.trt.model",

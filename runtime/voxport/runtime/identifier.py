@@ -13,8 +13,14 @@ from voxport.runtime.audio.preprocess import Prepared, Sound
 from voxport.runtime.backends.base import Answer, Backend, Explanation, Float32, need_output
 from voxport.runtime.backends.batching import group_by_length, pad
 from voxport.runtime.backends.load import load_explained
-from voxport.runtime.backends.options import BackendOptions, DeviceChoice, LoadedBackend
-from voxport.runtime.contract import Contract, Precision
+from voxport.runtime.backends.options import (
+    BackendOptions,
+    DeviceChoice,
+    LoadedBackend,
+    PrecisionChoice,
+    RuntimeChoice,
+)
+from voxport.runtime.contract import Contract
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.notes import is_unspoken
 from voxport.runtime.results import Identification, Voice, answered, unspoken
@@ -58,8 +64,9 @@ class SpeakerIdentifier:
         *,
         device: DeviceChoice = "auto",
         threads: int | None = None,
-        precision: Precision | None = None,
+        precision: PrecisionChoice | None = None,
         verify: bool = True,
+        runtime: RuntimeChoice | None = None,
     ) -> "SpeakerIdentifier":
         """Load a model file. For options beyond these: `SpeakerIdentifier(load_backend(path, BackendOptions(…)))`.
 
@@ -70,15 +77,17 @@ class SpeakerIdentifier:
                 takes the GPU where onnxruntime can start on it, else the CPU; `explain` says which, and why.
             threads: threads of one run on the CPU; None takes one on one or two cores, else two.
             precision: refuse a model that would be computed in another precision. With "tensorrt", "fp16"
-                has an fp32 ONNX model computed in half.
+                has an fp32 ONNX model computed in half. With the runtime "openvino", "bf16" and "fp16" compute in it
+                what the file holds in float32; without, nothing is computed in less than the file's precision.
             verify: replay the golden vector, so that a file or a machine that no longer gives the
                 recorded answer is refused. Without it the start is one short run faster.
+            runtime: the library that runs an ONNX model: "onnxruntime", the usual one, or "openvino", on the CPU.
 
         Raises:
             ContractError: the file is missing, damaged, of another version, or no longer true.
             BackendError: onnxruntime, TensorRT, the device or the precision is not there.
         """
-        loaded = load_explained(path, BackendOptions(device, threads, precision), verify=verify)
+        loaded = load_explained(path, BackendOptions(device, threads, precision, runtime=runtime), verify=verify)
         return cls(loaded.backend, loaded.why)
 
     def explain(self) -> Explanation:

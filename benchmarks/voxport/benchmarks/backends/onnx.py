@@ -197,27 +197,23 @@ def provider_of(runtime: Any, spec: BackendSpec) -> str:
 
 
 class OpenVinoBackend:
-    """An artefact's ONNX file in OpenVINO, on the CPU, for latency."""
+    """An artefact's ONNX file in OpenVINO through the runtime's own API, in the precision that `spec` asks for."""
 
     def __init__(self, spec: BackendSpec) -> None:
-        from voxport.runtime.privacy import import_openvino
+        from voxport.runtime.backends.ov.model import OpenVinoModel
+        from voxport.runtime.backends.ov.session import OpenVinoOptions
 
-        openvino = import_openvino()
-        contract = read_contract(spec.path)
-        self.frontend, self.speakers = contract.frontend, len(contract.labels)
-        self._source, self._threads = contract.input_kind, spec.threads
-        core = openvino.Core()
-        # OpenVINO computes in bfloat16 by itself where the processor can; here all compute in float32.
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": spec.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        self._model = core.compile_model(core.read_model(spec.path), "CPU", settings)
-        self._version = openvino.__version__
+        computed = spec.precision
+        if computed not in ("fp32", "bf16", "fp16"):
+            raise BackendError(f"{spec.name}: OpenVINO does not compute in {computed}")
+        options = OpenVinoOptions(threads=spec.threads, computed=computed)
+        self._model = OpenVinoModel.load(spec.path, options)
+        self.frontend = self._model.contract.frontend
+        self.speakers = len(self._model.contract.labels)
 
     def run(self, inputs: Array, lengths: Lengths) -> Array:
-        return np.array(self._model({self._source: inputs, "lengths": lengths})["scores"])
+        return self._model.run(inputs, lengths).scores
 
     def facts(self) -> tuple[Fact, ...]:
-        return (Fact("openvino", self._version), Fact("threads", str(self._threads)))
+        told = self._model.explain()
+        return (Fact("threads", str(told.threads)), Fact("precision", told.precision))

@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from voxport.benchmarks.core.settings import BackendSpec, Engine, InputSpec
 from voxport.benchmarks.system.machine import Fact
+from voxport.runtime.contract import Rounding
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.imports import explain_import
+from voxport.runtime.privacy import import_openvino
 
 Array = npt.NDArray[np.float32]
 Lengths = npt.NDArray[np.int64]
@@ -100,7 +102,11 @@ KINDS: dict[str, Kind] = {
         _HERE + "backends.onnx:SessionBackend", ("onnxruntime", "voxport.runtime.backends.onnxrt.model"), _CPU
     ),
     "onnx_session": Kind(_HERE + "backends.onnx:SessionBackend", ("onnxruntime",), _CPU, profiler="onnx"),
-    "openvino": Kind(_HERE + "backends.onnx:OpenVinoBackend", ("openvino",), "pip install openvino"),
+    "openvino": Kind(
+        _HERE + "backends.onnx:OpenVinoBackend",
+        ("openvino", "voxport.runtime.backends.ov.model"),
+        'pip install "voxport[openvino]"',
+    ),
     "artefact": Kind(_HERE + "backends.onnx:ArtefactBackend", ("voxport.runtime.backends.load",), _CPU),
 }
 
@@ -149,7 +155,7 @@ def _call(spec: BackendSpec, where: str, *arguments: Any) -> Any:
 
 def _import(spec: BackendSpec, module: str) -> None:
     try:
-        importlib.import_module(module)
+        import_openvino() if module == "openvino" else importlib.import_module(module)
     except (ImportError, OSError) as problem:
         raise _unusable(spec, problem) from problem
 
@@ -174,6 +180,7 @@ class Variant:
     engine: Engine | None
     what: str
     graphs: bool = False
+    computed: Rounding | None = None
 
 
 VARIANTS: dict[str, Variant] = {
@@ -192,7 +199,10 @@ VARIANTS: dict[str, Variant] = {
     "onnx_graphs": Variant("onnx_graphs", "model", "cuda", "the same with CUDA graphs", graphs=True),
     "onnx_tensorrt": Variant("onnx", "model", "tensorrt", "each ONNX model, ONNX Runtime's TensorRT provider"),
     "onnx_rtx": Variant("artefact", "model", "rtx", "each ONNX model, NVIDIA's plugin with TensorRT for RTX"),
-    "openvino": Variant("openvino", "model", "cpu", "each ONNX model in OpenVINO"),
+    "onnx_openvino": Variant("openvino", "model", "cpu", "each ONNX model in OpenVINO, in its own precision"),
+    "onnx_openvino_bf16": Variant(
+        "openvino", "model", "cpu", "the same, in bfloat16 what is float32 in the file", computed="bf16"
+    ),
 }
 
 

@@ -40,8 +40,9 @@ class BackendSpec:
     """One row of the comparison. `kind` chooses the code that opens `path` (see backends/registry.py).
 
     The control is the baseline's twin under another name: the difference between the two is noise.
-    `graphs` asks for CUDA graphs. A network in PyTorch computes in `precision` (TF32, or autocast), and `mode` is
-    torch.compile's. `binding` keeps ONNX Runtime's inputs and outputs on the device; `grid` are the cells over which
+    `graphs` asks for CUDA graphs. A network in PyTorch computes in `precision` (TF32, or autocast), as does OpenVINO
+    what a file holds in float32; `mode` is torch.compile's.
+    `binding` keeps ONNX Runtime's inputs and outputs on the device; `grid` are the cells over which
     its TensorRT provider builds one profile. `built` is what was made of `path` for this run, in a folder that is gone
     when the run ends; a report leaves it empty.
     """

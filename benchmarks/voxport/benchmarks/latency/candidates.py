@@ -90,6 +90,7 @@ def _variant(source: Subject, name: str, variant: Variant, engine: Engine) -> Su
         role="candidate",
         device=engine,
         graphs=variant.graphs,
+        precision=variant.computed or source.spec.precision,
         optional=True,
     )
     return dataclasses.replace(source, spec=spec)

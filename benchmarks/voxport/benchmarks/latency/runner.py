@@ -36,6 +36,7 @@ from voxport.benchmarks.system.gpu_state import gpu_memory_used, gpu_states
 from voxport.benchmarks.system.machine import describe_machine, load_average
 from voxport.benchmarks.system.resources import Memory
 from voxport.benchmarks.worker.client import WORKER, WorkerError, WorkerProcess
+from voxport.runtime.contract import Rounding
 from voxport.runtime.errors import VoxportError
 
 MAX_FAILED_TURNS = 2  # a backend that failed so often is not tried again
@@ -210,7 +211,7 @@ class _Run:
     def _tolerance(self, subject: Subject) -> float:
         """The contract's; where there is none, the largest that any fp32 model of this kind of input has."""
         if subject.contract is not None:
-            return subject.contract.golden.tolerance
+            return subject.contract.golden_tolerance(_rounding(subject.spec))
         kind, subjects = subject.spec.input_kind, self.session.subjects.values()
         contracts = [one.contract for one in subjects if one.contract and one.spec.input_kind == kind]
         exact = [one.golden.tolerance for one in contracts if one.precision == "fp32"]
@@ -336,3 +337,9 @@ def _with_gpu(block: Block, in_use: int | None) -> Block:
     taken = max(0, now - in_use) if now is not None and in_use is not None else None
     memory = dataclasses.replace(block.memory or Memory(), device=taken)
     return dataclasses.replace(block, gpus=gpu_states(), memory=memory)
+
+
+def _rounding(spec: BackendSpec) -> Rounding | None:
+    """What OpenVINO computes in, where that is less than the file's own precision."""
+    less: dict[str, Rounding] = {"bf16": "bf16", "fp16": "fp16"}
+    return less.get(spec.precision) if spec.kind == "openvino" else None

@@ -80,6 +80,10 @@ def _run(environment: Environment, kind: Format) -> tuple[Ability, ...]:
             _provider(environment, f"{name} on cuda", CUDA, 'pip install "voxport[gpu]"'),
             _provider(environment, f"{name} on tensorrt", TENSORRT, ORT_TENSORRT),
             _rtx_provider(environment, f"{name} on rtx"),
+            *(
+                _extras(environment, f"{name} in {each.title}", (each.extra,), _starts(environment, each.runtime))
+                for each in kind.others
+            ),
         )
     if kind.name == "plan":
         return (_plans(environment),)

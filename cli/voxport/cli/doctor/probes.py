@@ -64,10 +64,11 @@ print(json.dumps(facts))
 _IMPORTS = """
 import importlib
 from voxport.runtime.imports import explain_import
+from voxport.runtime.privacy import import_openvino
 facts = {}
 for name in NAMES:
     try:
-        module = importlib.import_module(name)
+        module = import_openvino() if name == "openvino" else importlib.import_module(name)
     except Exception as problem:
         failure = explain_import(problem)
         if failure is None or failure.is_missing:
@@ -169,6 +170,7 @@ PROBES: dict[str, Script] = {
 }
 # Of a format that has no script of its own it is tried whether its engine's packages load.
 PROBES |= {each.name: Script(_imports(*each.modules), each.modules) for each in FORMATS if each.name not in PROBES}
+PROBES |= {each.runtime: Script(_imports(*each.modules), each.modules) for kind in FORMATS for each in kind.others}
 
 
 @dataclass(frozen=True)

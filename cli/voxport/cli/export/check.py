@@ -11,6 +11,7 @@ from voxport.cli.export.tensorrt_check import TensorRTChoice, check_fit, tensorr
 
 if TYPE_CHECKING:
     from voxport.export.verification.report import ParityReport
+    from voxport.runtime.backends.options import PrecisionChoice, RuntimeChoice
 
 
 @click.command(
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         voxport export check model.onnx runs/best/model.pt --report proof/
         voxport export check small.onnx model.onnx
         voxport export check model.onnx runs/best/model.pt --bisect
+        voxport export check model.onnx runs/best/model.pt --runtime openvino --precision bf16
         voxport export check model.onnx --tensorrt
         voxport export check model.onnx --tensorrt --compute-capability 12.0 --json
         """
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compare ONNX with the checkpoint part by part; name the first that rounding does not explain.",
 )
+@click.option("--runtime", type=click.Choice(["onnxruntime", "openvino"]), help="The library that runs the ONNX model.")
+@click.option(
+    "--precision",
+    type=click.Choice(["bf16", "fp16"]),
+    help="With --runtime openvino: compute in it what the file holds in float32, and allow what that moves.",
+)
 @gate_options
 @tensorrt_check_options
 @json_option
@@ -42,6 +50,8 @@ def check(
     other: Path | None,
     folder: Path | None,
     bisect: bool,
+    runtime: "RuntimeChoice | None",
+    precision: "PrecisionChoice | None",
     fit: TensorRTChoice | None,
     as_json: bool,
     **choices: Any,
@@ -51,7 +61,7 @@ def check(
     Each is an artefact of any kind, or one is the checkpoint. The reference is then eager PyTorch on each
     utterance alone. The artefact sees the same utterances alone and in padded batches, over the whole range of
     lengths that it promises to take. Of two artefacts each is the reference for the other, over the lengths
-    that both promise; --real and --accuracy-data need the checkpoint.
+    that both promise; --real, --runtime and --accuracy-data need the checkpoint.
 
     With --tensorrt there is no B: NVIDIA's own parser and builder (extra rtx) judge the ONNX file A, voxport's
     or any other, without a GPU. Exits with 1 where they refuse it.
@@ -67,6 +77,7 @@ def check(
     from voxport.export.verification.check import check as run_check
     from voxport.export.verification.report import ParityError, write_report
     from voxport.runtime.backends.formats import is_checkpoint
+    from voxport.runtime.backends.options import BackendOptions
 
     if is_checkpoint(model):
         model, other = other, model
@@ -74,7 +85,8 @@ def check(
     if not is_checkpoint(other):
         _needs_checkpoint(model, bisect, gate)
         gate["real"] = None
-    report = run_check(model, other, CheckOptions(bisect=bisect, **gate))
+    runs = None if runtime is None and precision is None else BackendOptions("cpu", None, precision, runtime=runtime)
+    report = run_check(model, other, CheckOptions(bisect=bisect, runs=runs, **gate))
     if folder is not None:
         write_report(report, folder / report_stem(model).name)
     if as_json:
@@ -101,13 +113,15 @@ def _show_bisection(report: "ParityReport") -> None:
 def _refuse_with_tensorrt(other: Path | None) -> None:
     if other is not None:
         raise click.UsageError(f"--tensorrt judges one file; leave out {other}")
-    names = ("folder", "bisect", "real", "cache", "progress", "accuracy_data", "accuracy_limit", "max_drop")
-    if given := given_options(names):
+    names = ("folder", "bisect", "runtime", "precision", "real", "cache", "progress")
+    if given := given_options((*names, "accuracy_data", "accuracy_limit", "max_drop")):
         raise click.UsageError(f"{', '.join(given)}: about two forms of a network, and --tensorrt judges one file")
 
 
 def _needs_checkpoint(model: Path, bisect: bool, gate: dict[str, Any]) -> None:
     """Refuse, by the names of the options, what two artefacts alone cannot be asked."""
+    if given := given_options(("runtime", "precision")):
+        raise click.UsageError(f"{', '.join(given)}: needs the checkpoint, as A or B")
     if bisect:
         raise click.UsageError(
             "--bisect needs the checkpoint as A or B; search each of the two against it: "

@@ -19,7 +19,9 @@ from voxport.cli.runtime.shared import (
     heard_as,
     holds_features,
     per_channel,
+    precision_option,
     report_errors,
+    runtime_option,
     say_no_threshold,
     show_errors,
     show_notes,
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 @gallery_option
 @threshold_option
 @device_option
+@runtime_option
+@precision_option
 @threads_option
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
 @click.option("--explain", is_flag=True, help="Say on stderr what runs where, and why. --json always holds it.")
@@ -63,6 +67,8 @@ def identify(
     gallery: str | None,
     threshold: float | None,
     device: Any,
+    runtime: Any,
+    precision: Any,
     threads: int | None,
     verify: bool,
     explain: bool,
@@ -82,8 +88,10 @@ def identify(
 
     refuse_gallery(model)
     check_threshold(gallery, threshold)
-    check_packages(files, model)
-    identifier = SpeakerIdentifier.load(model, device=device, threads=threads, verify=verify)
+    check_packages(files, model, runtime)
+    identifier = SpeakerIdentifier.load(
+        model, device=device, threads=threads, precision=precision, verify=verify, runtime=runtime
+    )
     check_output(identifier, model, "scores" if gallery is None else "embedding")
     if explain:
         click.echo(str(identifier.explain()), err=True)

@@ -25,7 +25,17 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
     show_default=True,
-    help="What must run the model. auto takes the GPU where onnxruntime starts on it, else the CPU.",
+    help="Device to run the model on. auto takes the GPU where onnxruntime starts on it, else the CPU.",
+)
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(["onnxruntime", "openvino"]),
+    help="The library that runs an ONNX model; openvino runs on the CPU.  [default: onnxruntime]",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8", "bf16"]),
+    help="Refuse a model of another precision; with --runtime openvino, bf16 and fp16 compute float32 in it.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads; default: 1 on one or two cores, else 2."
@@ -56,7 +66,7 @@ def channel_option(usual: str) -> Callable[[F], F]:
 
 
 gallery_option = click.option(
-    "--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own."
+    "--gallery", type=click.Path(), help="Identify against this gallery, not against the model's own speakers."
 )
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."
@@ -97,12 +107,14 @@ def check_threshold(gallery: str | None, threshold: float | None) -> None:
         raise click.UsageError("--threshold must be a cosine between -1 and 1, found nan")
 
 
-def check_packages(files: Sequence[str], model: str | None = None) -> None:
+def check_packages(files: Sequence[str], model: str | None = None, runtime: str | None = None) -> None:
     """Say all that is missing at once: installing one package would only show the next one."""
     from voxport.runtime.backends.formats import format_named, format_of
 
     found = format_named("onnx") if model is None else format_of(model)
-    runners = found.modules if found.name == "onnx" else ()  # the other engines say what they need
+    runners = (
+        found.modules if found.name == "onnx" and runtime in (None, *found.modules) else ()
+    )  # the other engines say what they need
     decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()
     for package in (*runners, *decoders):
         if importlib.util.find_spec(package) is None:

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from voxport.export.graph.cleanup import to_bytes
-from voxport.runtime.backends.onnxrt.session import default_threads, import_onnxruntime
+from voxport.runtime.backends.base import default_threads
+from voxport.runtime.backends.onnxrt.session import import_onnxruntime
 
 
 class OnnxRun:

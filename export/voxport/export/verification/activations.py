@@ -16,7 +16,8 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from voxport.export.graph.cleanup import to_bytes
-from voxport.runtime.backends.onnxrt.session import default_threads, import_onnxruntime
+from voxport.runtime.backends.base import default_threads
+from voxport.runtime.backends.onnxrt.session import import_onnxruntime
 
 Values = npt.NDArray[Any]
 _VALUE = re.compile(r"(?P<scope>[\w.]+)/[A-Z][A-Za-z]*(_\d+)?")  # not what a change of precision put between

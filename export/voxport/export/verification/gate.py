@@ -22,7 +22,7 @@ from voxport.export.verification.report import Check, ParityReport
 from voxport.export.verification.tolerance import tolerance_of
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.golden import replay_golden
-from voxport.runtime.contract import ConditionLine, Contract, InputKind, Precision
+from voxport.runtime.contract import ConditionLine, Contract, InputKind, Precision, Rounding
 from voxport.runtime.errors import ContractError
 from voxport.train.checkpoint import Checkpoint, checkpoint_sha256, load_checkpoint
 from voxport.train.progress import track
@@ -100,8 +100,18 @@ def named(path: str | os.PathLike[str]) -> Named:
     return Named(load_checkpoint(path), os.fspath(path), checkpoint_sha256(path))
 
 
-def gather(source: Named, kind: InputKind, limits: LengthLimits, precision: Precision, real: RealOptions) -> Evidence:
-    """Make the grid, add real utterances where they are to be had, and let the eager network answer them."""
+def gather(
+    source: Named,
+    kind: InputKind,
+    limits: LengthLimits,
+    precision: Precision,
+    real: RealOptions,
+    computed: Rounding | None = None,
+) -> Evidence:
+    """Make the grid, add real utterances where they are to be had, and let the eager network answer them.
+
+    `computed` is the precision in which an engine computes what an artefact of `precision` holds in float32.
+    """
     start = time.perf_counter()
     frontend = source.checkpoint.frontend
     found = real_utterances(source.checkpoint, kind, limits, real)
@@ -121,7 +131,7 @@ def gather(source: Named, kind: InputKind, limits: LengthLimits, precision: Prec
         utterances=utterances,
         cases=tuple(grid_cases(utterances, hop)),
         reference=reference,
-        tolerance=tolerance_of(precision, source.checkpoint, utterances, reference, shown),
+        tolerance=tolerance_of(precision, source.checkpoint, utterances, reference, shown, computed),
         real_note=found.note,
         seconds=time.perf_counter() - start,
     )

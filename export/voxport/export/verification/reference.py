@@ -13,7 +13,7 @@ from torch import Tensor
 from voxport.export.inputs.cases import Utterance
 from voxport.export.network.frontend import FrontendGraph
 from voxport.export.quantization.calibration import round_up
-from voxport.runtime.backends.onnxrt.session import default_threads
+from voxport.runtime.backends.base import default_threads
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.checkpoint import Checkpoint

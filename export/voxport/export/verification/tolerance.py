@@ -7,7 +7,7 @@ eager network, so that no mistake of the graph can widen it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ from voxport.export.network.inference_net import DeployableNet, deployable_net
 from voxport.export.quantization.calibration import round_up
 from voxport.export.quantization.qdq import ACTIVATION_LEVELS, quantize_weight
 from voxport.export.verification.reference import Reference, Tolerance, Track, few_threads, tolerance
-from voxport.runtime.contract import Precision
+from voxport.runtime.contract import Precision, Rounding
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.train.checkpoint import Checkpoint
 
 LEAST_COSINE = 0.98
+_GOLDEN_FRAMES, _GOLDEN_COUNT = 300, 6  # longest and most of the inputs that the contract's roundings are from
+_ROUNDINGS: Mapping[Rounding, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def int8_tolerance(
@@ -129,10 +131,63 @@ def half_tolerance(
 
 def half_noise(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> tuple[float, float]:
     """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and with its products in half."""
-    plain, rounded = deployable_net(checkpoint).float(), products_in_half(deployable_net(checkpoint).float())
+    rounded = products_in_half(deployable_net(checkpoint).float())
+    return _noise(checkpoint, rounded, track(utterances, "Rounding to half"))
+
+
+def rounding_tolerance(
+    computed: Rounding, checkpoint: Checkpoint, utterances: Sequence[Utterance], reference: Reference, track: Track
+) -> Tolerance:
+    """Of a float32 artefact that an engine computes in bf16 or fp16 throughout: three times what that rounding does."""
+    noise = rounding_noise(computed, checkpoint, utterances, track)
+    least = tolerance(reference, checkpoint.recipe.model.am_scale)
+    reason = (
+        f"{_FACTOR} × what rounding all products to {computed} does on these inputs, in PyTorch (max |Δscore| "
+        f"{noise[0]:.2g}, max ‖Δembedding‖ {noise[1]:.2g}), at least float32's tolerance ({least.score:.2g}, "
+        f"{least.embedding:.2g}), rounded up to one digit"
+    )
+    score, embedding = max(_FACTOR * noise[0], least.score), max(_FACTOR * noise[1], least.embedding)
+    return Tolerance(round_up(score), round_up(embedding), reason)
+
+
+def rounding_noise(
+    computed: Rounding, checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track
+) -> tuple[float, float]:
+    """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and with every product in `computed`.
+
+    The head and the pooling are rounded too, unlike in an fp16 artefact: an engine that takes bf16 takes it for all.
+    The frontend is not.
+    """
+    rounded = _InPrecision(deployable_net(checkpoint).float(), _ROUNDINGS[computed])
+    return _noise(checkpoint, rounded, track(utterances, f"Rounding to {computed}"))
+
+
+def golden_roundings(
+    checkpoint: Checkpoint, utterances: Sequence[Utterance], own: float, scored: bool
+) -> dict[Rounding, float]:
+    """How far answers may be off in each precision that an engine may compute in: what the contract carries of it.
+
+    It bounds max |Δscore|, or without `scored` ‖Δembedding‖: three times what the rounding does to a few of the gate's
+    `utterances`, short ones of several lengths, and at least the artefact's `own` tolerance. A precision that moves
+    answers by half of their range proves nothing, and is left out.
+    """
+    most = 0.5 * (checkpoint.recipe.model.am_scale if scored else 1.0)
+    short = sorted((each for each in utterances if not each.real), key=lambda each: each.frames)
+    chosen = [each for each in short if each.frames <= _GOLDEN_FRAMES] or short[:1]
+    spread = np.unique(np.linspace(0, len(chosen) - 1, _GOLDEN_COUNT).round().astype(int))
+    found = {}
+    for computed in _ROUNDINGS:
+        noise = rounding_noise(computed, checkpoint, [chosen[i] for i in spread], lambda items, _: items)
+        found[computed] = round_up(max(own, _FACTOR * noise[0 if scored else 1]))
+    return {computed: bound for computed, bound in found.items() if bound <= most}
+
+
+def _noise(checkpoint: Checkpoint, rounded: nn.Module, utterances: Iterable[Utterance]) -> tuple[float, float]:
+    """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and `rounded`."""
+    plain = deployable_net(checkpoint).float()
     score_noise = embedding_noise = 0.0
     with few_threads(), torch.no_grad():
-        for utterance in track(utterances, "Rounding to half"):
+        for utterance in utterances:
             values: Any = utterance.input
             if values.ndim == 1:
                 values = compute_features(values, checkpoint.frontend)
@@ -148,33 +203,38 @@ def products_in_half(network: DeployableNet) -> DeployableNet:
     """`network` itself, its body's products rounded as `graph.fp16` has them computed."""
     for name, part in list(network.named_children()):
         if isinstance(part, nn.ModuleList):
-            network.__setattr__(name, nn.ModuleList(_InHalf(each) for each in part))
+            network.__setattr__(name, nn.ModuleList(_InPrecision(each) for each in part))
         elif name not in FLOAT_PARTS:
-            network.__setattr__(name, _InHalf(part))
+            network.__setattr__(name, _InPrecision(part))
     return network
 
 
-class _InHalf(nn.Module):
-    def __init__(self, part: nn.Module) -> None:
+class _InPrecision(nn.Module):
+    def __init__(self, part: nn.Module, dtype: torch.dtype = torch.float16) -> None:
         super().__init__()
-        self.part = part
+        self.part, self.dtype = part, dtype
 
     def forward(self, *inputs: Any) -> Any:
-        with _RoundedProducts():  # type: ignore[no-untyped-call]
+        with _RoundedProducts(self.dtype):
             return self.part(*inputs)
 
 
 class _RoundedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Operands and results of matrix products and convolutions are those that half can hold."""
+    """Operands and results of matrix products and convolutions are those that `dtype` can hold."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dtype = dtype
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in _PRODUCTS:
             return func(*args, **(kwargs or {}))
-        return _round(func(*map(_round, args), **(kwargs or {})))
+        rounded = [self._round(value) for value in args]
+        return self._round(func(*rounded, **(kwargs or {})))
 
-
-def _round(value: Any) -> Any:
-    return value.half().to(value.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+    def _round(self, value: Any) -> Any:
+        is_number = isinstance(value, Tensor) and value.is_floating_point()
+        return value.to(self._dtype).to(value.dtype) if is_number else value
 
 
 Rule = Callable[[Checkpoint, Sequence[Utterance], Reference, Track], Tolerance]
@@ -188,9 +248,16 @@ RULES: Mapping[Precision, Rule] = {"fp32": _fp32, "fp16": half_tolerance, "int8"
 
 
 def tolerance_of(
-    precision: Precision, checkpoint: Checkpoint, utterances: Sequence[Utterance], reference: Reference, track: Track
+    precision: Precision,
+    checkpoint: Checkpoint,
+    utterances: Sequence[Utterance],
+    reference: Reference,
+    track: Track,
+    computed: Rounding | None = None,
 ) -> Tolerance:
     """How far the answers of an artefact of `precision` may be from the reference; it gives the reason too.
+
+    `computed` is the precision in which an engine computes what the artefact holds in float32.
 
     Raises:
         ExportError: no rule is known for `precision`.
@@ -198,4 +265,11 @@ def tolerance_of(
     if precision not in RULES:
         known = ", ".join(RULES)
         raise ExportError(f"no tolerance is known for precision {precision}; this voxport proves {known}")
-    return RULES[precision](checkpoint, utterances, reference, track)
+    if computed is None:
+        return RULES[precision](checkpoint, utterances, reference, track)
+    rounding = rounding_tolerance(computed, checkpoint, utterances, reference, track)
+    if precision == "fp32":
+        return rounding
+    own = RULES[precision](checkpoint, utterances, reference, track)
+    score, embedding = round_up(own.score + rounding.score), round_up(own.embedding + rounding.embedding)
+    return Tolerance(score, embedding, f"{own.reason}; and what is not {precision}: {rounding.reason}")

@@ -1,13 +1,12 @@
-"""Sound files and arrays of samples, made ready for a frontend.
+"""Sound files, made ready for a frontend.
 
 Conventions: samples are float32, mono, shape (n,), full scale [-1, 1]. Rates are in Hz, durations in
 seconds; a duration is samples / rate. libsndfile (soundfile) decodes wav, flac, ogg, mp3 and whatever
 else it knows, by content and not by extension, and FFmpeg (PyAV, the extra `media`) what it does not;
-channels are averaged, or one of them is taken (see `voxport.runtime.audio.channels`); libsoxr (soxr, quality HQ)
-resamples, so that n samples become round(n · to / from).
+channels are averaged, or one of them is taken (see `voxport.runtime.audio.channels`); `samples`
+resamples them.
 
-The packages are imported when first needed: an application that has samples at the right rate needs
-none.
+The packages are imported when first needed.
 """
 
 import errno
@@ -23,26 +22,27 @@ import numpy.typing as npt
 
 from voxport.runtime.audio.channels import Channel, ChannelMeter, Channels, pick
 from voxport.runtime.audio.media import MediaError, MediaFile, is_media
-from voxport.runtime.errors import AudioError, BackendError
+from voxport.runtime.audio.samples import (
+    BLOCK,
+    MAX_CHANNELS,
+    MAX_SECONDS,
+    Samples,
+    audio_package,
+    check_rate,
+    check_values,
+    resampled,
+)
+from voxport.runtime.errors import AudioError
 
 if TYPE_CHECKING:
     import soundfile
 
-MIN_RATE, MAX_RATE = 4000, 192000  # Hz
-MAX_CHANNELS = 8
-MAX_SECONDS = 3600.0
-
-# Float sound may exceed full scale a little; ten times full scale is int16 values that nobody divided.
-PEAK_LIMIT = 10.0
-
-_BLOCK = 1 << 16  # frames decoded at a time
 _OVERSHOOT = 0.5  # seconds by which a piece may end behind its sound, as in Kaldi's extract-segments
 _EXACT = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "CAF", "NIST"})  # seeking finds the sample
 _MP3_SLACK = 2304  # two MPEG frames: an mp3 without a Xing header says its length only about
 _UNKNOWN_FRAMES = 1 << 60  # libsndfile's "nobody knows" is near 2⁶³
 _UNKNOWN_SIZE = 0x7FFF0000  # a WAV written to a pipe claims a size from here on: "until the end"
 
-Samples = npt.NDArray[np.float32]
 PathName = str | os.PathLike[str]
 SoundFile = Union["soundfile.SoundFile", MediaFile]
 
@@ -94,7 +94,7 @@ def audio_blocks(
     with _open(name) as file:
         _check_header(file, name)
         mono = (_mono(block, channel, name) for block in _channel_blocks(file, name, max_seconds))
-        blocks = _resampled(mono, file.samplerate, sample_rate)
+        blocks = resampled(mono, file.samplerate, sample_rate)
         yield from (block for block in blocks if len(block))
 
 
@@ -173,101 +173,11 @@ def read_piece(
         scale = 1 if in_samples else rate
         first, last = round(start * scale), None if end is None else round(end * scale)
         mono = (_mono(block, channel, name) for block in _piece_blocks(file, name, first, last))
-        cut = list(_resampled(mono, rate, sample_rate))
+        cut = list(resampled(mono, rate, sample_rate))
     samples = np.concatenate(cut) if cut else np.zeros(0, np.float32)
     if len(samples) == 0:
         raise AudioError(f"{name}: the piece from {first / rate:g} s on holds no sample at {sample_rate} Hz")
     return samples
-
-
-def resample(samples: npt.ArrayLike, from_rate: int, to_rate: int) -> Samples:
-    """`samples` of shape (n,) or (n, channels) as check_samples takes them, from one rate to another.
-
-    Raises:
-        AudioError: what check_samples refuses, a rate outside 4 to 192 kHz, or too few samples to keep one.
-        BackendError: soxr is not installed.
-    """
-    check_rate(from_rate, "from_rate")
-    check_rate(to_rate, "to_rate")
-    mono = check_samples(samples)
-    result = np.concatenate(list(_resampled(iter([mono]), from_rate, to_rate)))
-    if len(result) == 0:
-        raise AudioError(f"samples: {len(mono)} samples at {from_rate} Hz are less than one at {to_rate} Hz")
-    return result
-
-
-def sample_blocks(
-    samples: npt.NDArray[Any], from_rate: int, to_rate: int, name: str = "samples", channel: Channel = "mix"
-) -> Generator[Samples, None, None]:
-    """What `resample` gives of one channel, or of the average, block by block: as little is copied, however long it is.
-
-    Raises as `resample` does, and AudioError where there is no such channel.
-    """
-    layout = check_layout(samples, name)
-    pieces = (check_samples(layout[start : start + _BLOCK], name, channel) for start in range(0, len(layout), _BLOCK))
-    yield from (block for block in _resampled(pieces, from_rate, to_rate) if len(block))
-
-
-def sample_channels(samples: npt.NDArray[Any], sample_rate: int, name: str = "samples") -> Channels | None:
-    """What `audio_channels` tells of a file, of an array (n, channels) at `sample_rate` Hz; None where there is one.
-
-    At most MAX_SECONDS of it are looked at, block by block. Raises as `check_samples` does.
-    """
-    layout = check_layout(samples, name)
-    if layout.ndim == 1 or layout.shape[1] == 1:
-        return None
-    check_rate(sample_rate, "sample_rate")
-    meter = ChannelMeter(sample_rate)
-    layout = layout[: round(MAX_SECONDS * sample_rate)]
-    for start in range(0, len(layout), _BLOCK):
-        meter.push(check_values(layout[start : start + _BLOCK], name))
-    return meter.finish(name)
-
-
-def check_samples(samples: npt.ArrayLike, name: str = "samples", channel: Channel = "mix") -> Samples:
-    """`samples` as mono float32 of shape (n,); `name` is what messages call them.
-
-    Takes float16, float32 and float64 in [-1, 1], and int16 and int32, which are divided by their full
-    scale (32768 and 2³¹). Shape (n,), or (n, channels) with at most 8 channels, of which `channel` is taken or
-    all are averaged.
-
-    Raises:
-        AudioError: another type or shape, no samples, no such channel, NaN or infinity, or floats far beyond [-1, 1].
-    """
-    return np.ascontiguousarray(pick(check_values(samples, name), channel, name), dtype=np.float32)
-
-
-def check_values(samples: npt.ArrayLike, name: str = "samples") -> npt.NDArray[np.floating]:
-    """The samples that `check_samples` checks, as floats, with all their channels. Raises as it does."""
-    array = check_layout(samples, name)
-    if array.dtype.kind == "i":
-        array = array / float(-np.iinfo(array.dtype).min)
-    if not np.isfinite(array).all():
-        raise AudioError(f"{name}: holds NaN or infinite samples; every sample must be a finite number")
-    peak = float(np.abs(array).max())
-    if peak > PEAK_LIMIT:
-        raise AudioError(f"{name}: samples reach {peak:.6g}, expected [-1, 1]; divide 16-bit values by 32768")
-    return array
-
-
-def check_layout(samples: npt.ArrayLike, name: str = "samples") -> npt.NDArray[Any]:
-    """The part of `check_samples` that looks at no sample: type and shape, at no cost. Raises as it does."""
-    array = np.asarray(samples)
-    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.int16, np.int32):
-        raise AudioError(f"{name}: expected floats in [-1, 1], or int16 or int32 samples, found {array.dtype}")
-    if array.size == 0:
-        raise AudioError(f"{name}: holds no samples (shape {array.shape}); at least one is needed")
-    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] > MAX_CHANNELS):
-        hint = "; pass the transpose" if array.ndim == 2 and array.shape[0] <= MAX_CHANNELS else ""
-        expected = f"(n,) or (n, channels) with at most {MAX_CHANNELS} channels"
-        raise AudioError(f"{name}: expected shape {expected}, found {array.shape}{hint}")
-    return array
-
-
-def check_rate(rate: int, name: str) -> None:
-    """Raise AudioError unless `rate` is one that voxport takes; `name` is what the message calls it."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"{name}: {rate} Hz is outside the {MIN_RATE} to {MAX_RATE} Hz that voxport takes")
 
 
 def _open(name: str) -> SoundFile:
@@ -335,7 +245,7 @@ def _channel_blocks(file: SoundFile, name: str, max_seconds: float | None) -> It
     A block is valid until the next one is asked for.
     """
     limit = math.inf if max_seconds is None else max_seconds * file.samplerate
-    buffer = np.empty((_BLOCK, file.channels), np.float32)
+    buffer = np.empty((BLOCK, file.channels), np.float32)
     decoded = 0
     while count := _decode(file, buffer, name):
         decoded += count
@@ -353,7 +263,7 @@ def _piece_blocks(file: SoundFile, name: str, first: int, last: int | None) -> I
     if first and not isinstance(file, MediaFile) and file.format in _EXACT and first <= file.frames < _UNKNOWN_FRAMES:
         file.seek(first)
         position = first
-    buffer = np.empty((_BLOCK, file.channels), np.float32)
+    buffer = np.empty((BLOCK, file.channels), np.float32)
     rate, found = file.samplerate, 0
     while (last is None or position < last) and (count := _decode(file, buffer, name)):
         begin, stop = max(first - position, 0), count if last is None else min(count, last - position)
@@ -376,27 +286,3 @@ def _decode(file: SoundFile, buffer: Samples, name: str) -> int:
         return int(file.buffer_read_into(buffer, "float32"))
     except RuntimeError as problem:
         raise AudioError(f"{name}: damaged or cut short ({problem}); get the file again, or convert it") from problem
-
-
-def _resampled(blocks: Iterator[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
-    if from_rate == to_rate:
-        yield from blocks
-        return
-    stream = audio_package("soxr").ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def audio_package(package: str) -> Any:
-    """The package soundfile or soxr, imported when needed. Raises BackendError where it is not installed."""
-    try:
-        if package == "soundfile":
-            import soundfile
-
-            return soundfile
-        import soxr
-
-        return soxr
-    except (ImportError, OSError) as problem:  # OSError: the package is there, but not the system's library
-        raise BackendError(f'sound files need {package} ({problem}): pip install "voxport[audio]"') from problem

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.audio.channels import Channel
-from voxport.runtime.audio.decode import check_samples, read_audio, resample
+from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.audio.preprocess import Sound
+from voxport.runtime.audio.samples import check_samples, resample
 from voxport.runtime.audio.vad import FRAME_SECONDS
 from voxport.runtime.contract import Contract
 from voxport.runtime.length_range import LengthRange

@@ -19,16 +19,8 @@ from voxport.runtime.audio.channels import (
     choose_channels,
     refuse_several,
 )
-from voxport.runtime.audio.decode import (
-    audio_channels,
-    audio_seconds,
-    check_layout,
-    check_rate,
-    check_samples,
-    read_audio,
-    resample,
-    sample_channels,
-)
+from voxport.runtime.audio.decode import audio_channels, audio_seconds, read_audio
+from voxport.runtime.audio.samples import check_layout, check_rate, check_samples, resample, sample_channels
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import AudioError, VoxportError
 from voxport.runtime.frontend.log_mel import compute_features

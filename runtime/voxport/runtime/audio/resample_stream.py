@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.audio.channels import Channel, check_channel
-from voxport.runtime.audio.decode import audio_package, check_rate, check_samples
+from voxport.runtime.audio.samples import audio_package, check_rate, check_samples
 from voxport.runtime.errors import AudioError
 
 _PIECE = 1 << 15  # samples that are converted at a time, so that a huge chunk costs no second copy

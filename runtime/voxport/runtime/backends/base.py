@@ -1,5 +1,6 @@
 """What every way of running a model has in common: its answer, its protocol, its input checks, its place."""
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.contract import Contract, Dim, Output, TensorSpec
+from voxport.runtime.contract import Contract, Dim, Output, Rounding, TensorSpec
 from voxport.runtime.errors import BackendError, ContractError, VoxportError
 from voxport.runtime.length_range import LengthRange
 
@@ -100,6 +101,26 @@ def check_threads(threads: int | None) -> None:
         raise BackendError(f"threads must be between 1 and {MAX_THREADS}, found {threads}")
 
 
+def default_threads() -> int:
+    """One thread on one or two cores, otherwise two.
+
+    A second thread on a two-core machine competes with the application that asked, and a model this
+    small gains little from more than two; a server that has cores to spare says so with `threads`.
+    """
+    return 1 if available_cores() <= 2 else 2
+
+
+def available_cores(quota_file: str | os.PathLike[str] = "/sys/fs/cgroup/cpu.max") -> int:
+    """Cores this process may use: its CPU affinity, and on Linux its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open(quota_file) as file:
+            quota, period = file.read(100).split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):  # no such limit, or "max"
+        return cores
+
+
 def expected_tensors(contract: Contract) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """The inputs and outputs that a model with this contract must have; a named dim must vary."""
     if contract.input_kind == "features":
@@ -188,7 +209,8 @@ class Explanation:
 
     `device` is "cpu", "cuda", "tensorrt" or "rtx", and never "auto". `providers` are ONNX Runtime's, in order of
     preference; empty for a TensorRT plan or an RTX engine. `threads` is None where the CPU does not compute.
-    `precision` is that of the computation, as far as the file and the options decide it.
+    `precision` is that of the computation, as far as the file and the options decide it; `computed` is that of what the
+    file holds in float32, where an engine computes it in less.
     """
 
     backend: str
@@ -200,6 +222,7 @@ class Explanation:
     threads: int | None = None
     versions: tuple[tuple[str, str], ...] = ()  # (package, version)
     notes: tuple[str, ...] = ()
+    computed: Rounding | None = None
 
     def __str__(self) -> str:
         lines = [("back end", self.backend), ("device", f"{self.device}: {self.device_name}"), ("why", self.why)]
@@ -224,3 +247,10 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def contract_digest(contract: Contract) -> str:
+    """The SHA-256 of a contract, in hexadecimal: whether a file still holds the model that was loaded from it."""
+    import hashlib  # costs milliseconds, and only forks and pickles need it
+
+    return hashlib.sha256(contract.to_json().encode()).hexdigest()

@@ -18,6 +18,26 @@ _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True, kw_only=True)
+class OtherEngine:
+    """An engine that runs the files of a format where `runtime` asks for it; the other attributes are as in `Format`.
+
+    Its module `entry` has `load` alone.
+    """
+
+    runtime: str
+    title: str
+    engine: str
+    extra: str
+    modules: tuple[str, ...]
+    devices: tuple[Device, ...]
+
+    @property
+    def entry(self) -> Entry:
+        """The engine's function `load`, which imports its library."""
+        return _entry(self.engine)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Format:
     """A kind of model file.
 
@@ -32,6 +52,7 @@ class Format:
         modules: what the engine imports, to be found and started before it is relied on.
         devices: those that it runs on, besides "auto".
         by_suffix: the suffix alone decides, whatever the content is.
+        others: engines besides that one.
     """
 
     name: str
@@ -44,11 +65,16 @@ class Format:
     modules: tuple[str, ...]
     devices: tuple[Device, ...]
     by_suffix: bool = False
+    others: tuple[OtherEngine, ...] = ()
 
     @property
     def entry(self) -> Entry:
         """The engine's functions. Reading needs no library; loading imports it."""
-        return cast(Entry, importlib.import_module(f"voxport.runtime.backends.{self.engine}.entry"))
+        return _entry(self.engine)
+
+
+def _entry(engine: str) -> Entry:
+    return cast(Entry, importlib.import_module(f"voxport.runtime.backends.{engine}.entry"))
 
 
 FORMATS = (
@@ -62,6 +88,16 @@ FORMATS = (
         extra="cpu",
         modules=("onnxruntime",),
         devices=("cpu", "cuda", "tensorrt", "rtx"),
+        others=(
+            OtherEngine(
+                runtime="openvino",
+                title="OpenVINO",
+                engine="ov",
+                extra="openvino",
+                modules=("openvino",),
+                devices=("cpu",),
+            ),
+        ),
     ),
     Format(
         name="plan",

@@ -2,7 +2,7 @@
 
 import os
 
-from voxport.runtime.backends.formats import describe, format_of
+from voxport.runtime.backends.formats import Format, OtherEngine, describe, format_of
 from voxport.runtime.backends.options import BackendOptions, Loaded, LoadedBackend
 from voxport.runtime.errors import BackendError
 
@@ -26,13 +26,23 @@ def load_explained(
 ) -> Loaded:
     """Like `load_backend`, with the reason for the device."""
     chosen, found = options or BackendOptions(), format_of(path)
-    if chosen.device not in ("auto", *found.devices):
-        runs = ", ".join(repr(device) for device in found.devices)
+    engine: Format | OtherEngine = found
+    if chosen.runtime not in (None, found.modules[0]):
+        others = [each for each in found.others if each.runtime == chosen.runtime]
+        if not others:
+            raise BackendError(
+                f"{os.fspath(path)}: {found.title} does not run in {chosen.runtime}; leave the runtime out, or load "
+                "the ONNX model"
+            )
+        engine = others[0]
+    if chosen.device not in ("auto", *engine.devices):
+        runs = ", ".join(repr(device) for device in engine.devices)
+        which = f"{found.title} in {engine.title}" if isinstance(engine, OtherEngine) else found.title
         raise BackendError(
-            f"{os.fspath(path)}: {found.title} cannot run on device {chosen.device!r}; ask for {runs} or 'auto', "
-            "or load the ONNX model"
+            f"{os.fspath(path)}: {which} cannot run on device {chosen.device!r}; ask for {runs} or 'auto'"
+            + ("" if found.name == "onnx" else ", or load the ONNX model")
         )
-    return found.entry.load(path, chosen, verify)
+    return engine.entry.load(path, chosen, verify)
 
 
 def load_reference(path: str | os.PathLike[str]) -> LoadedBackend:

@@ -12,6 +12,8 @@ from voxport.runtime.errors import BackendError
 Device = Literal["cpu", "cuda", "tensorrt", "rtx"]
 DeviceChoice = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]
 Specialization = Literal["lazy", "eager", "none"]
+RuntimeChoice = Literal["onnxruntime", "openvino"]
+PrecisionChoice = Literal["fp32", "fp16", "int8", "bf16"]
 Path = str | os.PathLike[str]
 
 
@@ -25,27 +27,41 @@ class BackendOptions:
     `threads` are the CPU's, inside one operator; None takes one on one or two cores, else two, and for
     TorchScript and .pt2 files what the process has set in torch.
     `precision` refuses a model that would be computed in another; with "tensorrt", "fp16" lets an fp32 ONNX
-    model be computed in half. `max_batch` and `cache` are for ONNX models on "tensorrt" and "rtx", see `OnnxOptions`.
+    model be computed in half, and in OpenVINO "bf16" and "fp16" compute in it what the file holds in float32.
+    `runtime` is the library that runs an ONNX model: "onnxruntime", the usual one, or "openvino", on the CPU, where
+    `streams` runs may go on at once, and `cache` keeps what was compiled; see `OpenVinoOptions`.
+    `max_batch` and `cache` are for ONNX models on "tensorrt" and "rtx", see `OnnxOptions`.
     `graphs` and `host_code` are for plans, see `PlanOptions`. For RTX engines `graphs` above 0 lets the library record
     them, `kernels` says when it compiles for a shape, and `cache` where that is kept; see `RtxOptions`.
     """
 
     device: DeviceChoice = "auto"
     threads: int | None = None
-    precision: Precision | None = None
+    precision: PrecisionChoice | None = None
     max_batch: int = 8
     cache: str | os.PathLike[str] | None = None
     graphs: int = 16
     host_code: bool = False
     kernels: Specialization = "lazy"
+    runtime: RuntimeChoice | None = None
+    streams: int = 1
 
     def __post_init__(self) -> None:
         if self.device not in get_args(DeviceChoice):
             raise BackendError(f"unknown device {self.device!r}; choose one of {', '.join(get_args(DeviceChoice))}")
         if self.kernels not in get_args(Specialization):
             raise BackendError(f"unknown kernels {self.kernels!r}; choose one of {', '.join(get_args(Specialization))}")
-        if self.precision is not None and self.precision not in get_args(Precision):
-            raise BackendError(f"unknown precision {self.precision!r}; choose one of {', '.join(get_args(Precision))}")
+        for name, choices in (("precision", PrecisionChoice), ("runtime", RuntimeChoice)):
+            value = getattr(self, name)
+            if value is not None and value not in get_args(choices):
+                raise BackendError(f"unknown {name} {value!r}; choose one of {', '.join(get_args(choices))}")
+        if self.precision == "bf16" and self.runtime != "openvino":
+            raise BackendError("precision bf16 is computed by OpenVINO alone; ask for runtime 'openvino' as well")
+
+
+def own_precision(options: BackendOptions) -> Precision | None:
+    """The options' precision for an engine that does not compute in bf16, which is then not asked for."""
+    return None if options.precision == "bf16" else options.precision
 
 
 @runtime_checkable

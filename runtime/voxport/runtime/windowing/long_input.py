@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.audio.channels import Channel
-from voxport.runtime.audio.decode import PathName, audio_blocks, audio_seconds, sample_blocks
+from voxport.runtime.audio.decode import PathName, audio_blocks, audio_seconds
 from voxport.runtime.audio.preprocess import ChosenChannels, prepare_features
+from voxport.runtime.audio.samples import sample_blocks
 from voxport.runtime.backends.base import Answer
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import LengthError, VoxportError

@@ -3,7 +3,7 @@
 import os
 
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
-from voxport.runtime.backends.options import BackendOptions, Loaded, ModelFile, Path
+from voxport.runtime.backends.options import BackendOptions, Loaded, ModelFile, Path, own_precision
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.errors import BackendError
 from voxport.runtime.storage.seal import SEAL_KEY, check_seal, rewritten
@@ -42,7 +42,7 @@ def load(path: Path, options: BackendOptions, verify: bool) -> Loaded:
     from voxport.runtime.backends.onnxrt.session import Device, OnnxOptions, import_onnxruntime
 
     def on(device: Device, why: str) -> Loaded:
-        onnx = OnnxOptions(device, options.threads, options.max_batch, options.precision, options.cache)
+        onnx = OnnxOptions(device, options.threads, options.max_batch, own_precision(options), options.cache)
         return Loaded(OnnxModel.load(path, onnx, verify=verify), why)
 
     if options.device != "auto":

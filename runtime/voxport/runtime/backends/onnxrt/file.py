@@ -25,7 +25,7 @@ MAX_FIELDS = 200_000  # in one file: bounds the time that a file of nothing but 
 # Field numbers of onnx.proto.
 _MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_PRODUCER_VERSION, _MODEL_GRAPH = 1, 2, 3, 7
 _MODEL_OPSET, _MODEL_METADATA = 8, 14
-_GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_GRAPH_NAME, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 2, 5, 11, 12
 _TENSOR_NAME = 8
 
 _ELEMENT_TYPES = {
@@ -43,6 +43,7 @@ class OnnxFile:
     opsets: tuple[tuple[str, int], ...]  # (domain, version); the domain of standard operators is ""
     inputs: tuple[TensorSpec, ...]  # empty unless the graph was asked for
     outputs: tuple[TensorSpec, ...]
+    graph_name: str = ""
 
 
 def read_onnx(path: str | os.PathLike[str], key: str, *, graph: bool = False) -> OnnxFile:
@@ -94,7 +95,7 @@ class _Walker:
         if size == 0:
             raise self._error("the file is empty")
         contract: str | None = None
-        ir_version, producer, producer_version = 0, "", ""
+        ir_version, producer, producer_version, graph_name = 0, "", "", ""
         opsets: list[tuple[str, int]] = []
         inputs: list[TensorSpec] = []
         outputs: list[TensorSpec] = []
@@ -108,7 +109,7 @@ class _Walker:
             elif field.number == _MODEL_OPSET and len(opsets) < MAX_TENSORS:
                 opsets.append(self._opset(field))
             elif field.number == _MODEL_GRAPH and graph:
-                self._graph(field, inputs, outputs)
+                graph_name = self._graph(field, inputs, outputs)
             elif field.number == _MODEL_METADATA:
                 found = self._metadata(field, key)
                 if found is not None and contract is not None:
@@ -117,7 +118,7 @@ class _Walker:
         if not ir_version:  # the one field that every ONNX file has
             raise self._error("it has no ONNX version")
         made_by = f"{producer} {producer_version}".strip()
-        return OnnxFile(contract, ir_version, made_by, tuple(opsets), tuple(inputs), tuple(outputs))
+        return OnnxFile(contract, ir_version, made_by, tuple(opsets), tuple(inputs), tuple(outputs), graph_name)
 
     def _metadata(self, entry: _Field, key: bytes) -> str | None:
         """The text of StringStringEntryProto `entry` if its key is `key`. Others are stepped over unread."""
@@ -140,10 +141,14 @@ class _Walker:
                 version = field.value
         return domain, version
 
-    def _graph(self, graph: _Field, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> None:
+    def _graph(self, graph: _Field, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:
+        """Fill `inputs` and `outputs`; returns the graph's name."""
+        name = ""
         weights: set[str] = set()  # up to IR version 3 weights are listed among the inputs too
         for field in self._walk(graph.start, graph.end):
-            if field.number == _GRAPH_INPUT:
+            if field.number == _GRAPH_NAME:
+                name = self._text(field, MAX_NAME_BYTES)
+            elif field.number == _GRAPH_INPUT:
                 inputs.append(self._tensor(field))
             elif field.number == _GRAPH_OUTPUT:
                 outputs.append(self._tensor(field))
@@ -152,6 +157,7 @@ class _Walker:
             if max(len(inputs), len(outputs)) > MAX_TENSORS:
                 raise self._error(f"it has more than {MAX_TENSORS} inputs or outputs")
         inputs[:] = [tensor for tensor in inputs if tensor.name not in weights]
+        return name
 
     def _tensor(self, entry: _Field) -> TensorSpec:
         """ValueInfoProto: name = 1, type = 2 → TypeProto: tensor_type = 1 → elem_type = 1, shape = 2."""

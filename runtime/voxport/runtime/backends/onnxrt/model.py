@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, check_tensors, cpu_name
+from voxport.runtime.backends.base import (
+    Answer,
+    Explanation,
+    Float32,
+    Int64,
+    check_batch,
+    check_tensors,
+    contract_digest,
+    cpu_name,
+)
 from voxport.runtime.backends.golden import check_golden, check_rate
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
@@ -101,13 +110,15 @@ class OnnxModel:
         assert path is not None  # a session is missing after a fork alone
         with self._lock:
             if self._session is None:
-                self._session = _load_same(path, self._options, _digest(self._contract), self._verified)._session
+                self._session = _load_same(
+                    path, self._options, contract_digest(self._contract), self._verified
+                )._session
             return self._session
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._path is None:
             raise BackendError("a model that was not loaded from a file by OnnxModel.load cannot be pickled")
-        return _load_same, (self._path, self._options, _digest(self._contract), self._verified)
+        return _load_same, (self._path, self._options, contract_digest(self._contract), self._verified)
 
     @property
     def contract(self) -> Contract:
@@ -189,16 +200,10 @@ class OnnxModel:
         return found
 
 
-def _digest(contract: Contract) -> str:
-    import hashlib  # costs milliseconds, and only forks and pickles need it
-
-    return hashlib.sha256(contract.to_json().encode()).hexdigest()
-
-
 def _load_same(path: str, options: OnnxOptions, digest: str, verify: bool) -> OnnxModel:
     """Load a model again, in another process. Raises ContractError where its file's contract is another by now."""
     model = OnnxModel.load(path, options, verify=verify)
-    if _digest(model.contract) != digest:
+    if contract_digest(model.contract) != digest:
         raise ContractError(
             f"{path}: another model lies there than the one that was loaded; load the model again, and replace its "
             "file only where no other process has yet to open it"

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from voxport.runtime.backends.base import check_threads
+from voxport.runtime.backends.base import check_threads, default_threads
 from voxport.runtime.backends.onnxrt.rtx_provider import (
     RTX,
     RTX_INSTALL,
@@ -78,26 +78,6 @@ class OnnxOptions:
                 + (", or ask for device 'tensorrt', which can compute it in half" if wanted == "fp16" else "")
             )
         return wanted
-
-
-def default_threads() -> int:
-    """One thread on one or two cores, otherwise two.
-
-    A second thread on a two-core machine competes with the application that asked, and a model this
-    small gains little from more than two; a server that has cores to spare says so with `threads`.
-    """
-    return 1 if available_cores() <= 2 else 2
-
-
-def available_cores(quota_file: str | os.PathLike[str] = "/sys/fs/cgroup/cpu.max") -> int:
-    """Cores this process may use: its CPU affinity, and on Linux its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open(quota_file) as file:
-            quota, period = file.read(100).split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError, ZeroDivisionError):  # no such limit, or "max"
-        return cores
 
 
 def start_session(path: str | os.PathLike[str], options: OnnxOptions, contract: Contract | None = None) -> Any:

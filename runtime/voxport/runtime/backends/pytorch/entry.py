@@ -1,7 +1,7 @@
 """What the table of formats gets from PyTorch's engine; see `options.Entry`."""
 
 from voxport.runtime.backends.base import expected_tensors
-from voxport.runtime.backends.options import BackendOptions, Loaded, ModelFile, Path
+from voxport.runtime.backends.options import BackendOptions, Loaded, ModelFile, Path, own_precision
 from voxport.runtime.backends.pytorch.file import read_torch
 from voxport.runtime.contract import Contract
 from voxport.runtime.storage.seal import check_seal
@@ -40,5 +40,5 @@ def load(path: Path, options: BackendOptions, verify: bool) -> Loaded:
 
     assert options.device != "tensorrt"  # none of the format's devices
     assert options.device != "rtx"
-    model = TorchModel.load(path, TorchOptions(options.device, options.threads, options.precision), verify=verify)
+    model = TorchModel.load(path, TorchOptions(options.device, options.threads, own_precision(options)), verify=verify)
     return Loaded(model, model.explain().why)
