@@ -42,7 +42,9 @@ def import_ray(options: ClusterOptions) -> Any:
         # Ray Data puts what an actor is made of into its store, and Ray's core then warns of that at every start.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         if options.address is None:
-            # Ray listens on all of the machine's addresses and runs what it is sent by who has its token, which it
+            # Ray gives its workers a niceness of 15: whatever else runs on the machine would go first.
+            os.environ.setdefault("RAY_worker_niceness", "0")
+            # It listens on all of the machine's addresses and runs what it is sent by who has its token, which it
             # would keep in the user's home, for all to read.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

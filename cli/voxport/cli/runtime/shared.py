@@ -26,7 +26,7 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
     show_default=True,
-    help="What must run the model. auto takes the GPU where onnxruntime starts on it, else the CPU.",
+    help="Device to run the model on. auto takes the GPU where onnxruntime starts on it, else the CPU.",
 )
 runtime_option = click.option(
     "--runtime",
@@ -67,7 +67,7 @@ def channel_option(usual: str) -> Callable[[F], F]:
 
 
 gallery_option = click.option(
-    "--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own."
+    "--gallery", type=click.Path(), help="Identify against this gallery, not against the model's own speakers."
 )
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."

@@ -1,6 +1,7 @@
 """Where a service runs: in this process, or as replicas of Ray Serve."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -118,6 +119,7 @@ def _serve_on_ray(options: ServiceOptions, told: Told) -> None:
 
     on_gpu = options.device in ("cuda", "tensorrt")
     absolute = Path(os.path.abspath(options.model))
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with ray_cluster(cluster):
         replica = _replica_class(ray_serve, _moved(options, absolute))
         deployment = ray_serve.deployment(
