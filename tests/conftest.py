@@ -7,7 +7,7 @@ import pytest
 
 # Before anything imports torch or ONNX Runtime: the tests' models are tiny, and threads that wait for
 # each other cost more than they bring. The gate asks for two all the same; where those spin while they wait, an
-# export takes three times the processor's time.
+# export takes three to seven times the processor's time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

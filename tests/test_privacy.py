@@ -138,6 +138,7 @@ doctor
 
 EXEMPT = {
     "bench latency": "starts ten processes or more; one round of it is tried by itself",
+    "tune": "takes minutes; its steps are export onnx, export check and bench latency",
     "demo": "takes minutes; its steps are commands of the list, but for the speech, which is tried by itself",
     "serve": "listens on a socket, which ends it here; what it leaves is looked at in tests/scale/test_service_ray.py",
     "bench gpu": "needs a GPU; its steps are processes like those of `bench latency` and `bench train`",

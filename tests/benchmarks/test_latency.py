@@ -278,5 +278,5 @@ def test_unreadable_documents_are_refused(tmp_path: Path, measured: LatencyRepor
         path.write_text(text)
         with pytest.raises(ReportError, match=r"x\.json"):
             read_report(path)
-    with pytest.raises(ReportError, match=r"cannot write"):
+    with pytest.raises(ReportError, match=r"cannot be written"):
         write_report(measured, tmp_path / "nowhere" / "x.json")

@@ -26,19 +26,20 @@ class Entry(NamedTuple):
 COMMANDS = {
     "train": Entry("voxport.cli.train.commands:train", "Train a speaker network, evaluate it, predict with it."),
     "export": Entry("voxport.cli.export.commands:export", "Write a model for deployment and prove it equal."),
-    "inspect": Entry("voxport.cli.runtime.inspect:inspect", "Show what a model file says about itself."),
-    "bench": Entry("voxport.cli.bench.commands:bench", "Measure models against each other."),
+    "inspect": Entry("voxport.cli.runtime.inspect:inspect", "Show a model file's metadata."),
+    "bench": Entry("voxport.cli.bench.commands:bench", "Benchmark models against each other."),
+    "tune": Entry("voxport.cli.tune.command:tune", "Find the fastest proven form of a model on this machine."),
     "identify": Entry("voxport.cli.runtime.identify:identify", "Say who is speaking in sound files."),
     "score": Entry("voxport.cli.scale.score:score", "Score a whole corpus, in as many processes as there are cores."),
     "serve": Entry("voxport.cli.scale.serve:serve", "Answer over HTTP, and with a page for people."),
     "timeline": Entry("voxport.cli.runtime.timeline:timeline", "Say who speaks when in a recording."),
-    "stream": Entry("voxport.cli.runtime.stream:stream", "Say who is speaking while the sound comes."),
-    "embed": Entry("voxport.cli.runtime.embed:embed", "Turn voices into vectors, and compare them."),
+    "stream": Entry("voxport.cli.runtime.stream:stream", "Identify speakers in a live stream."),
+    "embed": Entry("voxport.cli.runtime.embed:embed", "Compute speaker embeddings, and compare them."),
     "enroll": Entry("voxport.cli.runtime.enroll:enroll", "Add people to a gallery, without training."),
-    "gallery": Entry("voxport.cli.runtime.gallery:gallery", "Look at a gallery, and mend it."),
-    "verify": Entry("voxport.cli.runtime.verify:verify", "Say whether it is the speaker who it should be."),
-    "demo": Entry("voxport.cli.demo.command:demo", "Do the whole way once, on speech made on the spot."),
-    "doctor": Entry("voxport.cli.doctor.command:doctor", "Say what is installed, what clashes, and what mends it."),
+    "gallery": Entry("voxport.cli.runtime.gallery:gallery", "Inspect and repair a gallery."),
+    "verify": Entry("voxport.cli.runtime.verify:verify", "Verify a claimed speaker."),
+    "demo": Entry("voxport.cli.demo.command:demo", "Run the whole pipeline once, on synthesized speech."),
+    "doctor": Entry("voxport.cli.doctor.command:doctor", "Check the environment, and suggest fixes."),
 }
 
 
@@ -128,7 +129,14 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nExample:\n  voxport demo --out demo-out\n  voxport export onnx runs/first/model.pt -o model.onnx",
 )
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show it.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Take a speaker-identification network from training to the place where it answers."""
 

@@ -72,7 +72,7 @@ class SpeakerIdentifier:
 
         Args:
             path: an ONNX, TorchScript or .pt2 file that `voxport export` wrote, or a TensorRT plan or an RTX engine
-                with its `<file>.json`.
+                with its `<file>.json`; or a folder that `voxport tune` wrote, which runs as was found fastest.
             device: "cpu", "cuda", "tensorrt" or "rtx": what is asked for is what runs, nothing falls back. "auto"
                 takes the GPU where onnxruntime can start on it, else the CPU; `explain` says which, and why.
             threads: threads of one run on the CPU; None takes one on one or two cores, else two.

@@ -133,7 +133,8 @@ class LatencySettings:
     """How to measure. `frames` None: 128, 400 and 1000, as far as the models allow them, or only the trace.
 
     `trace` is a corpus, or a text file of lengths in frames, from which a realistic sequence of lengths is drawn.
-    `queries` is the set of the Offline scenario. `also` names more back ends, see variants.py.
+    `queries` is the set of the Offline scenario. `also` names more back ends, see variants.py;
+    those whose name in the table is in `leave_out` are not measured.
     `timeout` is how many seconds a worker may stay silent beyond its rule's own times.
     """
 
@@ -151,6 +152,7 @@ class LatencySettings:
     server: ServerRule = field(default_factory=ServerRule)
     trace: str = ""
     also: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
     truth: TruthSettings = field(default_factory=TruthSettings)
 
     def __post_init__(self) -> None:

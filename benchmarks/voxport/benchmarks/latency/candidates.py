@@ -56,7 +56,7 @@ def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) 
                 subjects.append(dataclasses.replace(model, contract=contract))
         own = [item for item in subjects if item.spec.input_kind == kind]
         subjects += _variants(more, own, baseline, "" if len(kinds) == 1 else f" {kind}")
-    return tuple(subjects)
+    return tuple(one for one in subjects if one.spec.name not in settings.leave_out)
 
 
 def _model(subject: Subject, path: Path) -> Subject:

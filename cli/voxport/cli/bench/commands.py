@@ -60,7 +60,13 @@ bench.add_command(report_command)
     help="The checkpoint behind the models; eager PyTorch runs it as the baseline.",
 )
 @click.option(
-    "--batch", "batches", multiple=True, type=click.IntRange(1), default=(1,), show_default=True, help="Repeatable."
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1,),
+    show_default=True,
+    help="Batch size; repeatable.",
 )
 @click.option(
     "--frames",
@@ -71,19 +77,34 @@ bench.add_command(report_command)
 )
 @scenario_options
 @truth_options
-@click.option("--rounds", type=click.IntRange(5), default=5, show_default=True, help="Fresh processes per back end.")
-@click.option("--seconds", type=click.FloatRange(0.01), default=2.0, show_default=True, help="Timed, per block.")
 @click.option(
-    "--warmup", type=click.FloatRange(0), default=1.0, show_default=True, help="Least seconds before each block."
+    "--rounds",
+    type=click.IntRange(5),
+    default=5,
+    show_default=True,
+    help="Number of rounds, each in a fresh process per back end.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.01), default=2.0, show_default=True, help="Seconds to time in each block."
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Shortest warm-up of a block, in seconds.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="In every back end.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each back end.")
 @click.option(
-    "--control/--no-control", default=True, show_default=True, help="Eager PyTorch against itself: the noise floor."
+    "--control/--no-control",
+    default=True,
+    show_default=True,
+    help="Also time eager PyTorch against itself, for the noise floor.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of inputs, order and bootstrap.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of inputs, order and bootstrap.")
 @click.option(
-    "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Seconds a worker may stay silent."
+    "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Worker timeout, in seconds."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything, raw samples too, as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")

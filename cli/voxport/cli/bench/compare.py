@@ -30,12 +30,18 @@ _COLUMNS = ("cell", "back end", "before ms", "after ms", "before / after [95 %]"
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
     default=3.0,
     show_default=True,
-    help="Percent: a change smaller than this is none.",
+    help="Smallest change that counts, in percent.",
 )
-@click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", show_default=True, help="Whose times.")
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "cpu"]),
+    default="wall",
+    show_default=True,
+    help="Clock to compare: wall or CPU time.",
+)
 @click.option("--relative", is_flag=True, help="Compare speed-ups against each document's own baseline.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the bootstrap.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write the table as Markdown too.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the bootstrap.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Also write the table as Markdown to this file.")
 @json_option
 def compare_command(before: Path, after: Path, markdown: Path | None, as_json: bool, **choices: Any) -> None:
     """Compare two documents of `voxport bench latency` or `voxport bench train`, cell by cell.

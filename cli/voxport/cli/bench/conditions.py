@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
-    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Of noises, voices, rooms and bootstrap."
+    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of noises, voices, rooms and bootstrap."
 )
 @click.option(
     "--limit",
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto", show_default=True
 )
-@click.option("--threads", type=click.IntRange(1), help="Of the model on the CPU.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of the model.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
 @click.option(

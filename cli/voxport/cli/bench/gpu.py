@@ -26,9 +26,15 @@ _TRAINING = ("training", "steps/s", "of ceiling", "data", "forward", "backward",
         """
     ),
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder for gpu.json.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Default: the recipe, freshly initialised.")
-@click.option("--onnx", multiple=True, type=click.Path(path_type=Path), help="Exported from it; repeatable.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write gpu.json to.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="Checkpoint to measure. Default: the recipe, freshly initialised.",
+)
+@click.option(
+    "--onnx", multiple=True, type=click.Path(path_type=Path), help="ONNX file exported from the checkpoint; repeatable."
+)
 @click.option(
     "--plan",
     "plans",
@@ -36,20 +42,65 @@ _TRAINING = ("training", "steps/s", "of ceiling", "data", "forward", "backward",
     type=click.Path(path_type=Path),
     help="A TensorRT plan or an RTX engine; repeatable.",
 )
-@click.option("--recipe", default="sap_am_bn_3layers", show_default=True, help="Of the fresh network and training.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1, 8, 64), show_default=True)
-@click.option("--frames", multiple=True, type=click.IntRange(1), default=(128, 400, 1000), show_default=True)
-@click.option("--seconds", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Timed, per cell.")
-@click.option("--warmup", type=click.FloatRange(0), default=0.1, show_default=True, help="Least seconds before that.")
-@click.option("--train-seconds", type=click.FloatRange(0.05), default=4.0, show_default=True, help="Per training.")
-@click.option("--budget-s", type=click.FloatRange(1), default=480.0, show_default=True, help="Seconds of everything.")
-@click.option("--step-s", type=click.FloatRange(1), default=150.0, show_default=True, help="Seconds of one step.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="If the budget allows so many.")
-@click.option("--only", multiple=True, help="Only back ends whose name holds this, and eager fp32; repeatable.")
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="cpu: rehearse.")
-@click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Of the CPU.")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--resume", is_flag=True, help="Go on with what the folder lacks.")
+@click.option(
+    "--recipe", default="sap_am_bn_3layers", show_default=True, help="Recipe of the fresh network and of training."
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1, 8, 64),
+    show_default=True,
+    help="Batch size; repeatable.",
+)
+@click.option(
+    "--frames",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(128, 400, 1000),
+    show_default=True,
+    help="Length in frames; repeatable.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Seconds to time each cell."
+)
+@click.option(
+    "--warmup", type=click.FloatRange(0), default=0.1, show_default=True, help="Shortest warm-up of a cell, in seconds."
+)
+@click.option(
+    "--train-seconds",
+    type=click.FloatRange(0.05),
+    default=4.0,
+    show_default=True,
+    help="Seconds to time each training variant.",
+)
+@click.option(
+    "--budget-s",
+    type=click.FloatRange(1),
+    default=480.0,
+    show_default=True,
+    help="Time limit of the whole run, in seconds.",
+)
+@click.option(
+    "--step-s", type=click.FloatRange(1), default=150.0, show_default=True, help="Time limit of one step, in seconds."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Most rounds, as far as the budget allows."
+)
+@click.option(
+    "--only", multiple=True, help="Measure only eager fp32 and back ends whose names contain this; repeatable."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cuda", "cpu"]),
+    default="cuda",
+    show_default=True,
+    help="Device; cpu rehearses the procedure.",
+)
+@click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Number of CPU threads.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of inputs, weights and order.")
+@click.option("--resume", is_flag=True, help="Measure what the folder still lacks.")
 @json_option
 @needs("train")
 def gpu_command(out: Path, resume: bool, as_json: bool, **choices: Any) -> None:

@@ -28,7 +28,7 @@ def scenario_options(command: F) -> F:
                 type=click.Choice(["single-stream", "offline", "server"]),
                 default="single-stream",
                 show_default=True,
-                help="Call after call; a whole set at once; or queries that come at random.",
+                help="Load: call after call, a whole set at once, or queries that arrive at random.",
             ),
             click.option(
                 "--bound-ms",
@@ -42,7 +42,7 @@ def scenario_options(command: F) -> F:
                 type=click.IntRange(1),
                 default=64,
                 show_default=True,
-                help="Offline: utterances in the set.",
+                help="Offline: number of utterances in the set.",
             ),
             click.option(
                 "--trace",
@@ -54,7 +54,7 @@ def scenario_options(command: F) -> F:
                 "--also",
                 multiple=True,
                 type=click.Choice(ALSO),
-                help="One more back end; repeatable. One that is not to be had here is shown with the reason.",
+                help="Additional back end; repeatable. An unavailable one is reported with the reason.",
             ),
         )
     ):
@@ -70,9 +70,11 @@ def truth_options(command: F) -> F:
                 "--accuracy-data",
                 default="",
                 metavar="DATA",
-                help="Labelled corpus: accuracy of each back end; who loses too much of it is not ranked.",
+                help="Labelled corpus on which to measure accuracy; a back end that loses too much is not ranked.",
             ),
-            click.option("--accuracy-limit", type=click.IntRange(1), help="Most utterances to judge. Default: all."),
+            click.option(
+                "--accuracy-limit", type=click.IntRange(1), help="Largest number of utterances. Default: all."
+            ),
             click.option(
                 "--max-drop",
                 type=click.FloatRange(0),
@@ -95,7 +97,7 @@ def truth_options(command: F) -> F:
                 show_default=True,
                 help="Measure the machine's ceilings and each model's distance from them.",
             ),
-            click.option("--profile", is_flag=True, help="Profile the model that is furthest from its floor."),
+            click.option("--profile", is_flag=True, help="Profile the model with the lowest roofline efficiency."),
         )
     ):
         command = option(command)

@@ -30,13 +30,30 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="What was before: a checkpoint, whose eager network torch.onnx.export writes as it comes, or an ONNX file.",
 )
-@click.option("--frames", multiple=True, type=click.IntRange(1), default=(128,), show_default=True, help="Repeatable.")
 @click.option(
-    "--batch", "batches", multiple=True, type=click.IntRange(1), default=(1,), show_default=True, help="Repeatable."
+    "--frames",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(128,),
+    show_default=True,
+    help="Length in frames; repeatable.",
 )
-@click.option("--runs", type=click.IntRange(1), default=20, show_default=True, help="Calls under the profiler.")
-@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Turns of timing without it.")
-@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Operators to show.")
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1,),
+    show_default=True,
+    help="Batch size; repeatable.",
+)
+@click.option(
+    "--runs", type=click.IntRange(1), default=20, show_default=True, help="Number of calls under the profiler."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=9, show_default=True, help="Rounds of timing without the profiler."
+)
+@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Number of operators to show.")
 @json_option
 @needs("bench", "export", "cpu")
 def profile_command(

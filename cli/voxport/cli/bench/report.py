@@ -18,9 +18,9 @@ from voxport.cli.common import emit_json, example, json_option
     ),
 )
 @click.argument("results", nargs=-1, required=True, metavar="RESULT.json...", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page, one self-contained HTML file.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="The same as Markdown, without charts.")
-@click.option("--title", default="", help="The page's heading.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="HTML file to write, self-contained.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Also write the page as Markdown, without charts.")
+@click.option("--title", default="", help="Heading of the page.")
 @json_option
 def report_command(
     results: tuple[Path, ...], output: Path | None, markdown: Path | None, title: str, as_json: bool

@@ -25,20 +25,35 @@ _CURVES = ("length", "batch", "speakers", "gallery", "chunks")
     ),
 )
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--recipe", default="sap_am_bn_3layers", show_default=True, help="Without a MODEL, freshly initialised.")
-@click.option("--curve", "curves", multiple=True, type=click.Choice(_CURVES), help="Repeatable. Default: all.")
-@click.option("--sizes", multiple=True, metavar="CURVE=N,N,…", help="Where to measure a curve; repeatable.")
-@click.option("--questions", type=click.IntRange(1), default=64, show_default=True, help="Asked of a gallery at once.")
 @click.option(
-    "--embedding", type=click.IntRange(1), default=256, show_default=True, help="Width, of heads and gallery."
+    "--recipe",
+    default="sap_am_bn_3layers",
+    show_default=True,
+    help="Recipe of a freshly initialised network, without MODEL.",
+)
+@click.option(
+    "--curve", "curves", multiple=True, type=click.Choice(_CURVES), help="Curve to measure; repeatable. Default: all."
+)
+@click.option("--sizes", multiple=True, metavar="CURVE=N,N,…", help="Sizes at which to measure a curve; repeatable.")
+@click.option(
+    "--questions", type=click.IntRange(1), default=64, show_default=True, help="Queries of a gallery at once."
+)
+@click.option(
+    "--embedding", type=click.IntRange(1), default=256, show_default=True, help="Embedding size of heads and gallery."
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Timed, per point.")
-@click.option("--patience", type=click.FloatRange(0.01), default=20.0, show_default=True, help="Seconds of one call.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Seconds to time at each point."
+)
+@click.option(
+    "--patience", type=click.FloatRange(0.01), default=20.0, show_default=True, help="Longest call, in seconds."
+)
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds of one curve.")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Time limit of a curve, in seconds."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
 @json_option
 @needs("train", "cpu")

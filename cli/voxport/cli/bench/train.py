@@ -23,26 +23,40 @@ if TYPE_CHECKING:
     ),
 )
 @click.option("--recipe", default="sap_am_bn_3layers", show_default=True, help="A recipe's name, or a .toml file.")
-@click.option("--data", type=click.Path(path_type=Path), help="A corpus. Default: features from a seed.")
-@click.option("--frontend", help="The features' profile. Default: the recipe's.")
+@click.option("--data", type=click.Path(path_type=Path), help="Corpus to train on. Default: synthetic features.")
+@click.option("--frontend", help="Frontend profile. Default: the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Utterances in a step. Default: the recipe's.")
 @click.option("--frames", type=click.IntRange(1), help="Length of a crop. Default: the recipe's.")
-@click.option("--speakers", type=click.IntRange(2), default=600, show_default=True, help="Without --data.")
+@click.option(
+    "--speakers",
+    type=click.IntRange(2),
+    default=600,
+    show_default=True,
+    help="Speakers of the synthetic corpus, without --data.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     default="fp32",
     show_default=True,
-    help="tf32 and fp16 need a GPU; bf16 and fp16 are mixed precision.",
+    help="Precision of training; tf32 and fp16 need a GPU, bf16 and fp16 are mixed precision.",
 )
-@click.option("--compile/--no-compile", default=False, show_default=True, help="Through torch.compile.")
+@click.option("--compile/--no-compile", default=False, show_default=True, help="Train with torch.compile.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Fresh processes.")
-@click.option("--seconds", type=click.FloatRange(0.01), default=5.0, show_default=True, help="Timed, per round.")
-@click.option("--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Seconds before that.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Number of rounds, each in a fresh process."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.01), default=5.0, show_default=True, help="Seconds to time in each round."
+)
+@click.option(
+    "--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Warm-up of each round, in seconds."
+)
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds of a round.")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Time limit of a round, in seconds."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
 @json_option
 @needs("train")

@@ -72,7 +72,7 @@ def tensorrt_check_options(command: F) -> F:
             "--memory",
             metavar="GIB",
             type=click.FloatRange(0, min_open=True),
-            help="Address space that TensorRT may take (with --tensorrt; default: 8 and 8 times the file's size).",
+            help="Memory that TensorRT may take (with --tensorrt; default: 8 and 8 times the file's size).",
         ),
         click.option(
             "--timeout",

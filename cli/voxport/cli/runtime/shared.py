@@ -1,6 +1,7 @@
 """What commands that listen share: options of the model, files one after another, errors by file."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,7 +26,7 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
     show_default=True,
-    help="What must run the model. auto takes the GPU where onnxruntime starts on it, else the CPU.",
+    help="Device to run the model on. auto takes the GPU where onnxruntime starts on it, else the CPU.",
 )
 runtime_option = click.option(
     "--runtime",
@@ -66,7 +67,7 @@ def channel_option(usual: str) -> Callable[[F], F]:
 
 
 gallery_option = click.option(
-    "--gallery", type=click.Path(), help="Look among the speakers enrolled there, not among the model's own."
+    "--gallery", type=click.Path(), help="Identify against this gallery, not against the model's own speakers."
 )
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."
@@ -112,9 +113,8 @@ def check_packages(files: Sequence[str], model: str | None = None, runtime: str 
     from voxport.runtime.backends.formats import format_named, format_of
 
     found = format_named("onnx") if model is None else format_of(model)
-    runners = (
-        found.modules if found.name == "onnx" and runtime in (None, *found.modules) else ()
-    )  # the other engines say what they need
+    usual = found.name == "onnx" and runtime in (None, *found.modules) and not os.path.isdir(model or "")
+    runners = found.modules if usual else ()  # the other engines say what they need
     decoders = ("soundfile", "soxr") if any(not holds_features(name) for name in files) else ()
     for package in (*runners, *decoders):
         if importlib.util.find_spec(package) is None:

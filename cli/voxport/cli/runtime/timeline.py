@@ -45,12 +45,14 @@ if TYPE_CHECKING:
 @click.option("--rttm", type=click.Path(path_type=Path), help="Also write RTTM, which diarisation tools read.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Also draw a picture (.png, .svg or .pdf).")
 @click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
-@click.option("--hop", type=float, metavar="SECONDS", help="From window to window.  [default: a quarter window]")
+@click.option("--hop", type=float, metavar="SECONDS", help="Step from window to window.  [default: a quarter window]")
 @click.option(
     "--switch-penalty", type=float, default=0.25, show_default=True, help="Cost of a change of speaker, in cosine."
 )
 @click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
-@click.option("--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Silence in a segment.")
+@click.option(
+    "--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Longest pause within a segment."
+)
 @channel_option("others are divided each")
 @gallery_option
 @threshold_option

@@ -34,11 +34,21 @@ from voxport.cli.train.options import (
 @click.option("--recipe", required=True, help="Name of a recipe (see `voxport train recipes`), or a path to a .toml.")
 @data_option
 @click.option(
-    "--speakers", type=click.IntRange(2), default=600, show_default=True, help="Speakers of the noise, without --data."
+    "--speakers",
+    type=click.IntRange(2),
+    default=600,
+    show_default=True,
+    help="Speakers of the synthetic corpus, without --data.",
 )
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps that are measured.")
-@click.option("--warmup", type=click.IntRange(1), default=5, show_default=True, help="Steps before them.")
-@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Pieces of a batch.")
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps to measure.")
+@click.option("--warmup", type=click.IntRange(1), default=5, show_default=True, help="Warm-up steps.")
+@click.option(
+    "--accumulate",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Pieces in which a batch goes through the network.",
+)
 @resident_option
 @compile_option
 @click.option("--trace", type=click.Path(path_type=Path), help="Chrome trace of three steps, for Perfetto.")

@@ -1,9 +1,11 @@
 """Load a model file with the engine of its format, on the device that was requested."""
 
+import dataclasses
 import os
 
 from voxport.runtime.backends.formats import Format, OtherEngine, describe, format_of
 from voxport.runtime.backends.options import BackendOptions, Loaded, LoadedBackend
+from voxport.runtime.backends.tuned import resolve_tuned
 from voxport.runtime.errors import BackendError
 
 
@@ -11,6 +13,8 @@ def load_backend(
     path: str | os.PathLike[str], options: BackendOptions | None = None, *, verify: bool = True
 ) -> LoadedBackend:
     """Load the model file `path`: ONNX, TorchScript, .pt2, a TensorRT plan or an RTX engine with its JSON file.
+
+    A folder that `voxport tune` wrote is loaded as it was tuned, but for what `options` say.
 
     `verify` replays the golden vector.
 
@@ -25,7 +29,11 @@ def load_explained(
     path: str | os.PathLike[str], options: BackendOptions | None = None, *, verify: bool = True
 ) -> Loaded:
     """Like `load_backend`, with the reason for the device."""
-    chosen, found = options or BackendOptions(), format_of(path)
+    chosen = options or BackendOptions()
+    if os.path.isdir(path):
+        model, chosen, why = resolve_tuned(path, chosen, verify)
+        return dataclasses.replace(load_explained(model, chosen, verify=verify), why=why)
+    found = format_of(path)
     engine: Format | OtherEngine = found
     if chosen.runtime not in (None, found.modules[0]):
         others = [each for each in found.others if each.runtime == chosen.runtime]

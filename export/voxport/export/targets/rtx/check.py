@@ -22,7 +22,7 @@ from voxport.runtime.backends.rtx.library import capability_names, need_library
 from voxport.runtime.contract import METADATA_KEY, Contract
 
 _GIB = 1 << 30
-_LEAST_MEMORY, _MEMORY_OF_WEIGHTS = 8 * _GIB, 8  # a file of a megabyte takes 0.8 GiB, most of it the library's own
+_LEAST_MEMORY, _MEMORY_OF_WEIGHTS = 8 * _GIB, 8  # a file of a megabyte takes 0.8 GiB, most of it libraries
 USUAL_CAPABILITY = "8.9"  # Ada Lovelace, the middle one of those that the library names
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 
@@ -33,7 +33,7 @@ class TensorRTOptions:
 
     `compute_capability` is the GPU to build for, `build=False` stops after parsing. `batch` are the rows of a voxport
     model's profile; `shapes` names for an input its smallest, tuned and largest shape, in place of the contract's or
-    of an assumption. `timeout` is in seconds. `memory` is the address space, in GiB, that TensorRT may take; None
+    of an assumption. `timeout` is in seconds. `memory` is what TensorRT may take besides its libraries, in GiB; None
     stands for 8 and 8 times the file's size with its weights. Raises ExportError where one of them is not positive.
     """
 

@@ -10,13 +10,14 @@ from typing import Any
 from voxport.export.errors import ExportError
 
 _GIB = 1 << 30
+_OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "Cannot allocate memory")
 _WORKER = (sys.executable, "-m", "voxport.export.targets.rtx.worker")
 
 
 def ask(
     path: str, capability: str | None, profiles: list[dict[str, Any]], timeout: float, memory: int
 ) -> dict[str, Any]:
-    """What `worker.examine` answers; `timeout` in seconds, `memory` in bytes of address space (not on Windows).
+    """What `worker.examine` answers; `timeout` in seconds, `memory` in bytes besides its own (not on Windows).
 
     Raises:
         ExportError: the process crashed, failed or took too long.
@@ -34,7 +35,7 @@ def ask(
         ) from problem
     said = ended.stderr.decode(errors="replace")
     # The builder catches it, and says then only that it built nothing.
-    if "bad_alloc" in said or "MemoryError" in said:
+    if any(text in said for text in _OUT_OF_MEMORY):
         raise ExportError(
             f"{path}: TensorRT wanted more than the {memory / _GIB:.1f} GiB that it may take, and nothing is known of "
             "the file; give it more with --memory"

@@ -28,12 +28,17 @@ def main() -> None:
 
 
 def _limit(memory: int) -> None:
-    """Take at most `memory` bytes of address space, so that a hostile file cannot take all; not on Windows."""
+    """Take at most `memory` bytes besides the library's own, so that a hostile file cannot take all; not on Windows."""
+    import tensorrt_rtx  # noqa: F401, its hundreds of megabytes are mapped before they would count
+
     try:
         import resource
-    except ImportError:
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            mapped = int(file.read().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
         return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory, mapped + memory))
 
 
 def examine(path: str, capability: str | None, profiles: list[dict[str, Any]]) -> dict[str, Any]:
