@@ -31,7 +31,17 @@ def test_replicas_answer_as_one_and_one_may_die(model: TinyModel, tmp_path: Path
         port = free.getsockname()[1]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    serving = ["serve", str(model.path), "--replicas", "2", "--store", str(tmp_path / "voices.db"), "--port", str(port)]
+    serving = [
+        "serve",
+        str(model.path),
+        "--replicas",
+        "2",
+        "--store",
+        str(tmp_path / "voices.db"),
+        "--port",
+        str(port),
+        "--json",
+    ]
     run = subprocess.Popen(
         [sys.executable, "-c", "from voxport.cli.root import main; main()", *serving],
         env=os.environ | {"TMPDIR": str(temporary), "HOME": str(temporary)},
@@ -85,6 +95,7 @@ def test_replicas_answer_as_one_and_one_may_die(model: TinyModel, tmp_path: Path
         assert run.wait(120) == 0, said
     finally:
         run.kill()
-        run.communicate()
         listener.join()
+        told = run.communicate()[0]
+    assert json.loads(told) == {"url": f"http://127.0.0.1:{port}"}
     assert [path.name for path in temporary.iterdir()] == [], "something is left"

@@ -1,5 +1,6 @@
 """`voxport serve`: a model as an HTTP service, with a page for people."""
 
+import contextlib
 import hashlib
 import sys
 from pathlib import Path
@@ -65,10 +66,13 @@ def serve(model: Path, keys: Path | None, as_json: bool, **choices: Any) -> None
     if options.store is None:
         click.echo("note: voices are forgotten at the end; keep them with --store voices.db", err=True)
 
+    stdout = sys.stdout  # with Ray, what is printed meanwhile goes to stderr
+
     def told(line: str) -> None:
         if as_json and line.startswith("ready: "):
-            emit_json({"url": line.removeprefix("ready: ")})
-            sys.stdout.flush()
+            with contextlib.redirect_stdout(stdout):
+                emit_json({"url": line.removeprefix("ready: ")})
+                stdout.flush()
         click.echo(line, err=True)
 
     run(options, told)

@@ -96,6 +96,7 @@ def make_server(options: ServiceOptions, told: Told = lambda line: None) -> uvic
         server_header=False,
         timeout_graceful_shutdown=int(options.drain_s) + 1,
         limit_concurrency=None,
+        ws="websockets-sansio",  # what older releases choose by themselves, websockets has given up
         ws_max_size=1 << 20,
         h11_max_incomplete_event_size=1 << 16,
     )
