@@ -41,21 +41,21 @@ class Tuned:
             raise ValueError(f"model must be a file beside it, found {self.model!r:.60}")
 
 
-def is_tuned(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a folder with settings in it."""
-    return os.path.isfile(os.path.join(path, FILE))
-
-
 def read_tuned(folder: str | os.PathLike[str]) -> Tuned:
     """The settings in `folder`.
 
     Raises:
-        ContractError: they are missing or damaged.
+        ContractError: there are none, or they are damaged.
     """
     where = os.path.join(folder, FILE)
     try:
         with open(where, "rb") as file:
             data: Any = json.loads(file.read(_MOST_BYTES))
+    except FileNotFoundError as problem:
+        raise ContractError(
+            f"{os.fspath(folder)}: a folder, not a file, and none that `voxport tune` wrote (no {FILE} in it); "
+            "name the model's file"
+        ) from problem
     except (OSError, ValueError, RecursionError) as problem:
         raise ContractError(
             f"{where}: cannot be read ({problem}); write it again with: voxport tune MODEL --against CHECKPOINT"
