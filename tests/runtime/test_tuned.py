@@ -40,6 +40,9 @@ def test_another_processor_is_told_to_tune_again(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"a folder, not a file.*no tuned.json"):
+        SpeakerIdentifier.load(tmp_path)
+    (tmp_path / "tuned.json").write_text("{")
     with pytest.raises(ContractError, match=r"tuned.json: cannot be read"):
         SpeakerIdentifier.load(tmp_path)
     for changes, said in (
