@@ -51,6 +51,7 @@ class SqliteDatabase:
             with self.read() as run:
                 run("SELECT name FROM sqlite_master LIMIT 1")
         except sqlite3.Error as problem:
+            self.close()
             raise ScaleError(f"{path}: cannot be used as a store of voices ({problem})") from problem
 
     def _connection(self) -> sqlite3.Connection:

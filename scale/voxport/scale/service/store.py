@@ -44,8 +44,12 @@ class VoiceStore:
         self._rows: dict[str, tuple[Any, ...]] = {}
         self._seen = (-1, -1)  # changes and removals
         self._gallery = Gallery(contract)
-        self._prepare()
-        self._refresh()
+        try:
+            self._prepare()
+            self._refresh()
+        except BaseException:
+            self._database.close()
+            raise
 
     def gallery(self) -> Gallery:
         """Everybody, as the database has them now; changing it changes nothing there."""
