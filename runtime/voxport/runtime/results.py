@@ -12,6 +12,7 @@ from voxport.runtime.contract import Contract
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.notes import Described, Note, is_unspoken
 from voxport.runtime.speech import Speech
+from voxport.runtime.storage.serialization import encode
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ class Voice:
     def speech_s(self) -> float | None:
         """Seconds of active speech in the sound, by the contract's rule; None where nothing was checked."""
         return None if self.speech is None else self.speech.seconds
+
+    def heard(self) -> dict[str, Any]:
+        """How the sound was heard, as plain values for a report in JSON."""
+        return {
+            "duration_s": self.duration_s,
+            "windows": self.windows,
+            "channel": self.channel,
+            "notes": encode(self.notes),
+            "speech": encode(self.speech),
+        }
 
 
 def answered(

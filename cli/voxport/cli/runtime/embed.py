@@ -15,7 +15,6 @@ from voxport.cli.runtime.shared import (
     device_option,
     each_file,
     fail_if_any,
-    heard_as,
     per_channel,
     report_errors,
     show_errors,
@@ -119,6 +118,6 @@ def _report(
         "model": model,
         "checkpoint_sha256": contract.checkpoint_sha256,
         "embedding_size": contract.embedding_size,
-        "results": [{"file": name, "embedding": voice.embedding} | heard_as(voice) for name, voice in answers],
+        "results": [{"file": name, "embedding": voice.embedding} | voice.heard() for name, voice in answers],
         "errors": report_errors(errors),
     }

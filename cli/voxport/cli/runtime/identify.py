@@ -16,7 +16,6 @@ from voxport.cli.runtime.shared import (
     each_file,
     fail_if_any,
     gallery_option,
-    heard_as,
     holds_features,
     per_channel,
     precision_option,
@@ -197,7 +196,7 @@ def _report(
     for name, answer in answers:
         if isinstance(answer, tuple):
             voice, matches = answer
-            results.append({"file": name, "speaker": matches.speaker} | encode(matches) | heard_as(voice))
+            results.append({"file": name, "speaker": matches.speaker} | encode(matches) | voice.heard())
         else:
             results.append({"file": name, "speaker": answer.speaker} | encode(answer))
     runs_on = encode(identifier.explain())

@@ -216,19 +216,6 @@ def voices_of(
     return (identifier.voice_features(read_features(name)),)
 
 
-def heard_as(voice: "Voice") -> dict[str, Any]:
-    """How a sound was heard, for a report in JSON."""
-    from voxport.runtime.storage.serialization import encode
-
-    return {
-        "duration_s": voice.duration_s,
-        "windows": voice.windows,
-        "channel": voice.channel,
-        "notes": encode(voice.notes),
-        "speech": encode(voice.speech),
-    }
-
-
 def one_voice(
     identifier: "SpeakerIdentifier", name: str, channel: "ChannelChoice | None", *, pieces: bool = False
 ) -> "tuple[Voice, ...]":

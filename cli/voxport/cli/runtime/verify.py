@@ -14,7 +14,6 @@ from voxport.cli.runtime.shared import (
     device_option,
     each_file,
     fail_if_any,
-    heard_as,
     one_voice,
     per_channel,
     report_errors,
@@ -124,6 +123,6 @@ def _report(
     return {
         "gallery": gallery,
         "model": model,
-        "results": [{"file": file} | encode(found) | heard_as(voice) for file, (voice, found) in answers],
+        "results": [{"file": file} | encode(found) | voice.heard() for file, (voice, found) in answers],
         "errors": report_errors(errors),
     }

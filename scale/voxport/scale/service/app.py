@@ -136,14 +136,14 @@ def _add_answers(app: FastAPI) -> None:
             voice = await service.voice(path, channel)
         store = service.voices()
         matches = await service.run(lambda: store.gallery().identify(voice, top=top))
-        return {"speaker": matches.speaker} | _plain(matches) | _heard(voice)
+        return {"speaker": matches.speaker} | _plain(matches) | voice.heard()
 
     @app.post("/v1/embed", tags=["answers"], openapi_extra=_SOUND)
     async def embed(request: Request, service: Served, channel: OneChannel) -> dict[str, Any]:
         """The voice as a unit vector; two are compared by their dot product."""
         async with body_file(request, service.limits) as path:
             voice = await service.voice(path, channel)
-        return {"embedding": voice.embedding.tolist()} | _heard(voice)
+        return {"embedding": voice.embedding.tolist()} | voice.heard()
 
     @app.post("/v1/verify", tags=["answers"], openapi_extra=_SOUND)
     async def verify(
@@ -160,7 +160,7 @@ def _add_answers(app: FastAPI) -> None:
                 raise unknown(f"{speaker!r} is not enrolled")
             return gallery.verify(speaker, voice)
 
-        return _plain(await service.run(work)) | _heard(voice)
+        return _plain(await service.run(work)) | voice.heard()
 
     @app.post("/v1/timeline", tags=["answers"], openapi_extra=_SOUND)
     async def timeline(
@@ -196,7 +196,7 @@ def _add_voices(app: FastAPI) -> None:
         async with body_file(request, service.limits) as path:
             voice = await service.spoken_voice(path, channel)
         store = service.voices()
-        return _plain(await service.run(lambda: store.enroll(name, [voice]))) | _heard(voice)
+        return _plain(await service.run(lambda: store.enroll(name, [voice]))) | voice.heard()
 
     @app.delete("/v1/voices/{name:path}", tags=["voices"], status_code=204)
     async def remove(service: Served, name: Name) -> Response:
@@ -234,13 +234,3 @@ def _plain(answer: object) -> dict[str, Any]:
     """A dataclass of the runtime as JSON holds it."""
     found: dict[str, Any] = encode(answer)
     return found
-
-
-def _heard(voice: Any) -> dict[str, Any]:
-    return {
-        "duration_s": voice.duration_s,
-        "windows": voice.windows,
-        "channel": voice.channel,
-        "notes": encode(voice.notes),
-        "speech": encode(voice.speech),
-    }

@@ -6,6 +6,7 @@ and the file says that the engine itself has not passed it; loading replays the 
 
 import os
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,10 +182,7 @@ def _check_precision(products: tuple[Product, ...], precision: Precision) -> Non
 
 
 def _counts(products: tuple[Product, ...]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for each in products:
-        counts[each.computes_in] = counts.get(each.computes_in, 0) + 1
-    return counts
+    return dict(Counter(each.computes_in for each in products))
 
 
 def _where_to_prove(built_for: str) -> tuple[Proof, str]:

@@ -4,16 +4,14 @@ import os
 
 from voxport.runtime.backends.base import expected_tensors
 from voxport.runtime.backends.options import BackendOptions, Loaded, ModelFile, Path
-from voxport.runtime.backends.trt.file import read_plan, read_sidecar
-from voxport.runtime.contract import Contract
+from voxport.runtime.backends.trt.entry import check_digest, contract
+from voxport.runtime.backends.trt.file import read_sidecar
 from voxport.runtime.errors import BackendError
 
+# The file beside an RTX engine is that of a plan.
+__all__ = ["check_digest", "contract", "describe", "load"]
+
 _PROVEN = {"engine": "the engine, on a GPU", "source": "the ONNX graph that it was built from; the engine was not run"}
-
-
-def contract(path: Path) -> Contract:
-    """The contract in the file beside the engine."""
-    return read_sidecar(path).contract
 
 
 def describe(path: Path) -> ModelFile:
@@ -32,12 +30,6 @@ def describe(path: Path) -> ModelFile:
         one_device=True,
         two_files=True,
     )
-
-
-def check_digest(path: Path) -> bool:
-    """Whether the engine is the one that the file beside it describes, which always has its digest."""
-    read_plan(path, read_sidecar(path))
-    return True
 
 
 def load(path: Path, options: BackendOptions, verify: bool) -> Loaded:
