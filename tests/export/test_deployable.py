@@ -28,6 +28,17 @@ KINDS = {
     "aggregated layers": dataclasses.replace(
         OPTIONS, pooling="attentive_statistics", stack_frames=3, aggregate_layers=True, embedding_size=6
     ),
+    "band statistics": dataclasses.replace(
+        OPTIONS,
+        pooling="attentive_statistics",
+        stack_frames=3,
+        aggregate_layers=True,
+        embedding_size=6,
+        band_statistics=True,
+    ),
+    "band statistics without batch norm": dataclasses.replace(
+        OPTIONS, embedding_size=6, band_statistics=True, batch_norm=False
+    ),
     "a narrow embedding without batch norm": dataclasses.replace(OPTIONS, embedding_size=6, batch_norm=False),
     "maximum, no batch norm": dataclasses.replace(OPTIONS, pooling="self_attention_max", batch_norm=False),
     "transformer": dataclasses.replace(OPTIONS, encoder="transformer"),

@@ -19,9 +19,10 @@ from tests.runtime.test_schema import json_values, outcome
 from tests.runtime.tiny_models import FRONTEND, TinyModel, make_tiny, save, tiny_graph
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.file import MAX_CONTRACT_BYTES, MAX_FIELDS, OnnxFile, read_onnx
-from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, Parity, Rejection
+from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, LengthTemperature, Parity, Rejection
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.presets import PROFILES
+from voxport.runtime.results import rank
 from voxport.runtime.storage.atomic import file_sha256
 
 share, cosine, tolerance = st.floats(0, 1), st.floats(-1, 1), st.floats(0.01, 0.05)
@@ -411,3 +412,28 @@ def test_the_largest_contract_that_is_read_holds_a_hundred_thousand_speakers(mod
     scores = Array.of(np.zeros(len(labels)))
     tiny = make_tiny(model_path, labels=labels, golden=Golden(Array.of(np.zeros((12, FRONTEND.n_mels))), scores, 1e-3))
     assert read_contract(model_path) == tiny.contract
+
+
+def test_the_temperature_for_a_length_lies_between_its_neighbours(tmp_path: Path) -> None:
+    plain = read_contract(make_tiny(tmp_path / "m.onnx", "features").path)
+    assert "temperature_by_length" not in plain.to_json()  # older readers stay able to read it
+    assert plain.replace(temperature=3.0).temperature_for(1.5) == 3.0
+    points = (LengthTemperature(1.0, 2.0), LengthTemperature(4.0, 8.0))
+    told = plain.replace(temperature_by_length=points)
+    assert Contract.from_json(told.to_json(), "m") == told
+    wanted = {0.1: 2.0, 1.0: 2.0, 2.0: 4.0, 4.0: 8.0, 900.0: 8.0, 2.0 * 2**0.5: 4.0 * 2**0.5}
+    for seconds, temperature in wanted.items():
+        assert told.temperature_for(seconds) == pytest.approx(temperature)
+    with pytest.raises(ValueError, match="must rise in seconds"):
+        plain.replace(temperature_by_length=points[::-1])
+    with pytest.raises(ContractError, match="temperature_by_length"):
+        Contract.from_json(told.to_json().replace('"seconds": 1.0', '"seconds": -1.0'), "m")
+
+
+def test_probabilities_follow_the_length_of_the_sound(tmp_path: Path) -> None:
+    points = (LengthTemperature(0.2, 10.0), LengthTemperature(0.8, 1.0))
+    contract = read_contract(make_tiny(tmp_path / "m.onnx", "features").path).replace(temperature_by_length=points)
+    scores = np.arange(len(contract.labels), dtype=np.float32)
+    for seconds, temperature in ((0.1, 10.0), (3.0, 1.0), (0.4, 10**0.5)):
+        shares = np.exp(scores / temperature) / np.exp(scores / temperature).sum()
+        assert rank(scores, contract, 1, seconds).ranked[0].probability == pytest.approx(shares[-1])

@@ -89,8 +89,9 @@ def test_two_runs_give_the_same_weights(data: Path, recipe: Recipe, tmp_path: Pa
     assert not same_weights(first.model, run(data, other, tmp_path / "c").model)
 
 
-def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
-    text = RECIPE.replace("steps = 24", "steps = 120").replace("save_every = 4", "save_every = 1\nshortest_crop = 20")
+@pytest.mark.parametrize("lengths", ["shortest_crop = 20", 'second_crop = [8, 20]\noptimizer = "muon"'])
+def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path, lengths: str) -> None:
+    text = RECIPE.replace("steps = 24", "steps = 120").replace("save_every = 4", f"save_every = 1\n{lengths}")
     path = write_recipe(tmp_path, text)
     whole = run(data, load_recipe(str(path)), tmp_path / "whole")
     folder = RunFolder(tmp_path / "killed")

@@ -12,14 +12,17 @@ from sklearn.metrics import roc_curve
 
 from tests.train.corpora import write_homework
 from voxport.cli.root import cli
-from voxport.runtime.contract import Rejection
+from voxport.runtime.contract import LengthTemperature, Rejection
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.log_mel import compute_features, min_samples
 from voxport.runtime.frontend.presets import profile
-from voxport.train.checkpoint import Checkpoint, save_checkpoint
+from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
+from voxport.train.data.collation import WholeUtterances
+from voxport.train.evaluation.conditions import fit_temperature
 from voxport.train.evaluation.evaluate import EvaluateOptions, evaluate
-from voxport.train.evaluation.lengths import Pieces, normalised, ways
+from voxport.train.evaluation.inference import answer_whole
+from voxport.train.evaluation.lengths import Pieces, calibration_error, fit_temperatures, normalised, ways
 from voxport.train.evaluation.unseen import UnseenOptions, evaluate_unseen
 from voxport.train.evaluation.verification import Trials, adaptive_s_norm
 from voxport.train.models.speaker_net import build_network
@@ -180,3 +183,28 @@ def test_the_command_shows_both(sounds: Corpus, checkpoint: Checkpoint, tmp_path
     refused = CliRunner().invoke(cli, [*command, "--as-norm", "4"])
     assert refused.exit_code == 2
     assert "--unseen DATA" in refused.output
+
+
+def test_temperatures_are_fitted_to_pieces_heard_alone(corpus: Corpus, checkpoint: Checkpoint) -> None:
+    indices = corpus.indices(checkpoint.split.valid).tolist()
+    labels, device = corpus.speakers[indices], "cpu"
+    source = WholeUtterances(corpus.features, indices, [corpus.utterances[i].frames for i in indices])
+    whole = answer_whole(checkpoint, source, device)
+    (point,) = fit_temperatures(checkpoint, corpus, indices, labels, whole)  # no utterance is longer than 64
+    middle = int(np.median([corpus.utterances[i].frames for i in indices]))
+    assert point.seconds == pytest.approx(0.01 * middle)
+    assert point.temperature == fit_temperature(whole.scores, labels)
+    warmer = dataclasses.replace(checkpoint, temperature=1e3)
+    assert fit_temperatures(warmer, corpus, indices, labels, whole)[0].temperature == 1e3
+    told = dataclasses.replace(checkpoint, temperature_by_length=(point,))
+    evaluation, _ = evaluate(told, corpus, EvaluateOptions(lengths=()))
+    expected = calibration_error(whole.scores, labels, point.temperature)
+    assert evaluation.pieces[-1].calibration_error == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_checkpoint_keeps_its_temperatures(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    points = (LengthTemperature(0.5, 6.0), LengthTemperature(2.0, 1.5))
+    save_checkpoint(dataclasses.replace(checkpoint, temperature_by_length=points), tmp_path / "model.pt")
+    loaded = load_checkpoint(tmp_path / "model.pt")
+    assert loaded.temperature_by_length == points
+    assert loaded.temperature_for(1.0) == pytest.approx(3.0)

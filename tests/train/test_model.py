@@ -31,6 +31,7 @@ KINDS = {
     "aggregated": dataclasses.replace(
         OPTIONS, pooling="attentive_statistics", stack_frames=2, aggregate_layers=True, embedding_size=6
     ),
+    "band_statistics": dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True),
     "transformer_max": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),
 }
 

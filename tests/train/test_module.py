@@ -1,13 +1,15 @@
 """The learning rate's course, and what stops a lost run."""
 
+import copy
 import itertools
 
 import pytest
 import torch
 
 from voxport.train.models.speaker_net import build_network
-from voxport.train.recipe import ModelOptions, TrainOptions
+from voxport.train.recipe import ModelOptions, TrainOptions, load_recipe
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError, learning_rate_factor
+from voxport.train.training.optimizers import build_optimizer
 
 OPTIONS = TrainOptions(steps=100, warmup_steps=10)
 
@@ -53,3 +55,98 @@ def test_every_batch_has_a_length_of_its_own() -> None:
     assert [other._cut(crops, step).shape[1] for step in range(9)] != lengths[:9]
     whole = SpeakerModule(network, TrainOptions(crop_frames=30), torch.tensor([0]))
     assert whole._cut(crops, 0) is crops
+
+
+def test_the_second_crop_is_a_piece_of_the_first() -> None:
+    network = build_network(ModelOptions(num_layers=1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3), 4, 3)
+    options = TrainOptions(crop_frames=30, second_crop=(5, 9))
+    module = SpeakerModule(network, options, torch.tensor([0]))
+    crops = torch.arange(30.0).expand(4, 1, 30).transpose(1, 2)
+    pieces = [module._piece(crops, step) for step in range(300)]
+    assert {piece.shape[1] for piece in pieces} == {5, 6, 7, 8, 9}
+    assert min(float(piece.min()) for piece in pieces) == 0.0
+    assert max(float(piece.max()) for piece in pieces) == 29.0
+    assert all(torch.equal(piece[0, :, 0].diff(), torch.ones(piece.shape[1] - 1)) for piece in pieces)
+    torch.manual_seed(3)  # the step alone decides: processes that share a batch seed torch differently
+    assert torch.equal(module._piece(crops, 7), pieces[7])
+
+
+def test_the_loss_counts_the_second_crop_by_its_weight() -> None:
+    """In evaluation mode batch normalisation couples nothing, and the two views can be scored apart."""
+    network = build_network(ModelOptions(num_layers=1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3), 4, 3).eval()
+    options = TrainOptions(crop_frames=30, second_crop=(5, 9), second_crop_weight=0.25)
+    module = SpeakerModule(network, options, torch.tensor([0]))
+    crops, labels = torch.randn(6, 30, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    expected = network.head.loss(network(crops), labels)
+    expected = expected + 0.25 * network.head.loss(network(module._piece(crops, 0)), labels)
+    torch.testing.assert_close(module.training_step((crops, labels), 0), expected)
+
+
+def test_views_share_one_batch_normalisation() -> None:
+    model = ModelOptions(1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3, embedding_size=6, band_statistics=True)
+    network = build_network(model, 4, 3).train()
+    views = [torch.randn(5, 20, 4), torch.randn(5, 7, 4) + 3]
+    network.scores_of_views(views)
+    pooled = torch.cat([network._pooled(view, None).bands for view in views])  # type: ignore[misc]
+    expected = 0.9 + 0.1 * pooled.var(dim=0)  # PyTorch's momentum; the first update starts from 1
+    assert network.bands_norm is not None
+    torch.testing.assert_close(network.bands_norm.running_var, expected)
+
+
+def _trained(network: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        optimizer.zero_grad()
+        features, labels = torch.randn(6, 9, 12, generator=generator), torch.arange(6) % 3
+        network.head.loss(network(features), labels).backward()  # type: ignore[operator, union-attr]
+        optimizer.step()
+
+
+def test_muon_is_torchs_own_for_matrices_and_adamw_for_the_rest() -> None:
+    model = ModelOptions(1, d_model=16, num_heads=2, ffn_dim=24, kernel_size=3, dropout=0.0)
+    options = TrainOptions(optimizer="muon", learning_rate=3e-3, weight_decay=0.02)
+    torch.manual_seed(0)
+    ours = build_network(model, 12, 3)
+    plain = copy.deepcopy(ours)
+    matrices = [
+        weight for name, weight in plain.named_parameters()
+        if weight.ndim == 2 and min(weight.shape) > 8 and name != "head.weight"
+    ]  # fmt: skip
+    assert {tuple(weight.shape) for weight in matrices} == {(16, 12), (24, 16), (16, 24), (48, 16), (16, 16)}
+    rest = [weight for weight in plain.parameters() if all(weight is not one for one in matrices)]
+    _trained(ours, build_optimizer(ours, options, on_gpu=False), range(3))
+    muon = torch.optim.Muon(matrices, lr=3e-3, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, lr=3e-3, weight_decay=0.02)
+    for step in range(3):
+        muon.zero_grad()
+        _trained(plain, adamw, range(step, step + 1))
+        muon.step()  # type: ignore[no-untyped-call]
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_muon_goes_on_from_its_state_and_follows_the_schedule() -> None:
+    model = ModelOptions(1, d_model=16, num_heads=2, ffn_dim=24, kernel_size=3, dropout=0.0)
+    options = TrainOptions(optimizer="muon")
+    torch.manual_seed(0)
+    network = build_network(model, 12, 3)
+    whole, first = copy.deepcopy(network), copy.deepcopy(network)
+    _trained(whole, build_optimizer(whole, options, on_gpu=False), range(5))
+    stopped = build_optimizer(first, options, on_gpu=False)
+    _trained(first, stopped, range(2))
+    second = copy.deepcopy(first)
+    resumed = build_optimizer(second, options, on_gpu=False)
+    resumed.load_state_dict(stopped.state_dict())
+    _trained(second, resumed, range(2, 5))
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), second.parameters(), strict=True))
+    for group in resumed.param_groups:
+        group["lr"] = 0.0
+    before = [weight.clone() for weight in second.parameters()]
+    _trained(second, resumed, range(1))
+    assert all(torch.equal(one, other) for one, other in zip(before, second.parameters(), strict=True))
+
+
+def test_our_recipe_trains_by_it() -> None:
+    assert load_recipe("voxport").train.optimizer == "muon"
+    assert load_recipe("voxport_long").train.optimizer == "adamw"

@@ -101,3 +101,25 @@ def test_fewer_steps_shrink_the_schedule_with_them() -> None:
     short = with_steps(load_recipe("sap_am_bn_3layers"), 800).train
     assert (short.steps, short.warmup_steps, short.validate_every) == (800, 80, 200)
     assert with_steps(load_recipe("sap_am_bn_3layers"), None) == load_recipe("sap_am_bn_3layers")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("second_crop = [20]", "second_crop must be"),
+        ("second_crop = [20, 129]", "second_crop must be"),
+        ("second_crop = [20, 40]\nshortest_crop = 30", "exclude each other"),
+        ("second_crop_weight = 0.0", "second_crop_weight must be positive"),
+        ('optimizer = "sgd"', "must be one of adamw, muon"),
+    ],
+)
+def test_impossible_second_crops_and_optimisers(tmp_path: Path, table: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'summary = "x"\n[model]\nnum_layers = 1\n[train]\ncrop_frames = 128\n{table}\n')
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(str(path))
+
+
+def test_band_statistics_need_a_width_to_meet_in() -> None:
+    with pytest.raises(ValueError, match="band_statistics needs embedding_size"):
+        ModelOptions(1, band_statistics=True)

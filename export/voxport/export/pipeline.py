@@ -167,6 +167,7 @@ def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...
         rejection=checkpoint.rejection,
         temperature=checkpoint.temperature,
         conditions=checkpoint.conditions,
+        temperature_by_length=checkpoint.temperature_by_length,
         outputs=outputs,
         windowing=Windowing.for_export(checkpoint.frontend, evidence.limits.min_frames, evidence.limits.max_frames),
     )

@@ -17,7 +17,7 @@ from voxport.runtime.storage.serialization import encode
 
 @dataclass(frozen=True)
 class Candidate:
-    """One speaker. `score` is score_scale × cosine, `probability` its softmax share at the contract's temperature."""
+    """One speaker. `score` is score_scale × cosine, `probability` its softmax share at that length's temperature."""
 
     speaker: str
     score: float
@@ -118,7 +118,7 @@ def rank(
     Raises:
         VoxportError: `top` below 1, or a score that is no number.
     """
-    ranked = candidates(scores, contract.labels, top, contract.temperature)
+    ranked = candidates(scores, contract.labels, top, contract.temperature_for(duration_s))
     return Identification(ranked, duration_s, _is_known(ranked[0].score, contract), windows)
 
 

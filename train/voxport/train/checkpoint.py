@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from voxport.corpora.layouts.base import AS_FOUND, LayoutOptions
-from voxport.runtime.contract import ConditionLine, Rejection
+from voxport.runtime.contract import ConditionLine, LengthTemperature, Rejection
+from voxport.runtime.contract.parts import temperature_at
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.spec import Frontend
 from voxport.runtime.storage.atomic import writing
@@ -46,6 +47,7 @@ class _Facts:
     layout: LayoutOptions = AS_FOUND
     temperature: float = 1.0
     conditions: tuple[ConditionLine, ...] = ()
+    temperature_by_length: tuple[LengthTemperature, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Checkpoint:
 
     `data` is the corpus that it was trained on, as an absolute path, read as `layout` says; `split` names that corpus's
     training and validation utterances; `step` counts optimiser steps; `metrics` are accuracies in
-    [0, 1] on the validation utterances at that step. `rejection`, `temperature` and `conditions` are the contract's.
+    [0, 1] on the validation utterances at that step. `rejection`, `temperature`, `conditions` and
+    `temperature_by_length` are the contract's.
     """
 
     recipe: Recipe
@@ -69,6 +72,11 @@ class Checkpoint:
     layout: LayoutOptions = AS_FOUND
     temperature: float = 1.0
     conditions: tuple[ConditionLine, ...] = ()
+    temperature_by_length: tuple[LengthTemperature, ...] = ()
+
+    def temperature_for(self, seconds: float) -> float:
+        """As the contract's."""
+        return temperature_at(self.temperature_by_length, seconds) if self.temperature_by_length else self.temperature
 
     def layout_for(self, data: str | os.PathLike[str]) -> LayoutOptions:
         """How the corpus at `data` is read: as in training where it is that one, else as it is found."""

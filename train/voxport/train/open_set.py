@@ -8,7 +8,8 @@ held-out utterances, for which no further sound is needed:
 
 Where the run learnt from changed sounds, the first kind is also made of held-out utterances changed in every way that
 `effects.kinds` has. The threshold is the lowest that lets at most the asked share of any kind through. The
-temperature of the probabilities is fitted on the clean and the changed sounds together.
+temperature of the probabilities is fitted on the clean and the changed sounds together, and one for each length on
+pieces of the held-out utterances, heard as sounds of their own.
 """
 
 import dataclasses
@@ -23,15 +24,17 @@ from voxport.runtime.contract import ConditionLine, Rejection
 from voxport.train.augmentation.conditions import changed_by_kind
 from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from voxport.train.data import Corpus
-from voxport.train.data.collation import WholeUtterances
+from voxport.train.data.collation import LONGEST, WholeUtterances
 from voxport.train.data.corpus import CorpusOptions
 from voxport.train.effects.options import AugmentOptions
 from voxport.train.evaluation.conditions import condition_lines, fit_temperature
 from voxport.train.evaluation.inference import Answers, answer_whole
+from voxport.train.evaluation.lengths import fit_temperatures
 from voxport.train.evaluation.rejection import allowed_false_accepts, threshold_for
 
 WARPS = (0.8, 1.25)  # on the mel axis; a child's vocal tract is about 0.8 as long as a grown-up's
 MOST = 1000  # utterances that are enough
+FEWEST_FOR_LENGTHS = 100  # utterances below which a temperature a length would be noise
 MOST_CHANGED = 200  # utterances that are changed in every way
 
 Features = npt.NDArray[np.float32]
@@ -66,9 +69,22 @@ def store_calibration(
         calibrated = dataclasses.replace(calibrated, temperature=temperature)
         what = f"{len(indices)} held-out utterances of the training's corpus"
         calibrated = dataclasses.replace(calibrated, conditions=condition_lines_of(calibrated, answers, labels, what))
+    calibrated = _with_temperatures(calibrated, corpus, device)
     if calibrated != checkpoint:
         save_checkpoint(calibrated, path)
     return calibrated
+
+
+def _with_temperatures(checkpoint: Checkpoint, corpus: Corpus, device: str) -> Checkpoint:
+    """`checkpoint` with a temperature for each length, where enough was held out to fit them."""
+    indices = _chosen(corpus.indices(checkpoint.split.valid), checkpoint.recipe.train.seed, MOST)
+    if len(indices) < FEWEST_FOR_LENGTHS or len(checkpoint.labels) < 2:
+        return checkpoint
+    places = indices.tolist()
+    source = WholeUtterances(corpus.features, places, [corpus.utterances[i].frames for i in places], max_frames=LONGEST)
+    whole = answer_whole(checkpoint, source, device)
+    points = fit_temperatures(checkpoint, corpus, places, corpus.speakers[indices], whole, device)
+    return dataclasses.replace(checkpoint, temperature_by_length=points)
 
 
 def answers_by_kind(

@@ -28,7 +28,9 @@ class ModelOptions:
     `stack_frames` neighbouring frames enter the encoder as one, so that it sees that many times fewer.
     `kernel_size` is the Conformer's, in frames as the encoder sees them. With `aggregate_layers` the pooling
     sees a linear map of the input and every layer's output beside the last one's (Zhang et al.: "MFA-Conformer",
-    2022). `embedding_size` is the width after a linear layer that follows the pooling; None: no such layer.
+    2022). With `band_statistics` the embedding also sees five figures of each mel band of the utterance, its lowest
+    value among them (`models.band_statistics`), through a linear layer of their own. `embedding_size` is the width
+    after a linear layer that follows the pooling; None: no such layer.
     `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
     """
 
@@ -48,6 +50,7 @@ class ModelOptions:
     stack_frames: int = 1
     aggregate_layers: bool = False
     embedding_size: int | None = None
+    band_statistics: bool = False
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim, self.stack_frames) < 1:
@@ -66,22 +69,30 @@ class ModelOptions:
             raise ValueError(f"aggregate_layers needs the pooling 'attentive_statistics', found {self.pooling!r}")
         if self.embedding_size is not None and self.embedding_size < 1:
             raise ValueError(f"embedding_size must be positive, found {self.embedding_size}")
+        if self.band_statistics and self.embedding_size is None:
+            raise ValueError("band_statistics needs embedding_size: the width in which the two meet")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The optimiser's run: AdamW, linear warm-up, then a half cosine down to zero at `steps`.
+    """The optimiser's run: linear warm-up, then a half cosine down to zero at `steps`.
 
     Lengths are in frames, `validate_every` and `save_every` in optimiser steps. An utterance shorter than
     the crop is filled up with the frontend's pad value, or with `fill = "repeat"` goes round and round.
     With `shortest_crop` every batch has a length of its own, drawn evenly from there to `crop_frames`.
+    With `second_crop` = [shortest, longest] every crop is seen a second time in the same step, as a piece of it whose
+    length is drawn evenly from that range, the same for all of a batch; its loss counts `second_crop_weight` times.
+    `optimizer` is AdamW for all weights, or Muon for the matrices of hidden layers and AdamW for the rest.
     """
 
     steps: int = 70_000
     batch_size: int = 32
     crop_frames: int = 128
     shortest_crop: int | None = None
+    second_crop: tuple[int, ...] = ()
+    second_crop_weight: float = 0.5
     fill: Literal["pad", "repeat"] = "pad"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 1_000
@@ -96,6 +107,16 @@ class TrainOptions:
             raise ValueError("steps, batch_size, crop_frames, validate_every and save_every must be positive")
         if self.shortest_crop is not None and not 1 <= self.shortest_crop <= self.crop_frames:
             raise ValueError(f"shortest_crop must be in 1…crop_frames, {self.crop_frames}; found {self.shortest_crop}")
+        if self.second_crop:
+            if len(self.second_crop) != 2 or not 1 <= self.second_crop[0] <= self.second_crop[1] <= self.crop_frames:
+                raise ValueError(
+                    f"second_crop must be [shortest, longest] in 1…crop_frames, {self.crop_frames}; "
+                    f"found {list(self.second_crop)}"
+                )
+            if self.shortest_crop is not None:
+                raise ValueError("shortest_crop and second_crop exclude each other: leave out one of the two")
+        if self.second_crop_weight <= 0:
+            raise ValueError(f"second_crop_weight must be positive, found {self.second_crop_weight}")
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: batch normalisation needs two utterances")
         if not 0 < self.valid_fraction < 1:

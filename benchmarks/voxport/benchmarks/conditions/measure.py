@@ -151,6 +151,7 @@ def _answer(
     embeddings = (
         np.full((count, contract.embedding_size), np.nan, np.float32) if "embedding" in contract.outputs else None
     )
+    lengths = np.ones(count)
     for i, (key, sound) in enumerate(zip(files.keys, files.sounds, strict=True)):
         tell(i)
         around.speaker = files.speakers[i]
@@ -158,6 +159,7 @@ def _answer(
         try:
             source = open_sound(contract, changed, contract.frontend.sample_rate, f"{key}, {condition.name}")
             answer = hear(backend, source).answer
+            lengths[i] = len(changed) / contract.frontend.sample_rate
         except (AudioError, LengthError):
             continue
         if scores is not None:
@@ -171,8 +173,8 @@ def _answer(
     if scores is not None:
         probabilities = np.array(
             [
-                np.nan if lost else softmax(row, contract.temperature).max()
-                for row, lost in zip(scores, refused, strict=True)
+                np.nan if lost else softmax(row, contract.temperature_for(seconds)).max()
+                for row, lost, seconds in zip(scores, refused, lengths, strict=True)
             ]
         )
     cosine = None if scores is None else scores.max(axis=1) / contract.score_scale

@@ -89,7 +89,7 @@ def _model_rows(found: "Inspection") -> Rows:
         ("gives", " and ".join(contract.outputs)),
         ("embedding", f"{contract.embedding_size} numbers, unit length"),
         ("score", f"{contract.score_scale:g} × cosine"),
-        ("probability", f"softmax of scores / {contract.temperature:.4g}"),
+        ("probability", _probability(contract)),
         ("speech", "every sound is answered" if contract.speech is None else _rule(contract.speech)),
         (
             "unknown speakers",
@@ -99,6 +99,13 @@ def _model_rows(found: "Inspection") -> Rows:
             + ("" if rejection.calibrated_on is None else f", on {rejection.calibrated_on}"),
         ),
     ]
+
+
+def _probability(contract: "Contract") -> str:
+    points = contract.temperature_by_length
+    if not points:
+        return f"softmax of scores / {contract.temperature:.4g}"
+    return "softmax of scores / " + ", ".join(f"{each.temperature:.3g} at {each.seconds:.3g} s" for each in points)
 
 
 def _windowing(contract: "Contract") -> str:

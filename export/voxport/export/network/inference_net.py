@@ -19,7 +19,7 @@ from voxport.export.errors import ExportError
 from voxport.export.network.folding import before_norm, double, linear
 from voxport.export.network.frontend import FrontendGraph
 from voxport.export.network.layers import DeployableConformerLayer, DeployableTransformerLayer, Mask
-from voxport.export.network.pooling import build_pooling, folds
+from voxport.export.network.pooling import BandStatistics, build_pooling, folds
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.models.encoder import ConformerEncoder, TransformerEncoder
 from voxport.train.models.heads import AmSoftmaxHead
@@ -29,7 +29,9 @@ from voxport.train.models.speaker_net import SpeakerNet
 # that ignored it would fail only later, in the parity gate.
 _KNOWN: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys("num_layers d_model num_heads ffn_dim kernel_size dropout head_dropout".split()),
-    **dict.fromkeys("batch_norm am_scale am_margin stack_frames aggregate_layers embedding_size".split()),
+    **dict.fromkeys(
+        "batch_norm am_scale am_margin stack_frames aggregate_layers embedding_size band_statistics".split()
+    ),
     "encoder": ("conformer", "transformer"),
     "pooling": ("self_attention", "self_attention_max", "attentive_statistics", "mean"),
     "head": ("am_softmax",),
@@ -56,6 +58,9 @@ class DeployableNet(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.pooling = build_pooling(network.pooling, network.norm, last_norm)
         self.narrow = None if network.narrow is None else before_norm(linear(network.narrow), network.narrow_norm)
+        self.bands = None
+        if network.bands is not None and network.bands_norm is not None:
+            self.bands = BandStatistics(network.bands, network.bands_norm, network.narrow_norm or nn.Identity())
         head = network.head
         if not isinstance(head, AmSoftmaxHead):
             raise TypeError(f"no scores are known for {type(head).__name__}")
@@ -68,6 +73,7 @@ class DeployableNet(nn.Module):
         valid_BT = frames < lengths_B[:, None]
         # Padding may hold NaN, which no product can mask: replaced once here, all that follows is finite.
         clean_BTF = torch.where(valid_BT[:, :, None], features_BTF, 0.0)
+        bands_BE = None if self.bands is None else self.bands(clean_BTF, valid_BT)
         if self.stack_frames > 1:
             clean_BTF, valid_BT = self._stacked(clean_BTF, valid_BT)
         input_NF = clean_BTF.reshape(-1, clean_BTF.shape[2])
@@ -80,6 +86,8 @@ class DeployableNet(nn.Module):
         pooled_BE = self.pooling(parts if self.shallow is not None else parts[-1:], mask)
         if self.narrow is not None:
             pooled_BE = self.narrow(pooled_BE)
+        if bands_BE is not None:
+            pooled_BE = pooled_BE + bands_BE
         norm_B1 = torch.linalg.vector_norm(pooled_BE, dim=-1, keepdim=True)
         embedding_BE = pooled_BE / norm_B1.clamp_min(_SMALLEST_NORM)
         return embedding_BE @ self.class_weight_ES, embedding_BE

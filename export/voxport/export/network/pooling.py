@@ -10,8 +10,9 @@ Letters in shapes: B utterances, T frames each, N = B·T, D model width, E embed
 import torch
 from torch import Tensor, nn
 
-from voxport.export.network.folding import batch_norm, double, linear
+from voxport.export.network.folding import Product, batch_norm, double, linear
 from voxport.export.network.layers import Mask
+from voxport.train.models.band_statistics import SMALLEST_VARIANCE, SOFTNESS
 from voxport.train.models.pooling import (
     AnyPooling,
     AttentiveStatisticsPooling,
@@ -107,3 +108,38 @@ class StatisticsPooling(nn.Module):
             means.append(mean_B1D[:, 0])
             deviations.append(variance_B1D.clamp_min(self.smallest_variance).sqrt()[:, 0])
         return torch.cat([*means, *deviations], dim=1) * self.gain_E + self.offset_E
+
+
+class BandStatistics(nn.Module):
+    """Features (B, T, F) → what the statistics of the bands add to the embedding, (B, E).
+
+    The normalisation in front of the product stays apart: the statistics differ a hundredfold in size, and a product
+    in int8 would hear the large ones alone.
+    """
+
+    gain_S: Tensor
+    offset_S: Tensor
+
+    def __init__(self, bands: nn.Linear, norm: nn.Module, narrow_norm: nn.Module) -> None:
+        super().__init__()
+        gain_S, offset_S = batch_norm(norm, bands.in_features)
+        self.register_buffer("gain_S", gain_S)
+        self.register_buffer("offset_S", offset_S)
+        gain_E, _ = batch_norm(narrow_norm, bands.out_features)  # its offset is in the product of what is pooled
+        self.product = Product(double(bands.weight).T * gain_E, torch.zeros_like(gain_E))
+
+    def forward(self, clean_BTF: Tensor, valid_BT: Tensor) -> Tensor:
+        """`clean_BTF` is finite everywhere; frames count where `valid_BT` says so."""
+        valid_BT1 = valid_BT[:, :, None]
+        lowest_BF = torch.where(valid_BT1, clean_BTF, torch.inf).amin(dim=1)
+        highest_BF = torch.where(valid_BT1, clean_BTF, -torch.inf).amax(dim=1)
+        keep_B1T = valid_BT[:, None, :].to(clean_BTF.dtype)
+        share_B1T = keep_B1T / keep_B1T.sum(dim=2, keepdim=True)
+        mean_B1F = share_B1T @ clean_BTF
+        centred_BTF = clean_BTF - mean_B1F
+        variance_BF = (share_B1T @ (centred_BTF * centred_BTF))[:, 0]
+        above_BF = (share_B1T @ torch.tanh(SOFTNESS * (clean_BTF - lowest_BF[:, None, :])))[:, 0]
+        mean_BF, deviation_BF = mean_B1F[:, 0], variance_BF.clamp_min(SMALLEST_VARIANCE).sqrt()
+        statistics = torch.cat([lowest_BF, mean_BF - lowest_BF, deviation_BF, highest_BF, above_BF], dim=1)
+        added: Tensor = self.product(statistics * self.gain_S + self.offset_S)
+        return added

@@ -179,6 +179,7 @@ def contract_checks(contract: Contract, evidence: Evidence) -> tuple[Check, ...]
         _equal_values("embedding size", contract.embedding_size, evidence.reference.embeddings.shape[1]),
         _equal_values("rejection", contract.rejection, checkpoint.rejection),
         _equal_values("temperature", contract.temperature, checkpoint.temperature),
+        _equal_values("temperature by length", contract.temperature_by_length, checkpoint.temperature_by_length),
         _conditions_check(contract.conditions, checkpoint.conditions),
     )
 

@@ -103,6 +103,11 @@ def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[
         Check("recipe", one.recipe == two.recipe, " and ".join(dict.fromkeys((one.recipe, two.recipe)))),
         Check("rejection", one.rejection == two.rejection, f"{one.rejection or 'none'} and {two.rejection or 'none'}"),
         Check("temperature", one.temperature == two.temperature, f"{one.temperature:g} and {two.temperature:g}"),
+        Check(
+            "temperature by length",
+            one.temperature_by_length == two.temperature_by_length,
+            f"{len(one.temperature_by_length)} and {len(two.temperature_by_length)} points",
+        ),
         Check("conditions", one.conditions == two.conditions, f"{len(one.conditions)} and {len(two.conditions)} lines"),
     ]
     for name, backend in zip(names, backends, strict=True):

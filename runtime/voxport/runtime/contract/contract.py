@@ -5,6 +5,7 @@ frozen, convert to and from JSON, and carry a version.
 """
 
 import dataclasses
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from voxport.runtime.contract.parts import (
     ConditionLine,
     Golden,
     InputKind,
+    LengthTemperature,
     Output,
     Parity,
     Precision,
@@ -21,6 +23,7 @@ from voxport.runtime.contract.parts import (
     Rounding,
     Windowing,
     check_range,
+    temperature_at,
 )
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.spec import Frontend
@@ -39,6 +42,7 @@ class Contract:
     """What a voxport model is, as its own file tells it.
 
     Probabilities are the softmax of scores / `temperature`, which is fitted on clean and on changed sounds.
+    With points `temperature_by_length`, rising in length, it is `temperature_for` a sound's length instead.
     `conditions` say how the model fares on either. `outputs` are those that its graph has. `speech` says
     which sounds are answered with a name; files from before it have the usual rule, and None answers every sound.
     """
@@ -61,6 +65,7 @@ class Contract:
     speech: SpeechRule | None = USUAL_RULE
     temperature: float = 1.0
     conditions: tuple[ConditionLine, ...] = ()
+    temperature_by_length: tuple[LengthTemperature, ...] = ()
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -76,6 +81,9 @@ class Contract:
         if self.score_scale <= 0:
             raise ValueError(f"score_scale must be positive, found {self.score_scale}")
         check_range("temperature", self.temperature, 1e-3, MOST)
+        seconds = [point.seconds for point in self.temperature_by_length]
+        if any(later <= earlier for earlier, later in itertools.pairwise(seconds)):
+            raise ValueError(f"temperature_by_length must rise in seconds, found {seconds}")
         if not self.outputs or self.outputs != tuple(name for name in OUTPUTS if name in self.outputs):
             raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, in this order, found {self.outputs}")
         if "scores" not in self.outputs and self.golden.embedding is None:
@@ -85,6 +93,10 @@ class Contract:
     def window_frames(self) -> int:
         """The length of the windows in which longer input is heard, in frames."""
         return self.max_frames if self.windowing.max_frames is None else self.windowing.max_frames
+
+    def temperature_for(self, seconds: float) -> float:
+        """What scores of a sound of `seconds` are divided by before the softmax."""
+        return temperature_at(self.temperature_by_length, seconds) if self.temperature_by_length else self.temperature
 
     def golden_tolerance(self, computed: Rounding | None = None) -> float:
         """How far the golden vector may be off where what the file holds in float32 is computed in `computed`.
@@ -115,6 +127,8 @@ class Contract:
             del data["speech"]
         if self.temperature == 1:
             del data["temperature"]
+        if not self.temperature_by_length:
+            del data["temperature_by_length"]
         if not self.conditions:
             del data["conditions"]
         data["golden"] = {name: value for name, value in data["golden"].items() if value is not None}

@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -100,6 +102,28 @@ class Parity:
         if self.min_cosine is not None:
             check_range("parity min_cosine", self.min_cosine, -1, 1)
         check_range("parity top1_agreement", self.top1_agreement, 0, 1)
+
+
+@dataclass(frozen=True)
+class LengthTemperature:
+    """What scores of sounds of `seconds` are divided by before the softmax."""
+
+    seconds: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        check_range("temperature_by_length seconds", self.seconds, 1e-3, MOST)
+        check_range("temperature_by_length temperature", self.temperature, 1e-3, MOST)
+
+
+def temperature_at(points: Sequence[LengthTemperature], seconds: float) -> float:
+    """The temperature of sounds of `seconds`: straight between `points` over the logarithm of the length.
+
+    Both are logarithms, as a doubling of either counts alike; the first and the last point hold beyond them.
+    """
+    lengths = [math.log(point.seconds) for point in points]
+    temperatures = [math.log(point.temperature) for point in points]
+    return float(np.exp(np.interp(math.log(max(seconds, 1e-3)), lengths, temperatures)))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class ModelScorer:
         need_output(contract, "scores")
         self.speakers = contract.labels
         self.scale = contract.score_scale
-        self.temperature = contract.temperature
+        self.temperature_for = contract.temperature_for
         self.threshold = None if contract.rejection is None else contract.rejection.threshold
         self._rate = contract.frontend.sample_rate
 
@@ -121,9 +121,9 @@ class GalleryScorer:
         return np.asarray(np.clip(embeddings @ self._voices.T, -1, 1), np.float64) * self.scale
 
 
-def temperature_of(scorer: Scorer) -> float:
-    """What scores are divided by before the softmax: the model's own, and 1 for any other scorer."""
-    return scorer.temperature if isinstance(scorer, ModelScorer) else 1.0
+def temperature_of(scorer: Scorer, seconds: float) -> float:
+    """What scores of windows of `seconds` are divided by before the softmax; 1 where the scorer is not the model's."""
+    return scorer.temperature_for(seconds) if isinstance(scorer, ModelScorer) else 1.0
 
 
 def threshold_for(scorer: Scorer, seconds: float, speech_s: float | None) -> float | None:

@@ -181,14 +181,15 @@ class Stream:
         (row,) = score(self._scorer, [window.samples])
         self._recent.append((window.start, row))
         mean = np.mean([scores for _, scores in self._recent], axis=0)
-        threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate, window.speech_s)
+        seconds = len(window.samples) / self._plan.rate
+        threshold = threshold_for(self._scorer, seconds, window.speech_s)
         known, leader, margin = self._lead(mean, threshold)
         self._led = self._led + 1 if leader == self._leader else 1
         self._leader = leader
         # The mean lags behind a change of speaker: the newest window must not contradict it.
         agreed = self._lead(row, threshold)[1] == leader
         firm = agreed and self._led >= self._options.firm_after and margin >= self._options.firm_margin
-        ranked = candidates(mean, self._scorer.speakers, self._options.top, temperature_of(self._scorer))
+        ranked = candidates(mean, self._scorer.speakers, self._options.top, temperature_of(self._scorer, seconds))
         start, stop = self._recent[0][0] / self._plan.rate, window.stop / self._plan.rate
         channel = None if self._channel == "mix" else self._channel
         return Decision(start, stop, ranked, known, bool(firm), channel)

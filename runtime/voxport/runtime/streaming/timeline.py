@@ -184,7 +184,7 @@ class _Work:
         self._waiting: list[Window | None] = []  # None: a window of silence, which ends a path
         self._speech = 0  # windows in `_waiting` that are to be scored
         self._in_speech = False
-        self._scored: deque[tuple[Window, npt.NDArray[np.float64]]] = deque()
+        self._scored: deque[tuple[Window, npt.NDArray[np.float64], float]] = deque()
         self._smoother = PathSmoother(options.switch_penalty)
         self._turns = TurnBuilder(self._frames(options.max_gap_s))
 
@@ -232,8 +232,9 @@ class _Work:
             row = rows[scored]
             scored += 1
             # The window's sound is needed no more; what it answers for is, until the path is decided.
-            self._scored.append((replace(window, samples=window.samples[:0].copy()), row))
-            threshold = threshold_for(self._scorer, len(window.samples) / self._plan.rate, window.speech_s)
+            seconds = len(window.samples) / self._plan.rate
+            self._scored.append((replace(window, samples=window.samples[:0].copy()), row, seconds))
+            threshold = threshold_for(self._scorer, seconds, window.speech_s)
             self._place(self._smoother.push(self._cosines(row, threshold)))
         self._waiting.clear()
         self._speech = 0
@@ -245,7 +246,7 @@ class _Work:
 
     def _place(self, path: list[int]) -> None:
         for speaker in path:
-            window, row = self._scored.popleft()
+            window, row, seconds = self._scored.popleft()
             nearest = int(np.argmax(row)) if speaker == len(row) else speaker
-            probability = float(softmax(row, temperature_of(self._scorer))[nearest])
+            probability = float(softmax(row, temperature_of(self._scorer, seconds))[nearest])
             self._turns.add(window.first, window.voiced, speaker, float(row[nearest]), probability)

@@ -18,11 +18,13 @@ import numpy.typing as npt
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from voxport.runtime.contract import LengthTemperature
 from voxport.runtime.frontend.log_mel import STD_OFFSET, VARIANCE_FLOOR, compute_features, min_samples
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
 from voxport.train.data.collation import Features, WholeUtterances
+from voxport.train.evaluation.conditions import fit_temperature
 from voxport.train.evaluation.inference import Answers, Float32, answer_whole
 from voxport.train.evaluation.verification import (
     Trials,
@@ -139,7 +141,7 @@ def measure_lengths(
             heard,
             len(indices) if labels is None else len(labels),
             shorter,
-            *_as_classifier(answers, labels),
+            *_as_classifier(checkpoint, answers, labels, frames if length is None else np.minimum(frames, length)),
             *_as_verifier(checkpoint, answers, trials, as_norm),
             None if labels is not None else _accepted(checkpoint, answers),
         )
@@ -152,12 +154,46 @@ def measure_lengths(
     return (*rows, row(None, "whole", whole))
 
 
-def _as_classifier(answers: Answers, labels: Int64 | None) -> tuple[float | None, float | None]:
-    """Accuracy and calibration error."""
+def _as_classifier(
+    checkpoint: Checkpoint, answers: Answers, labels: Int64 | None, frames: Int64
+) -> tuple[float | None, float | None]:
+    """Accuracy, and the calibration error at the checkpoint's temperatures for these lengths."""
     if labels is None:
         return None, None
     scores = answers.scores[: len(labels)]
-    return float((scores.argmax(axis=1) == labels).mean()), calibration_error(scores, labels)
+    temperatures = [checkpoint.temperature_for(seconds_of(int(n), checkpoint.frontend)) for n in frames[: len(labels)]]
+    error = calibration_error(scores, labels, np.array(temperatures))
+    return float((scores.argmax(axis=1) == labels).mean()), error
+
+
+def seconds_of(frames: int, frontend: Frontend) -> float:
+    """How long a sound of so many frames is, as answers to features count it."""
+    return frames * frontend.hop_length / frontend.sample_rate
+
+
+def fit_temperatures(
+    checkpoint: Checkpoint, corpus: Corpus, indices: Sequence[int], labels: Int64, whole: Answers, device: str = "cpu"
+) -> tuple[LengthTemperature, ...]:
+    """A temperature for each of LENGTHS that half of the utterances exceed, and one for the whole utterances.
+
+    Pieces are heard alone, as short sounds are. None is below the checkpoint's own temperature, which changed sounds
+    have a part in. `labels` (utterances,) are the speakers of `indices`, `whole` the answers to them.
+    """
+    frames = np.array([corpus.utterances[i].frames for i in indices])
+    middle = int(np.median(frames))
+    found = []
+    for length in LENGTHS:
+        if length < middle:
+            pieces = Pieces(corpus, length, checkpoint.recipe.train.seed, "alone")
+            source = WholeUtterances(pieces, indices, np.minimum(frames, length).tolist())
+            found.append((length, answer_whole(checkpoint, source, device)))
+    return tuple(
+        LengthTemperature(
+            seconds_of(length, checkpoint.frontend),
+            max(checkpoint.temperature, fit_temperature(answers.scores, labels)),
+        )
+        for length, answers in (*found, (middle, whole))
+    )
 
 
 def _as_verifier(
@@ -181,12 +217,13 @@ def _accepted(checkpoint: Checkpoint, answers: Answers) -> float | None:
     return float((cosines >= checkpoint.rejection.threshold).mean())
 
 
-def calibration_error(scores: Float32, labels: Int64, temperature: float = 1.0) -> float:
+def calibration_error(scores: Float32, labels: Int64, temperatures: npt.NDArray[np.float64] | float = 1.0) -> float:
     """Expected calibration error of softmax(scores / temperature), over 15 bins of confidence.
 
-    `scores` are (utterances, speakers), `labels` (utterances,).
+    `scores` are (utterances, speakers), `labels` (utterances,), `temperatures` (utterances,) or one for all.
     Guo et al.: "On Calibration of Modern Neural Networks", 2017, eq. 3.
     """
-    probabilities = (torch.from_numpy(scores).double() / temperature).softmax(dim=1)
+    rows = np.broadcast_to(np.asarray(temperatures, np.float64), len(labels))[:, None]
+    probabilities = torch.from_numpy(scores / rows).softmax(dim=1)
     error = multiclass_calibration_error(probabilities, torch.from_numpy(labels), scores.shape[1], n_bins=15, norm="l1")
     return float(error)

@@ -3,14 +3,25 @@
 Letters in shapes: B utterances, T frames, F mel bands, D embedding width, S speakers.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from voxport.train.models.band_statistics import PER_BAND, band_statistics
 from voxport.train.models.encoder import build_encoder
 from voxport.train.models.heads import build_head
 from voxport.train.models.pooling import build_pooling
 from voxport.train.recipe import ModelOptions
+
+
+class Pooled(NamedTuple):
+    """One vector an utterance (B, width), and the statistics of its bands (B, 5 F) where the network takes them."""
+
+    frames: Tensor
+    bands: Tensor | None
 
 
 class SpeakerNet(nn.Module):
@@ -29,17 +40,37 @@ class SpeakerNet(nn.Module):
         self.norm = _norm(self.pooling.width, options)
         self.narrow = nn.Linear(self.pooling.width, self.embedding_size) if options.embedding_size else None
         self.narrow_norm = _norm(self.embedding_size, options) if options.embedding_size else None
+        self.bands = self.bands_norm = None
+        if options.band_statistics:
+            self.bands_norm = _norm(PER_BAND * n_mels, options)
+            self.bands = nn.Linear(PER_BAND * n_mels, self.embedding_size, bias=False)
+            nn.init.normal_(self.bands.weight, std=0.5 / (PER_BAND * n_mels) ** 0.5)
         self.dropout = nn.Dropout(options.dropout if options.head_dropout is None else options.head_dropout)
         self.head = build_head(options, self.embedding_size, speakers)
 
     def embed(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Features (B, T, F) and lengths (B,) in frames, or None where all T frames count → (B, D)."""
+        return self._embedding(self._pooled(features, lengths))
+
+    def scores_of_views(self, views: Sequence[Tensor]) -> Tensor:
+        """Features (B, T, F) of several views of the same utterances, each with its T → scores (views · B, S).
+
+        Behind the pooling all views are one batch, for batch normalisation too: else its statistics would tell it
+        how long an utterance is while it learns, and not afterwards.
+        """
+        pooled = [self._pooled(view, None) for view in views]
+        frames = torch.cat([each.frames for each in pooled])
+        bands = [each.bands for each in pooled if each.bands is not None]
+        return self.scores(self._embedding(Pooled(frames, torch.cat(bands) if bands else None)))
+
+    def _pooled(self, features: Tensor, lengths: Tensor | None) -> Pooled:
         padding = None
         if lengths is not None:
             features = features[:, : int(lengths.max())]
             padding = torch.arange(features.shape[1], device=lengths.device) >= lengths.unsqueeze(1)
             # The garbage that a caller leaves in the padding may be NaN, which no later mask removes.
             features = features.masked_fill(padding.unsqueeze(2), 0.0)
+        bands = None if self.bands is None else band_statistics(features, padding)
         if self.stack_frames > 1:
             features, padding = stack_frames(features, padding, self.stack_frames)
         if self.shallow is None:
@@ -47,9 +78,15 @@ class SpeakerNet(nn.Module):
         else:
             outputs = self.encoder.outputs(self.project(features), padding)
             frames = torch.cat([F.relu(self.shallow(features)), *outputs], dim=2)
-        embedding: Tensor = self.norm(self.pooling(frames, padding))
+        return Pooled(self.pooling(frames, padding), bands)
+
+    def _embedding(self, pooled: Pooled) -> Tensor:
+        embedding: Tensor = self.norm(pooled.frames)
         if self.narrow is not None and self.narrow_norm is not None:
-            embedding = self.narrow_norm(self.narrow(embedding))
+            embedding = self.narrow(embedding)
+            if self.bands is not None and self.bands_norm is not None:
+                embedding = embedding + self.bands(self.bands_norm(pooled.bands))
+            embedding = self.narrow_norm(embedding)
         return embedding
 
     def scores(self, embedding: Tensor) -> Tensor:

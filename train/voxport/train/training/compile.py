@@ -13,8 +13,13 @@ def check_compilable(options: TrainOptions) -> None:
     """Refuse crops of many lengths: each would be compiled for itself, and torch.compile stops at the ninth.
 
     Raises:
-        TrainingError: the recipe has `shortest_crop`.
+        TrainingError: the recipe has `shortest_crop` or `second_crop`.
     """
+    if options.second_crop:
+        raise TrainingError(
+            "--compile: train.second_crop gives batches many lengths, and each would be compiled for itself; leave out "
+            "one of the two"
+        )
     if options.shortest_crop not in (None, options.crop_frames):
         raise TrainingError(
             f"--compile: train.shortest_crop = {options.shortest_crop} gives batches many lengths, and each would be "

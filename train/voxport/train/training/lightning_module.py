@@ -14,6 +14,7 @@ from voxport.runtime.errors import VoxportError
 from voxport.train.data.collation import Batch
 from voxport.train.models.speaker_net import SpeakerNet
 from voxport.train.recipe import TrainOptions
+from voxport.train.training.optimizers import build_optimizer
 
 LOG_EVERY = 10  # optimiser steps
 _LENGTHS = 3  # a stream of random numbers of the seed's; 0 to 2 are those of batches and of the split
@@ -78,8 +79,14 @@ class SpeakerModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         features, labels = batch
-        scores = self.train_scores(self._cut(features, self.global_step))
-        loss = self.network.head.loss(scores, labels)
+        if self.options.second_crop:
+            both = self.network.scores_of_views([features, self._piece(features, self.global_step)])
+            scores, others = both[: len(labels)], both[len(labels) :]
+            loss = self.network.head.loss(scores, labels)
+            loss = loss + self.options.second_crop_weight * self.network.head.loss(others, labels)
+        else:
+            scores = self.train_scores(self._cut(features, self.global_step))
+            loss = self.network.head.loss(scores, labels)
         if self.global_step % LOG_EVERY == 0:
             self._stop_if_lost(loss)
         if (self.global_step + 1) % LOG_EVERY == 0:  # when Lightning's loggers write
@@ -99,6 +106,14 @@ class SpeakerModule(pl.LightningModule):
         generator = np.random.default_rng([self.options.seed, _LENGTHS, step])
         return features[:, : int(generator.integers(shortest, longest + 1))]
 
+    def _piece(self, features: Tensor, step: int) -> Tensor:
+        """The second crop of `step`: a piece of every crop, decided as `_cut` decides."""
+        shortest, longest = self.options.second_crop
+        generator = np.random.default_rng([self.options.seed, _LENGTHS, step])
+        length = int(generator.integers(shortest, longest + 1))
+        start = int(generator.integers(features.shape[1] - length + 1))
+        return features[:, start : start + length]
+
     def _stop_if_lost(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -115,11 +130,6 @@ class SpeakerModule(pl.LightningModule):
         self.log(f"valid/accuracy_{name}", accuracy, add_dataloader_idx=False, on_epoch=True, batch_size=len(scores))
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.options.learning_rate,
-            weight_decay=self.options.weight_decay,
-            fused=self.device.type == "cuda" or None,  # one kernel in place of a dozen per weight
-        )
+        optimizer = build_optimizer(self.network, self.options, self.device.type == "cuda")
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.options))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

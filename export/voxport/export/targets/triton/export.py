@@ -123,6 +123,7 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
         rejection=checkpoint.rejection,
         temperature=checkpoint.temperature,
         conditions=checkpoint.conditions,
+        temperature_by_length=checkpoint.temperature_by_length,
         outputs=graph.outputs,
         windowing=Windowing.for_export(checkpoint.frontend, graph.min_frames, graph.max_frames),
     )

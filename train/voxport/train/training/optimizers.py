@@ -1,0 +1,71 @@
+"""The optimisers that a recipe may name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from voxport.train.recipe import TrainOptions
+
+_SMALLEST_SIDE = 8  # matrices that are narrower have too few directions to make equal
+
+
+class MatrixOptimizer(torch.optim.Optimizer):
+    """Muon for the matrices of hidden layers, AdamW for all else: head, biases, norms, convolutions.
+
+    Muon's step goes in every direction of a matrix by the same length, which a matrix's momentum alone would not; it is
+    scaled so that one learning rate serves both.
+    Jordan and others: "Muon: An optimizer for hidden layers in neural networks", 2024; the scale after Liu and others:
+    "Muon is scalable for LLM training", 2025. Both optimisers are PyTorch's own.
+    """
+
+    def __init__(self, network: nn.Module, learning_rate: float, weight_decay: float, fused: bool | None) -> None:
+        matrices = [weight for name, weight in network.named_parameters() if is_hidden_matrix(name, weight)]
+        taken = {id(weight) for weight in matrices}
+        others = [weight for weight in network.parameters() if id(weight) not in taken]
+        self._parts: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=fused),
+        )
+        super().__init__([{"params": matrices}, {"params": others}], {"lr": learning_rate})
+        self._link()
+
+    def _link(self) -> None:
+        """The parts' own groups, so that what a schedule sets here reaches them."""
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both, after `closure` has computed loss and gradients where it is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of both, in order."""
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What `state_dict` gave."""
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._link()
+
+
+def is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
+    """Whether Muon takes the network's parameter `name`: a matrix that is neither the head's nor nearly a vector."""
+    return weight.ndim == 2 and min(weight.shape) > _SMALLEST_SIDE and not name.startswith("head.")
+
+
+def build_optimizer(network: nn.Module, options: TrainOptions, on_gpu: bool) -> torch.optim.Optimizer:
+    """The recipe's optimiser for all of the network's parameters."""
+    fused = on_gpu or None  # one kernel in place of a dozen per weight
+    if options.optimizer == "muon":
+        return MatrixOptimizer(network, options.learning_rate, options.weight_decay, fused)
+    return torch.optim.AdamW(
+        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused
+    )
