@@ -218,8 +218,12 @@ def test_without_the_extra_its_name_is_told(folder: Path, monkeypatch: pytest.Mo
         ("raise SystemExit('too much')", r"ended with code 1 \(too much\)"),
         ("import time; time.sleep(60)", "was not done after 0.5 s"),
         ("", "gave no answer"),
-        ("import sys; sys.stderr.write('std::bad_alloc'); print('{}')", "more than the 8.0 GiB that it may take"),
-        (f"{LIMITED}; bytes(1 << 30)", "more than the 8.0 GiB that it may take.*--memory"),
+        ("import sys; sys.stderr.write('std::bad_alloc'); print('{}')", "more than the 8 GiB that it may take"),
+        (
+            'print(\'{"builder_messages": [["ERROR", "Unexpected exception std::bad_alloc"]]}\')',
+            "more than the 8 GiB that it may take",
+        ),
+        (f"{LIMITED}; bytes(1 << 30)", "more than the 8 GiB that it may take.*--memory"),
     ],
 )
 def test_a_crash_of_the_library_is_a_sentence(
@@ -238,3 +242,11 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(exported: Exported, tmp
     changed.write_bytes(content)
     with pytest.raises(ContractError, match="is damaged or was changed"):
         check_tensorrt(changed)
+
+
+@rtx
+def test_too_little_memory_is_not_held_against_the_file(bare: Path) -> None:
+    """The library itself, which says it in its log or on stderr."""
+    result = run(bare, "--tensorrt", "--memory", "0.001")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "TensorRT wanted more than the 0.001 GiB that it may take" in result.stderr
