@@ -30,8 +30,8 @@ def ask(
         ended = subprocess.run(_WORKER, input=request, capture_output=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired as problem:
         raise ExportError(
-            f"{path}: TensorRT was not done after {timeout:g} s and was ended; give it longer with --timeout, more memory "
-            "with --memory (where that ends it may wait for ever), or leave the build out with --no-build"
+            f"{path}: TensorRT was not done after {timeout:g} s and was ended; give it longer with --timeout, more "
+            "memory with --memory (where that ends it may wait for ever), or leave the build out with --no-build"
         ) from problem
     said = ended.stderr.decode(errors="replace")
     _check_memory(path, memory, said)  # the builder catches it, and says then only that it built nothing
