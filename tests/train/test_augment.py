@@ -202,18 +202,27 @@ def test_features_are_changed_as_the_sound_would_have_changed_them(name: str, da
     sound = np.concatenate([soundfile.read(data / "a" / f"{i}.wav", dtype="float32")[0] for i in range(6)])
     sound *= (0.2 + np.abs(np.sin(np.arange(len(sound)) / 2500))).astype(np.float32)
     before = compute_features(sound, frontend)
-    energies = mel.energies_of(before, frontend)
-    np.testing.assert_allclose(mel.features_of(energies, frontend), before, atol=0.02)
+    energies, exact = mel.energies_of(before, frontend), mel.exact_energies(before, frontend) is not None
+    np.testing.assert_allclose(mel.features_of(energies, frontend, exact), before, atol=0.02)
     noisy = compute_features(signals.add(sound, signals.coloured_noise(len(sound), 0, random), 5.0), frontend)
     noise = mel.noise_energies(len(energies), 0.0, frontend, random)
-    guessed = mel.features_of(mel.mixed(energies, noise, 5.0), frontend)
+    guessed = mel.features_of(mel.mixed(energies, noise, 5.0), frontend, exact)
     assert np.square(guessed - noisy).mean() < 0.7 * np.square(before - noisy).mean()  # the noises differ
     faster = compute_features(signals.speed(sound, 1.1), frontend)
-    guessed = mel.features_of(mel.faster(energies, 1.1, frontend), frontend)[: len(faster)]
+    guessed = mel.features_of(mel.faster(energies, 1.1, frontend), frontend, exact)[: len(faster)]
     assert abs(len(guessed) - len(faster)) <= 2
     mean_before, mean_after, mean_guess = (rows.mean(axis=0) for rows in (before, faster, guessed))
     if frontend.normalize == "none":
         assert np.square(mean_guess - mean_after).mean() < np.square(mean_before - mean_after).mean()
+
+
+def test_a_floor_that_shows_gives_the_energies_back() -> None:
+    frontend = profile("psf_fbank40")
+    sound = np.concatenate([np.zeros(4000), np.random.default_rng(3).normal(size=16000) * 0.01, np.zeros(4000)])
+    wanted = np.exp(compute_features(sound, dataclasses.replace(frontend, normalize="none", log="ln"), np.float64))
+    found = mel.exact_energies(compute_features(sound, frontend).astype(np.float16).astype(np.float32), frontend)
+    assert found is not None
+    np.testing.assert_allclose(found, wanted, rtol=0.01)
 
 
 def test_energies_mix_at_the_ratio_and_decay_at_the_time_that_were_asked_for() -> None:

@@ -17,8 +17,9 @@ from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
 from voxport.train.data.collation import FixedCrops
-from voxport.train.evaluation.evaluate import EvaluateOptions, calibration_error, evaluate
+from voxport.train.evaluation.evaluate import EvaluateOptions, evaluate
 from voxport.train.evaluation.inference import predict, write_csv
+from voxport.train.evaluation.lengths import calibration_error
 from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions, Recipe, TrainOptions
 from voxport.train.reporting import write_evaluation
@@ -122,6 +123,7 @@ def test_report_is_written(checkpoint: Checkpoint, corpus: Corpus, tmp_path: Pat
         "evaluation.json",
         "confusion.png",
         "lengths.png",
+        "pieces.png",
         "det.png",
         "scores.png",
     }

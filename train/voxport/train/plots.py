@@ -1,7 +1,7 @@
 """Pictures of a run and of an evaluation."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from voxport.runtime.errors import VoxportError
 from voxport.train.evaluation.evaluate import Evaluation
 from voxport.train.evaluation.intervals import wilson
+from voxport.train.evaluation.lengths import LengthRow
 from voxport.train.evaluation.verification import Det, equal_error_rate
 from voxport.train.training.run_dir import RunFolder
 
@@ -85,6 +86,30 @@ def plot_lengths(evaluation: Evaluation, path: Path) -> None:
     for i, bucket in enumerate(evaluation.by_length):
         axis.text(i, 0.02, f"{bucket.utterances}", ha="center", color="white", fontsize=8)
     axis.set(title="Accuracy against length (utterances in each bar)", xlabel="frames", ylim=(0, 1.02))
+    figure.savefig(path, dpi=130)
+
+
+def plot_pieces(known: Sequence[LengthRow], strangers: Sequence[LengthRow], path: Path) -> None:
+    """Accuracy, calibration error and equal error rate against the length of a piece; whole utterances at the right."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    lengths = sorted({row.frames for row in (*known, *strangers) if row.frames is not None})
+    places = {length: place for place, length in enumerate((*lengths, None))}
+    series = [(known, "accuracy", axes[0], ""), (known, "calibration_error", axes[1], "")]
+    series += [(known, "eer", axes[2], ", known speakers"), (strangers, "eer", axes[2], ", strangers")]
+    for rows, name, axis, whose in series:
+        for heard, style in (("alone", "-o"), ("cut", "--s")):
+            found = [row for row in rows if row.heard in (heard, "whole") and getattr(row, name) is not None]
+            if any(row.heard == heard for row in found):
+                label = {"alone": "as a sound of its own", "cut": "cut from the whole's features"}[heard] + whose
+                values = [100 * getattr(row, name) for row in found]
+                axis.plot([places[row.frames] for row in found], values, style, markersize=3, label=label)
+    for axis, title in zip(axes, ("Right [%]", "Calibration error [%]", "Equal error rate [%]"), strict=True):
+        axis.set(title=title, xlabel="frames heard", ylim=(0, None))
+        axis.set_xticks(list(places.values()), [str(length) if length else "all" for length in places])
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=7)
     figure.savefig(path, dpi=130)
 
 

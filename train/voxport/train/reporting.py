@@ -14,6 +14,7 @@ from voxport.runtime.storage.serialization import encode
 from voxport.train import plots
 from voxport.train.evaluation.evaluate import Evaluation, Evidence
 from voxport.train.evaluation.inference import Progress as Report
+from voxport.train.evaluation.unseen import Unseen
 
 
 @contextlib.contextmanager
@@ -25,14 +26,20 @@ def progress_bar(title: str, shown: bool) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def write_evaluation(evaluation: Evaluation, evidence: Evidence, out: Path) -> None:
-    """Write evaluation.json, confusion.png, lengths.png, and with trials det.png and scores.png into `out`."""
+def write_evaluation(evaluation: Evaluation, evidence: Evidence, out: Path, unseen: Unseen | None = None) -> None:
+    """Write evaluation.json, confusion.png, lengths.png, pieces.png, and with trials det.png and scores.png into `out`.
+
+    With `unseen` its figures lie in unseen.json and in pieces.png.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(evaluation, out / "evaluation.json")
         title = f"{evaluation.accuracy_whole:.1%} of {evaluation.utterances} whole utterances"
         plots.plot_confusion(evidence.confusion, evidence.labels, title, out / "confusion.png")
         plots.plot_lengths(evaluation, out / "lengths.png")
+        if unseen is not None:
+            write_json(unseen, out / "unseen.json")
+        plots.plot_pieces(evaluation.pieces, () if unseen is None else unseen.rows, out / "pieces.png")
         if evaluation.verification is not None:
             plots.plot_det({evaluation.verification.source: evidence.det}, out / "det.png")
             threshold = evaluation.verification.eer_threshold

@@ -16,6 +16,7 @@ from voxport.cli.common import (
     show_table,
 )
 from voxport.cli.train.options import (
+    LAYOUT_NAMES,
     bad_option,
     bar,
     cache_option,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from voxport.train.checkpoint import Checkpoint
     from voxport.train.data import Corpus
     from voxport.train.evaluation.evaluate import Evaluation
+    from voxport.train.evaluation.lengths import LengthRow
+    from voxport.train.evaluation.unseen import Unseen
 
 
 @click.command(
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
         voxport train evaluate runs/best/model.pt --data corpus/ --out report/
         voxport train evaluate runs/best/model.pt --data held-out/ --part all --conditions --save
         voxport train evaluate runs/best/model.pt --trials trials.txt
+        voxport train evaluate runs/best/model.pt --unseen strangers/ --as-norm 40
         voxport train evaluate runs/best/model.pt --false-accept-rate 0.01 --save
         """
     )
@@ -59,6 +63,23 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON) and plots.")
 @click.option(
     "--trials", type=click.Path(path_type=Path), help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs."
+)
+@click.option(
+    "--lengths",
+    default="64,100,128,200,400",
+    show_default=True,
+    help="Frames of the pieces in the table by length, with commas.",
+)
+@click.option(
+    "--unseen",
+    type=click.Path(path_type=Path),
+    help="A corpus of speakers that the network was not trained on: how well it compares strangers, by length.",
+)
+@click.option("--unseen-trials", type=click.Path(path_type=Path), help="A trial list of --unseen, for all its pairs.")
+@click.option(
+    "--as-norm",
+    type=click.IntRange(2),
+    help="With --unseen: also after score normalisation by so many of the network's own speakers.",
 )
 @click.option(
     "--false-accept-rate", type=float, help="Choose a rejection threshold for this share of accepted impostors."
@@ -83,9 +104,9 @@ if TYPE_CHECKING:
 def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, as_json: bool, **choices: Any) -> None:
     """Score a checkpoint on labelled utterances.
 
-    Accuracy on whole utterances and on crops, by length and by speaker; equal error rate and minimum
-    detection cost of the embeddings over all pairs or a trial list; calibration error; and, for a chosen
-    false-accept rate, a threshold below which a speaker is rejected as unknown.
+    Accuracy on whole utterances and on crops, by length and by speaker; accuracy, calibration and equal error rate of
+    pieces of each length; equal error rate and minimum detection cost of the embeddings over all pairs or a trial
+    list; and, for a chosen false-accept rate, a threshold below which a speaker is rejected as unknown.
     """
     from voxport.runtime.storage.serialization import encode
     from voxport.train.checkpoint import load_checkpoint, save_checkpoint
@@ -99,6 +120,9 @@ def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, a
         raise click.UsageError(
             "--save stores a rejection threshold or conditions; say for which --false-accept-rate, or give --conditions"
         )
+    if choices["unseen"] is None and (choices["unseen_trials"] is not None or choices["as_norm"] is not None):
+        raise click.UsageError("--unseen-trials and --as-norm go with --unseen DATA")
+    lengths = _lengths(choices["lengths"])
     loaded = load_checkpoint(checkpoint)
     corpus = corpus_of(loaded, choices)
     options = EvaluateOptions(
@@ -108,11 +132,13 @@ def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, a
         rate,
         crop_frames=choices["crop_frames"],
         max_frames=choices["max_frames"],
+        lengths=lengths,
     )
     with bar("Scoring", is_shown(choices["progress"])) as progress:
         evaluation, evidence = run_evaluate(loaded, corpus, options, progress)
+    unseen = _unseen(loaded, lengths, choices)
     if out is not None:
-        write_evaluation(evaluation, evidence, out)
+        write_evaluation(evaluation, evidence, out, unseen)
     changed = loaded
     if save and evaluation.rejection is not None:
         changed = dataclasses.replace(changed, rejection=evaluation.rejection.rejection)
@@ -121,15 +147,44 @@ def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, a
         changed = dataclasses.replace(changed, conditions=found or changed.conditions)
         save_checkpoint(changed, checkpoint / "model.pt" if checkpoint.is_dir() else checkpoint)
     if as_json:
-        emit_json({**encode(evaluation), "conditions": found} if conditions else evaluation)
+        extra = {"conditions": found} if conditions else {}
+        emit_json({**encode(evaluation), **extra, **({"unseen": unseen} if unseen is not None else {})})
         return
     _show(evaluation)
+    if unseen is not None:
+        _show_unseen(unseen)
     if found:
         show_table(f"Outside the studio, on {found[0].measured_on}", CONDITION_COLUMNS, map(condition_row, found))
     if out is not None:
         click.echo(f"report and plots: {out}")
     if save:
         click.echo(f"stored in {checkpoint}; models exported before do not have it")
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        lengths = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        lengths = (0,)
+    if any(length < 1 for length in lengths):
+        raise click.BadParameter(
+            f"expected whole numbers of frames with commas, found {text!r}", param_hint="--lengths"
+        )
+    return lengths
+
+
+def _unseen(checkpoint: "Checkpoint", lengths: tuple[int, ...], choices: dict[str, Any]) -> "Unseen | None":
+    from voxport.train.evaluation.unseen import UnseenOptions, evaluate_unseen
+    from voxport.train.training.fit import choose_device
+
+    if choices["unseen"] is None:
+        return None
+    # Its layout is its own, whatever was said of --data.
+    given = {**choices, **dict.fromkeys(LAYOUT_NAMES), "data": choices["unseen"]}
+    corpus = corpus_of(checkpoint, given)
+    options = UnseenOptions(choices["unseen_trials"], lengths, choices["as_norm"], choose_device(choices["device"]))
+    with bar("Comparing strangers", is_shown(choices["progress"])) as progress:
+        return evaluate_unseen(checkpoint, corpus, options, progress)
 
 
 def _conditions(checkpoint: "Checkpoint", corpus: "Corpus", choices: dict[str, Any]) -> "tuple[ConditionLine, ...]":
@@ -172,10 +227,37 @@ def _show(evaluation: "Evaluation") -> None:
         (f"{b.low}–{b.high - 1 if b.high else ''}", b.utterances, f"{b.accuracy:.2%}") for b in evaluation.by_length
     ]
     show_table("By length", ("frames", "utterances", "accuracy"), lengths)
+    show_table("Pieces of each length", PIECE_COLUMNS, map(_piece_row, evaluation.pieces))
     worst = [(s.speaker, s.utterances, f"{s.accuracy:.2%}", s.taken_for or "") for s in evaluation.speakers[:10]]
     show_table("Worst speakers", ("speaker", "utterances", "accuracy", "most often taken for"), worst)
     _show_verification(evaluation)
     _show_rejection(evaluation)
+
+
+HEARD = {"whole": "whole", "alone": "as a sound of its own", "cut": "cut from the whole's features"}
+PIECE_COLUMNS = ("frames", "heard", "utterances", "shorter", "accuracy", "calibration error", "equal error rate")
+
+
+def _piece_row(row: "LengthRow") -> tuple[object, ...]:
+    shares = (row.accuracy, row.calibration_error, row.eer)
+    return (*_piece(row), *(("–" if share is None else f"{share:.2%}") for share in shares))
+
+
+def _piece(row: "LengthRow") -> tuple[object, ...]:
+    return ("all" if row.frames is None else row.frames, HEARD[row.heard], row.utterances, row.shorter)
+
+
+def _show_unseen(unseen: "Unseen") -> None:
+    columns = (*PIECE_COLUMNS[:4], "equal error rate", "with AS-norm", "taken for known")
+    rows = [
+        (
+            *_piece(row),
+            *("–" if share is None else f"{share:.2%}" for share in (row.eer, row.eer_as_norm, row.accepted)),
+        )
+        for row in unseen.rows
+    ]
+    of = f"{unseen.trials:,} trials ({unseen.target_trials:,} of one speaker) of {unseen.speakers} speakers"
+    show_table(f"Voices that it never heard: {of} in {unseen.path}", columns, rows)
 
 
 def _show_verification(evaluation: "Evaluation") -> None:

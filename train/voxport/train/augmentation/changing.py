@@ -161,7 +161,9 @@ def changed_features(changer: Changer, wanted: Wanted) -> list[Features]:
 def _changed_stored(changer: Changer, wanted: Wanted) -> list[Features]:
     """The same for stored features, in the power domain of their mel bands."""
     frontend, speaker = changer.frontend, changer.speakers[wanted.index]
-    energies = mel.energies_of(changer.pack.features(wanted.index), frontend)
+    stored = changer.pack.features(wanted.index)
+    exact = mel.exact_energies(stored, frontend) is not None
+    energies = mel.energies_of(stored, frontend)
     if wanted.factor != 1:
         energies = mel.faster(energies, wanted.factor, frontend)
 
@@ -170,11 +172,11 @@ def _changed_stored(changer: Changer, wanted: Wanted) -> list[Features]:
         others = [i for i in drawn if changer.speakers[i] != speaker][:count]
         return [mel.energies_of(changer.pack.features(i), frontend) for i in others]
 
-    found = [mel.features_of(energies, frontend)]
+    found = [mel.features_of(energies, frontend, exact)]
     for number in range(wanted.copies):
         generator = draws.generator(changer.use, changer.seed, changer.keys[wanted.index], str(wanted.factor), number)
         changed = mel.change_energies(energies, changer.options, frontend, voices, generator)
-        found.append(mel.features_of(changed, frontend))
+        found.append(mel.features_of(changed, frontend, exact))
     return found
 
 

@@ -26,7 +26,7 @@ from voxport.train.data.feature_store import (
     write_rows,
 )
 from voxport.train.data.features import SoundResult, compute_all, load_cached
-from voxport.train.data.frontend_check import Appearance, appearance, check_frontend
+from voxport.train.data.frontend_check import Appearance, appearance, as_stored, check_frontend
 from voxport.train.data.stored_features import read_stored
 from voxport.train.progress import track
 
@@ -72,7 +72,7 @@ class Reader:
             self.digests.append(hashlib.sha256(features.data).digest())
             self.offsets.append(self.offsets[-1] + len(features))
             yield features
-        self.implausible = check_frontend(self._listing.path, options.frontend, seen)
+        self.implausible = check_frontend(self._listing.path, as_stored(options.frontend), seen)
 
     def _stored(self, entry: Entry) -> npt.NDArray[np.float32]:
         return read_stored(entry.path, self._options.frontend.n_mels, entry.frames)
@@ -176,7 +176,9 @@ def _pack_key(listing: Listing, options: CorpusOptions) -> str:
     """What decides the packed features, but for the content of the files."""
     entries = [_entry_facts(entry) for entry in listing.entries]
     problems = [(problem.key, problem.kind, problem.reason) for problem in listing.problems]
-    facts = (PACK_VERSION, listing.kind, str(listing.path), options.frontend.digest, options.min_frames)
+    sounds = any(entry.is_sound for entry in listing.entries)
+    frontend = options.frontend if sounds else as_stored(options.frontend)  # a level changes no stored features
+    facts = (PACK_VERSION, listing.kind, str(listing.path), frontend.digest, options.min_frames)
     return hashlib.sha256(json.dumps([facts, listing.labels, entries, problems]).encode()).hexdigest()[:32]
 
 

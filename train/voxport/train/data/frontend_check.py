@@ -10,7 +10,7 @@ A frontend that brings every utterance to one speech level shows that level, too
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +84,17 @@ def check_frontend(path: Path, frontend: Frontend, seen: Sequence[Appearance]) -
         advice(seen, frontend.n_mels),
     ]
     raise CorpusError("\n".join(lines))
+
+
+def as_stored(frontend: Frontend) -> Frontend:
+    """The frontend that made stored features, for one that brings sounds to their level; any other as it is.
+
+    `voxport.train.training_level` gives a frontend the level of the stored features that a network learnt from.
+    """
+    known = PROFILES.get(frontend.name)
+    if known is None or known.level is not None:
+        return frontend
+    return known if replace(frontend, level=None, quietest=known.quietest) == known else frontend
 
 
 def contradiction(seen: Appearance, frontend: Frontend) -> str | None:

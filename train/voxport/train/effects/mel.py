@@ -1,8 +1,9 @@
 """Changes of stored features, in the power domain of their mel bands: what can be had without the sound.
 
 Features have shape (frames, bands), as a frontend made them; energies are their powers before the logarithm.
-Frontends that subtract the mean have lost what each band's level was. There the long-term spectrum of speech stands
-in for it (Byrne et al.: "An international comparison of long-term average speech spectra", JASA 1994).
+Where a frontend subtracts the mean, a band that has been on the floor still shows how much that was. Where one has
+not, the long-term spectrum of speech stands in for the bands' levels (Byrne et al.: "An international comparison of
+long-term average speech spectra", JASA 1994).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ _SPEECH_DB = (38.6, 43.5, 54.4, 57.7, 56.8, 60.2, 60.3, 59.0, 62.1, 62.1, 60.5, 
 _SPEECH_RMS = 0.05  # of full scale
 _PAUSES = 10 ** (-13.5 / 10)  # mean of the logarithm against logarithm of the mean; measured on LibriSpeech
 _EFFECTS = ("speed", "tempo", "room", "noise", "babble", "gain", "tilt", "band")
+_ON_FLOOR = 3  # frames of a band with its lowest value, so that this is the floor
+_ROUNDING = 1e-3  # relative; float16, in which features are stored, rounds by half of that
 _HUM_DB = (-65.0, -40.0)  # what a device's own noise is below speech, once its band is limited
 
 
@@ -39,21 +42,43 @@ def energies_of(features: Features, frontend: Frontend) -> Energies:
     """
     if frontend.normalize == "mean_std":
         raise ValueError(f"frontend {frontend.name} divides by each band's deviation, which cannot be undone")
+    exact = exact_energies(features, frontend)
+    return _exp(features.astype(np.float64), frontend) * _speech(frontend) if exact is None else exact
+
+
+def exact_energies(features: Features, frontend: Frontend) -> Energies | None:
+    """Energies (frames, bands), the floor's among them, or None where the frontend's normalisation took their scale.
+
+    With the mean subtracted that is where a band has not been on the floor, which several equal lowest values show.
+    """
     values = features.astype(np.float64)
-    energies = np.exp(values) if frontend.log == "ln" else 10 ** (values / 20)
-    return energies * _speech(frontend) if frontend.normalize == "mean" else energies
+    if frontend.normalize == "none":
+        return _exp(values, frontend)
+    if frontend.normalize == "mean_std":
+        return None
+    lowest = values.min(axis=0)
+    low = values <= lowest + _ROUNDING * np.maximum(np.abs(lowest), 1.0)
+    if (low.sum(axis=0) < _ON_FLOOR).any():
+        return None
+    return np.where(low, frontend.floor, frontend.floor * _exp(values - lowest, frontend))
 
 
-def features_of(energies: Energies, frontend: Frontend) -> Features:
-    """Features (frames, bands) of energies, as the frontend ends: level, floor, logarithm, mean."""
+def features_of(energies: Energies, frontend: Frontend, exact: bool) -> Features:
+    """Features (frames, bands) of energies, as the frontend ends: level, floor, logarithm, mean.
+
+    Where the energies are not `exact` the floor's place among them is not known: there is none.
+    """
     if frontend.level is not None:
         energies = energies * (frontend.level / max(speech_level(energies), frontend.quietest))
-    # Where the mean was taken, the floor's place among the energies is not known: those that were below are back.
-    floored = np.maximum(energies, frontend.floor if frontend.normalize == "none" else np.finfo(np.float64).tiny)
+    floored = np.maximum(energies, frontend.floor if exact else np.finfo(np.float64).tiny)
     values = np.log(floored) if frontend.log == "ln" else 20 * np.log10(floored)
     if frontend.normalize == "mean":
         values -= values.mean(axis=0)
     return values.astype(np.float32)
+
+
+def _exp(values: Energies, frontend: Frontend) -> Energies:
+    return np.asarray(np.exp(values) if frontend.log == "ln" else 10 ** (values / 20))
 
 
 def change_energies(

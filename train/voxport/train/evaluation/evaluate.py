@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.log_mel import pad_value
@@ -18,6 +16,7 @@ from voxport.train.data import Corpus, CorpusError
 from voxport.train.data.collation import LONGEST, FixedCrops, WholeUtterances
 from voxport.train.evaluation.breakdown import Bucket, SpeakerAccuracy, by_length, by_speaker
 from voxport.train.evaluation.inference import Float32, Progress, answer_whole, score_crops
+from voxport.train.evaluation.lengths import LENGTHS, LengthRow, calibration_error, measure_lengths
 from voxport.train.evaluation.long_utterances import corpus_windows
 from voxport.train.evaluation.rejection import RejectionReport, allowed_false_accepts, calibrate_rejection
 from voxport.train.evaluation.verification import (
@@ -42,7 +41,8 @@ class EvaluateOptions:
 
     With `false_accept_rate` a rejection threshold is chosen. More than `max_trials` pairs are sampled.
     `crop_frames` is the length of the crops; None: the recipe's. Utterances of more than `max_frames` are heard
-    in windows of that length, as an export with that length hears them.
+    in windows of that length, as an export with that length hears them. `lengths` are those of the pieces of the
+    table by length, in frames.
     """
 
     part: str = "valid"
@@ -52,6 +52,7 @@ class EvaluateOptions:
     max_trials: int = MAX_TRIALS
     crop_frames: int | None = None
     max_frames: int = LONGEST
+    lengths: tuple[int, ...] = LENGTHS
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Evaluation:
     verification: Verification | None
     rejection: RejectionReport | None
     in_windows: int = 0  # utterances that were too long to be heard at once
+    pieces: tuple[LengthRow, ...] = ()  # the same utterances in pieces of each length
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,16 @@ def evaluate(
         verification=_verification(checkpoint, corpus, every, trials, evidence, options),
         rejection=_rejection(checkpoint, scores, labels, options),
         in_windows=sum(corpus.utterances[i].frames > options.max_frames for i in indices),
+        pieces=measure_lengths(
+            checkpoint,
+            corpus,
+            every,
+            labels,
+            trials if trials.target.any() and not trials.target.all() else None,
+            answers,
+            tuple(length for length in options.lengths if length <= options.max_frames),
+            options.device,
+        ),
     )
     return evaluation, evidence
 
@@ -171,16 +183,6 @@ def _crops(checkpoint: Checkpoint, corpus: Corpus, indices: list[int], frames: i
     train = checkpoint.recipe.train
     length = frames or train.crop_frames
     return FixedCrops(corpus.features, indices, length, pad_value(checkpoint.frontend), train.seed, train.fill)
-
-
-def calibration_error(scores: Float32, labels: Int64) -> float:
-    """Expected calibration error of the softmax of `scores` (utterances, speakers), over 15 bins of confidence.
-
-    Guo et al.: "On Calibration of Modern Neural Networks", 2017, eq. 3.
-    """
-    probabilities = torch.from_numpy(scores).double().softmax(dim=1)
-    error = multiclass_calibration_error(probabilities, torch.from_numpy(labels), scores.shape[1], n_bins=15, norm="l1")
-    return float(error)
 
 
 def _check_rejection(checkpoint: Checkpoint, corpus: Corpus, indices: list[int], rate: float) -> None:

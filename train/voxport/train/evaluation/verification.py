@@ -188,3 +188,24 @@ def score_trials(embeddings: npt.NDArray[np.float32], trials: Trials) -> npt.NDA
         block = slice(start, start + _BLOCK)
         scores[block] = np.einsum("ij,ij->i", embeddings[trials.left[block]], embeddings[trials.right[block]])
     return scores
+
+
+def adaptive_s_norm(
+    scores: npt.NDArray[np.float32], trials: Trials, cohort: npt.NDArray[np.float32], top: int
+) -> npt.NDArray[np.float32]:
+    """`scores` (trials,) by how each side compares with the speakers of a cohort that are nearest to it.
+
+    `cohort` (utterances, cohort speakers) are each utterance's scores against the cohort; the `top` largest give the
+    mean and the deviation that this side's half of the score is measured in.
+    Matějka et al.: "Analysis of Score Normalization in Multilingual Speaker Recognition", 2017, AS-norm.
+
+    Raises:
+        VoxportError: fewer than two speakers to take a deviation of.
+    """
+    count = min(top, cohort.shape[1])
+    if count < 2:
+        raise VoxportError(f"score normalisation needs two speakers of the cohort or more, found {count}")
+    nearest = np.sort(cohort.astype(np.float64), axis=1)[:, -count:]
+    mean, deviation = nearest.mean(axis=1), np.maximum(nearest.std(axis=1), 1e-9)
+    sides = [(scores - mean[side]) / deviation[side] for side in (trials.left, trials.right)]
+    return np.asarray(0.5 * (sides[0] + sides[1]), np.float32)

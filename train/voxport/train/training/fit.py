@@ -19,6 +19,7 @@ from torch import Tensor
 
 from voxport.corpora.layouts.base import Listing
 from voxport.runtime.contract import ConditionLine, Rejection
+from voxport.runtime.frontend.spec import Frontend
 from voxport.train.augmentation.copies import open_copies
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, Split, open_corpus, split_utterances
@@ -42,6 +43,7 @@ from voxport.train.training.distributed import check_devices, here, one_at_a_tim
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError
 from voxport.train.training.run_dir import RunFacts, RunFolder
 from voxport.train.training.trainer import Hardware, StepBar, build_trainer, choose_device, choose_precision, quiet
+from voxport.train.training_level import at_level, training_level
 
 __all__ = ["FitOptions", "FitResult", "choose_device", "fit", "steps_done", "with_steps"]
 
@@ -143,7 +145,7 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
                 copies = open_copies(corpus, training, recipe.augment, recipe.train.seed, options.corpus)
         if place.first and not options.resume:  # a corpus that cannot be opened leaves no run behind
             folder.start(facts, resume=False)
-        job = _Job(corpus, split, facts, folder, options, device, copies)
+        job = _Job(corpus, split, facts, folder, options, device, copies, _heard(corpus, split, options))
         if options.devices > 1 and not place.launched:
             history = train_together(_train, (job,), options.devices, device)
         else:
@@ -216,6 +218,14 @@ def check_batch(corpus: Corpus, split: Split, options: TrainOptions) -> None:
     CropBatches(corpus, corpus.indices(split.train), options.batch_size, options.crop_frames, options.seed)
 
 
+def _heard(corpus: Corpus, split: Split, options: FitOptions) -> Frontend:
+    """The corpus's frontend, which for the model brings sounds to the level of stored features that show theirs."""
+    level = training_level(corpus, corpus.indices(split.train))
+    if level is not None and options.corpus.announce is not None:
+        options.corpus.announce(f"  loudness: sounds will be heard at the speech level of these features, {level}")
+    return at_level(corpus.frontend, level)
+
+
 @dataclass(frozen=True)
 class _Job:
     """What one of the training processes needs to know."""
@@ -226,13 +236,14 @@ class _Job:
     folder: RunFolder
     options: FitOptions
     device: str
-    copies: Copies | None = None
+    copies: Copies | None
+    heard: Frontend  # as sounds are heard, at the level of the stored features
 
     def checkpoint(self, state: Mapping[str, Tensor], step: int, metrics: dict[str, float]) -> Checkpoint:
         facts = self.facts
         return Checkpoint(
             facts.recipe,
-            facts.frontend,
+            self.heard,
             self.corpus.labels,
             known_speakers(state, facts.recipe, len(self.corpus.labels)),
             self.split,

@@ -75,7 +75,9 @@ def _check_external(path: Path, tensor: TensorProto) -> None:
         raise ExportError(f"{path}: the weight {tensor.name} lies at {place!r}, outside the model's folder; refused")
     file = folder / place
     if not file.is_file():
-        raise ExportError(f"{path}: its external data {place} is missing; put it beside the model, in {path.parent}")
+        raise ExportError(
+            f"{path}: its external data {place} is missing; put it beside the model, in {path.absolute().parent}"
+        )
     try:
         end = int(told.get("offset", "0")) + int(told.get("length", "0"))
     except ValueError as problem:
