@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NAMES = (
     *("audio", "contract", "contract_values", "gallery", "gallery_member", "media", "onnx", "onnx_contract"),
-    *("samples", "stream", "timeline", "torch", "torch_member", "torch_size", "torch_values"),
+    *("rtx", "rtx_values", "samples", "stream", "timeline", "torch", "torch_member", "torch_size", "torch_values"),
 )
 
 

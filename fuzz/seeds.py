@@ -13,6 +13,7 @@ import soundfile
 
 from fuzz.archives import SIZES, archive_of, program_members, script_members
 from fuzz.arrays import DTYPES
+from fuzz.engines import engine_file
 from fuzz.live import CHUNK, HEAD
 from fuzz.targets import model_file
 from fuzz.values import edits
@@ -131,6 +132,12 @@ def recordings() -> list[bytes]:
     ]
 
 
+def engines() -> list[bytes]:
+    """An engine for RTX GPUs beside each contract, without profiles and with them."""
+    bare, whole = contracts()
+    return [engine_file(bare), engine_file(whole, {"profiles": [{"features": [[1, 5, 40], [2, 20, 40], [4, 60, 40]]}]})]
+
+
 def torch_files() -> list[bytes]:
     """A TorchScript file and a program, as far as their checks look."""
     text = contracts()[1]
@@ -156,6 +163,8 @@ SEEDS: Mapping[str, Callable[[], list[bytes]]] = {
     "media": media_files,
     "onnx": model_files,
     "onnx_contract": contracts,
+    "rtx": engines,
+    "rtx_values": edits,
     "samples": arrays,
     "stream": recordings,
     "timeline": recordings,

@@ -18,6 +18,7 @@ import numpy as np
 
 from fuzz.archives import torch_file, torch_member, torch_size, torch_values
 from fuzz.arrays import array_of
+from fuzz.engines import rtx, rtx_values
 from fuzz.live import stream, timeline
 from fuzz.values import edited
 from voxport.runtime import Contract, Gallery, VoxportError, read_contract
@@ -164,6 +165,8 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "media": media,
     "onnx": onnx,
     "onnx_contract": onnx_contract,
+    "rtx": rtx,
+    "rtx_values": rtx_values,
     "samples": samples,
     "stream": stream,
     "timeline": timeline,

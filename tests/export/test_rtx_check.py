@@ -1,6 +1,5 @@
 """NVIDIA's own parser and builder on what we call fit for TensorRT, and on files that are not."""
 
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -12,22 +11,19 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from tests.export.conftest import LIMITS, SMALL, Exported
-from tests.export.tiny import make_checkpoint
+from tests.export.conftest import LIMITS, Exported
+from tests.export.rtx_matrix import in_int8
 from voxport.cli.root import cli
 from voxport.export.errors import ExportError
-from voxport.export.graph.cleanup import keep_outputs, write_onnx
-from voxport.export.graph.fp16 import PRODUCTS, half_nodes, to_half
-from voxport.export.quantization.qdq import Scheme, matrix_products, quantize
-from voxport.export.targets.onnx_graph import ExportOptions, build_graph
+from voxport.export.graph.cleanup import write_onnx
+from voxport.export.graph.fp16 import to_half
 from voxport.export.targets.rtx import isolated
 from voxport.export.targets.rtx.check import TensorRTOptions, check_tensorrt
 from voxport.runtime.backends.formats import read_contract
-from voxport.runtime.contract import METADATA_KEY, OUTPUTS, InputKind, Output, Precision
+from voxport.runtime.contract import METADATA_KEY, OUTPUTS
 from voxport.runtime.errors import ContractError
-from voxport.train.recipe import ModelOptions
 
 LIMITED = "from voxport.export.targets.rtx import worker; worker._limit(1 << 28)"  # to 256 MiB
 rtx = pytest.mark.skipif(
@@ -36,101 +32,29 @@ rtx = pytest.mark.skipif(
 )
 
 
-def _options(**changes: object) -> ModelOptions:
-    return dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
-
-
-CONFORMER = SMALL
-TRANSFORMER = _options(encoder="transformer", pooling="self_attention_max")
-AGGREGATED = _options(stack_frames=2, pooling="attentive_statistics", aggregate_layers=True, embedding_size=12)
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One graph that we call fit for TensorRT. Every pair of two columns that differ in operators is somewhere."""
-
-    network: ModelOptions
-    kind: InputKind
-    precision: Precision
-    opset: int
-    outputs: tuple[Output, ...] = OUTPUTS
-    frontend: str = "homework_mel40"
-    for_cpu: bool = False
-
-    def graph(self) -> ModelProto:
-        checkpoint = make_checkpoint(self.network, self.frontend)
-        options = ExportOptions(
-            input_kind=self.kind, opset=self.opset, min_frames=LIMITS.min_frames, max_frames=LIMITS.max_frames
-        )
-        model = build_graph(checkpoint, options, "case", self.for_cpu).graph
-        if self.precision == "fp16":
-            model = to_half(model)
-        elif self.precision == "int8":
-            model = in_int8(model, "static")
-        return keep_outputs(model, self.outputs)
-
-
-def in_int8(model: ModelProto, scheme: Scheme) -> ModelProto:
-    """With ranges out of the air: what the parser takes does not depend on their values."""
-    products = matrix_products(model.graph)
-    return quantize(model, scheme, [each.layer for each in products], {each.input: 6.0 for each in products})
-
-
-CASES = {
-    "conformer-features-fp32-20": Case(CONFORMER, "features", "fp32", 20, for_cpu=True),
-    "conformer-features-int8-20-scores": Case(CONFORMER, "features", "int8", 20, ("scores",), for_cpu=True),
-    "conformer-features-fp16-18-embedding": Case(CONFORMER, "features", "fp16", 18, ("embedding",)),
-    "conformer-waveform-fp32-20-scores": Case(
-        CONFORMER, "waveform", "fp32", 20, ("scores",), "psf_fbank40", for_cpu=True
-    ),
-    "conformer-waveform-int8-20": Case(CONFORMER, "waveform", "int8", 20, OUTPUTS, "psf_fbank40", for_cpu=True),
-    "transformer-features-fp16-19": Case(TRANSFORMER, "features", "fp16", 19),
-    "transformer-features-int8-19-embedding": Case(TRANSFORMER, "features", "int8", 19, ("embedding",)),
-    "aggregated-features-fp32-21-embedding": Case(AGGREGATED, "features", "fp32", 21, ("embedding",)),
-    "aggregated-features-fp16-21-scores": Case(AGGREGATED, "features", "fp16", 21, ("scores",)),
-    "transformer-waveform-fp16-22": Case(TRANSFORMER, "waveform", "fp16", 22, OUTPUTS, "speech_mel40"),
-}
+@pytest.fixture
+def bare(exported: Exported, tmp_path: Path) -> Path:
+    """The graph of a voxport model, without its contract."""
+    path, graph = tmp_path / "bare.onnx", onnx.load(exported.model)
+    del graph.metadata_props[:]
+    onnx.save(graph, path)
+    return path
 
 
 @rtx
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_what_we_call_fit_is_parsed_and_built(case: Case, tmp_path: Path) -> None:
-    model, path = case.graph(), tmp_path / "model.onnx"
-    onnx.save(model, path)
-    names, tail = (("batch", "frames"), (40,)) if case.kind == "features" else (("batch", "samples"), ())
-    long = (20, 100, 150) if case.kind == "features" else (4000, 16000, 24000)
-    spans = tuple((rows, length, *tail) for rows, length in zip((1, 2, 8), long, strict=True))
-    report = check_tensorrt(path, TensorRTOptions(shapes={case.kind: spans, "lengths": ((1,), (2,), (8,))}))  # type: ignore[dict-item]
+def test_a_file_without_a_contract_is_parsed_and_built(bare: Path) -> None:
+    """`test_rtx_matrix` does so with each of ours; here is what the report says."""
+    spans = ((1, 20, 40), (2, 100, 40), (8, 150, 40))
+    report = check_tensorrt(bare, TensorRTOptions(shapes={"features": spans, "lengths": ((1,), (2,), (8,))}))
     assert (report.taken, report.built, report.failures, report.warnings) == (True, True, (), ())
     assert report.engine_bytes
     assert {each.name: (each.dtype, each.dims) for each in report.inputs} == {
-        case.kind: ("float32", (*names, *tail)),
+        "features": ("float32", ("batch", "frames", 40)),
         "lengths": ("int64", ("batch",)),
     }
-    assert [each.name for each in report.outputs] == list(case.outputs)
+    assert [each.name for each in report.outputs] == list(OUTPUTS)
     assert (report.wide_inputs, report.shape_tensors) == (("lengths",), ())
-    # The products by our own count of the file's nodes, not by the parser's layers.
-    lower = {each.name for each in half_nodes(model) if each.op_type in PRODUCTS}
-    if case.precision == "int8":
-        lower = {
-            each.name for each in model.graph.node if each.op_type == "MatMul" and each.input[1].endswith("/weight")
-        }
-    every = {each.name for each in model.graph.node if each.op_type in PRODUCTS}
-    assert {each.node for each in report.products} == every
-    wanted = {"fp32": "float", "fp16": "half", "int8": "int8"}[case.precision]
-    assert {each.node for each in report.products if each.computes_in != "float"} == lower
-    assert {each.computes_in for each in report.products} == {"float", wanted}
-    assert bool(lower) == (case.precision != "fp32")
-
-
-def test_the_cases_cover_what_matters() -> None:
-    """Each value of each column, and each precision with both inputs, where there are such graphs at all."""
-    cases = list(CASES.values())
-    assert {case.opset for case in cases} == set(range(18, 23))
-    assert {case.precision for case in cases} == {"fp32", "fp16", "int8"}
-    assert {case.outputs for case in cases} == {OUTPUTS, ("scores",), ("embedding",)}
-    assert len({(case.precision, case.kind) for case in cases}) == 6
-    assert {case.network.encoder for case in cases} == {"conformer", "transformer"}
+    assert {each.computes_in for each in report.products} == {"float"}
 
 
 Inputs = Mapping[str, tuple[int, Sequence[str | int | None]]]
@@ -167,9 +91,9 @@ def test_each_refused_node_is_named_with_a_way_out(tmp_path: Path) -> None:
 
 
 @rtx
-def test_dynamic_int8_is_refused_for_its_zero_points(tmp_path: Path) -> None:
+def test_dynamic_int8_is_refused_for_its_zero_points(bare: Path, tmp_path: Path) -> None:
     path = tmp_path / "dynamic.onnx"
-    onnx.save(in_int8(CASES["conformer-features-fp32-20"].graph(), "dynamic"), path)
+    onnx.save(in_int8(onnx.load(bare), "dynamic"), path)
     result = run(path, "--tensorrt")
     assert result.exit_code == 1
     assert "Non-zero zero point is not supported" in result.stdout
@@ -294,8 +218,12 @@ def test_without_the_extra_its_name_is_told(folder: Path, monkeypatch: pytest.Mo
         ("raise SystemExit('too much')", r"ended with code 1 \(too much\)"),
         ("import time; time.sleep(60)", "was not done after 0.5 s"),
         ("", "gave no answer"),
-        ("import sys; sys.stderr.write('std::bad_alloc'); print('{}')", "more than the 8.0 GiB that it may take"),
-        (f"{LIMITED}; bytes(1 << 30)", "more than the 8.0 GiB that it may take.*--memory"),
+        ("import sys; sys.stderr.write('std::bad_alloc'); print('{}')", "more than the 8 GiB that it may take"),
+        (
+            'print(\'{"builder_messages": [["ERROR", "Unexpected exception std::bad_alloc"]]}\')',
+            "more than the 8 GiB that it may take",
+        ),
+        (f"{LIMITED}; bytes(1 << 30)", "more than the 8 GiB that it may take.*--memory"),
     ],
 )
 def test_a_crash_of_the_library_is_a_sentence(
@@ -314,3 +242,11 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(exported: Exported, tmp
     changed.write_bytes(content)
     with pytest.raises(ContractError, match="is damaged or was changed"):
         check_tensorrt(changed)
+
+
+@rtx
+def test_too_little_memory_is_not_held_against_the_file(bare: Path) -> None:
+    """The library itself, which says it in its log or on stderr."""
+    result = run(bare, "--tensorrt", "--memory", "0.001")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "TensorRT wanted more than the 0.001 GiB that it may take" in result.stderr

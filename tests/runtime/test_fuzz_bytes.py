@@ -1,5 +1,6 @@
 """Any bytes, and real files with changed bytes: an answer or an error of ours, in bounded memory."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuzz.archives import SIZES, archive_of, program_members, script_members
+from fuzz.engines import BETWEEN, ENGINE
 from fuzz.live import CHUNK, HEAD, chunks_of, identifier
 from fuzz.run import NAMES
-from fuzz.seeds import SEEDS, a_contract, galleries, gallery_members, recordings, sound_files
+from fuzz.seeds import SEEDS, a_contract, engines, galleries, gallery_members, recordings, sound_files
 from fuzz.targets import FRONTEND, TARGETS, model_file
 from fuzz.values import VALUES, paths, put
 from voxport.runtime import Gallery, Stream, VoxportError, read_contract
@@ -22,6 +24,8 @@ from voxport.runtime.audio.decode import read_audio
 from voxport.runtime.backends.pytorch.file import open_archive, read_torch
 from voxport.runtime.backends.pytorch.program_check import check_program, is_plain_expression
 from voxport.runtime.backends.pytorch.script_check import check_script
+from voxport.runtime.contract import METADATA_KEY
+from voxport.runtime.inspection import inspect_model
 
 EDITS = st.lists(
     st.tuples(
@@ -105,12 +109,26 @@ def test_every_value_may_be_any_other() -> None:
         for changed_text in all_changes(members[name].decode()):
             TARGETS["torch"](archive_of({**members, name: changed_text}))
             tried += 1
+    beside = json.loads(engines()[1].partition(BETWEEN)[2])
+    around = [path for path in paths(beside) if METADATA_KEY not in path]  # the contract in it was tried above
+    for path, value in itertools.product(around, VALUES):
+        TARGETS["rtx"](ENGINE + BETWEEN + json.dumps(put(beside, path, value)).encode())
+        tried += 1
     assert tried > 2000
 
 
 def all_changes(text: str) -> Iterator[bytes]:
     document = json.loads(text)
     return (json.dumps(put(document, path, value)).encode() for path in paths(document) for value in VALUES)
+
+
+def test_the_engines_that_are_changed_are_whole_unchanged(tmp_path: Path) -> None:
+    (tmp_path / "model.rtx").write_bytes(ENGINE)
+    for seed in engines():
+        (tmp_path / "model.rtx.json").write_bytes(seed.partition(BETWEEN)[2])
+        found = inspect_model(tmp_path / "model.rtx", verify=False)
+        assert (found.file.kind, found.problem) == ("rtx", None)
+        assert found.contract.labels == a_contract().labels
 
 
 def test_the_archives_that_are_changed_pass_every_check_unchanged(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`voxport serve`: a model as an HTTP service, with a page for people."""
 
 import contextlib
-import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,9 @@ from voxport.cli.common import emit_json, example, needs
 @click.option("--store", help="Where voices are kept: a SQLite file or postgresql://…  [default: until the end]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option(
+    "--grpc-port", type=click.IntRange(1, 65535), help="Port of KServe's protocol over gRPC.  [default: none]"
+)
 @click.option("--keys", type=click.Path(path_type=Path), help="File of API keys, one a line.  [default: none needed]")
 @click.option(
     "--engine",
@@ -52,15 +54,9 @@ def serve(model: Path, keys: Path | None, as_json: bool, **choices: Any) -> None
     describes it all, /metrics is for Prometheus, and /v2 for KServe's clients.
     """
     from voxport.scale.service.deployment import serve as run
-    from voxport.scale.service.options import LOOPBACK, Limits, ServiceOptions
+    from voxport.scale.service.options import LOOPBACK, ServiceOptions
 
-    limits = Limits(
-        max_bytes=round(choices.pop("max_mb") * 1_000_000),
-        max_seconds=choices.pop("max_seconds"),
-        answer_s=choices.pop("timeout"),
-        queue=choices.pop("queue"),
-    )
-    options = ServiceOptions(model, keys=_read_keys(keys), drain_s=choices.pop("drain"), limits=limits, **choices)
+    options = ServiceOptions.chosen(model, keys=keys, **choices)
     if options.host not in LOOPBACK and not options.keys:
         click.echo("note: everybody who reaches this machine may ask, enroll and remove; see --keys", err=True)
     if options.store is None:
@@ -71,26 +67,14 @@ def serve(model: Path, keys: Path | None, as_json: bool, **choices: Any) -> None
     def told(line: str) -> None:
         if as_json and line.startswith("ready: "):
             with contextlib.redirect_stdout(stdout):
-                emit_json({"url": line.removeprefix("ready: ")})
+                emit_json(_places(line.removeprefix("ready: "), options.grpc_port))
                 stdout.flush()
         click.echo(line, err=True)
 
     run(options, told)
 
 
-def _read_keys(path: Path | None) -> tuple[str, ...]:
-    """SHA-256 of each key in a file; the keys themselves are not kept."""
-    from voxport.scale.errors import ScaleError
-
-    if path is None:
-        return ()
-    try:
-        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ScaleError(f"{path}: no readable file of keys ({problem})") from problem
-    keys = [line for line in found if line and not line.startswith("#")]
-    if not keys:
-        raise ScaleError(f"{path}: holds no key; write one a line")
-    if any(len(key) < 16 for key in keys):
-        raise ScaleError(f"{path}: a key is shorter than 16 characters; make them with: openssl rand -hex 32")
-    return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)
+def _places(url: str, grpc_port: int | None) -> dict[str, Any]:
+    """Where it listens; the address of gRPC has no scheme, as its clients take it."""
+    host = url.removeprefix("http://").rpartition(":")[0]
+    return {"url": url} | ({} if grpc_port is None else {"grpc": f"{host}:{grpc_port}"})

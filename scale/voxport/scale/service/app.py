@@ -14,7 +14,7 @@ from voxport.runtime.errors import AudioError
 from voxport.runtime.storage.serialization import encode
 from voxport.scale.service.answers import Among, Service, service_of
 from voxport.scale.service.doors import body_file, check_host, check_key
-from voxport.scale.service.kserve import add_kserve
+from voxport.scale.service.kserve.rest import add_kserve
 from voxport.scale.service.metrics import CONTENT_TYPE
 from voxport.scale.service.problems import ProblemError, reply, tell_problems, unknown
 from voxport.scale.service.streams import add_streams

@@ -2,12 +2,10 @@
 
 import asyncio
 import logging
-import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -40,17 +38,34 @@ def serve(options: ServiceOptions, told: Told) -> None:
 # --- one process --------------------------------------------------------------------------------------
 
 
-class _Server(uvicorn.Server):
+class ServiceServer(uvicorn.Server):
     """A server that takes no new work once it is to end, and ends when what it has is answered."""
 
     def __init__(self, config: uvicorn.Config, service: Service, told: Told) -> None:
         super().__init__(config)
         self._service, self._told = service, told
+        self._rpc: Any = None  # a server of gRPC, where one is asked for
+        self.problem: ScaleError | None = None
 
     async def startup(self, sockets: Any = None) -> None:
+        options = self._service.options
+        if options.grpc_port is not None:
+            from voxport.scale.service.kserve import rpc
+
+            try:
+                self._rpc = await rpc.start(self._service, options)
+            except ScaleError as problem:
+                self.problem, self.should_exit = problem, True
+                await self._service.close()
+                return
         await super().startup(sockets)
         if self.started:
-            self._told(_where(self._service.options))
+            self._told(_where(options))
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        if self._rpc is not None:
+            await self._rpc.stop(self._service.options.drain_s)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self._service.turnstile.draining:  # asked twice
@@ -77,7 +92,7 @@ def _in_loop() -> bool:
     return True
 
 
-def make_server(options: ServiceOptions, told: Told = lambda line: None) -> uvicorn.Server:
+def make_server(options: ServiceOptions, told: Told = lambda line: None) -> ServiceServer:
     """A server of one process, with its model loaded; `run` it. Raises as loading does."""
     service = Service(options)
 
@@ -100,12 +115,14 @@ def make_server(options: ServiceOptions, told: Told = lambda line: None) -> uvic
         ws_max_size=1 << 20,
         h11_max_incomplete_event_size=1 << 16,
     )
-    return _Server(config, service, told)
+    return ServiceServer(config, service, told)
 
 
 def _serve_here(options: ServiceOptions, told: Told) -> None:
     server = make_server(options, told)
     server.run()
+    if server.problem is not None:
+        raise server.problem
     if not server.started:
         raise ScaleError(f"{options.host}:{options.port} cannot be listened on; is another service there? --port N")
 
@@ -118,62 +135,22 @@ def _serve_on_ray(options: ServiceOptions, told: Told) -> None:
     import_ray(cluster)
     from ray import serve as ray_serve
 
-    on_gpu = options.device in ("cuda", "tensorrt")
-    absolute = Path(os.path.abspath(options.model))
+    from voxport.scale.service.replicas import application, grpc_options
+
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with ray_cluster(cluster):
-        replica = _replica_class(ray_serve, _moved(options, absolute))
-        deployment = ray_serve.deployment(
-            name="voxport",
-            num_replicas=options.replicas,
-            # The replica turns away what is too much, in a problem document; Ray's own limits lie above.
-            max_ongoing_requests=2 * options.limits.queue,
-            graceful_shutdown_timeout_s=options.drain_s,
-            graceful_shutdown_wait_loop_s=0.1,
-            health_check_period_s=5,
-            ray_actor_options={"num_cpus": options.threads, "num_gpus": int(on_gpu)},
-        )(replica)
         ray_serve.start(
             proxy_location="HeadOnly",
             http_options={"host": options.host, "port": options.port, "request_timeout_s": None},
+            grpc_options=grpc_options(options.grpc_port),
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
-        ray_serve.run(deployment.bind(), name="voxport", route_prefix="/", logging_config={"log_level": "ERROR"})
+        ray_serve.run(application(options), name="voxport", route_prefix="/", logging_config={"log_level": "ERROR"})
         told(_where(options))
         _until_told()
         told("ending: what is at work is answered first")
         ray_serve.delete("voxport")
         ray_serve.shutdown()  # type: ignore[no-untyped-call]
-
-
-def _moved(options: ServiceOptions, model: Path) -> ServiceOptions:
-    import dataclasses
-
-    store = options.store
-    if store is not None and not store.startswith(("postgresql://", "postgres://")):
-        store = os.path.abspath(store.removeprefix("sqlite:///"))
-    return dataclasses.replace(options, model=model, store=store)
-
-
-def _replica_class(ray_serve: Any, options: ServiceOptions) -> Any:
-    app = create_app()
-
-    @ray_serve.ingress(app)
-    class Replica:
-        """A process with a model, which answers what the proxy passes on."""
-
-        def __init__(self) -> None:
-            self._service = Service(options)
-            Service.of_process = self._service
-
-        def check_health(self) -> None:
-            if self._service.turnstile.draining:
-                raise RuntimeError("the replica ends")
-
-        async def __del__(self) -> None:
-            await self._service.close()
-
-    return Replica
 
 
 def _until_told() -> None:

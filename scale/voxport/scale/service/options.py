@@ -1,12 +1,14 @@
 """What the operator of a service decides."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from voxport.scale.errors import ScaleError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+EVERYWHERE = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class ServiceOptions:
 
     `store` is where voices are kept: the name of a SQLite file, `postgresql://…`, or None, which forgets them at the
     end and allows one replica. `keys` are SHA-256 of API keys in hexadecimal; none: everybody may ask. `replicas` are
-    processes with a model each, of `threads` threads; a batch waits `max_wait_ms` for company.
+    processes with a model each, of `threads` threads; a batch waits `max_wait_ms` for company. `grpc_port` is that of
+    KServe's protocol over gRPC; None: only HTTP.
     """
 
     model: Path
@@ -48,6 +51,7 @@ class ServiceOptions:
     keys: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     engine: Literal["ray", "local"] = "ray"
     address: str | None = None
     replicas: int = 1
@@ -65,3 +69,44 @@ class ServiceOptions:
             raise ScaleError("several replicas need engine ray: engine local is one process")
         if self.replicas > 1 and self.store is None:
             raise ScaleError("several replicas need a store that they share: a SQLite file, or postgresql://…")
+        if self.grpc_port is not None and self.engine == "ray" and self.host not in EVERYWHERE:
+            raise ScaleError(
+                f"with engine ray gRPC is listened for on all addresses of the machine, not on {self.host} alone: "
+                "say so with --host 0.0.0.0, or take --engine local"
+            )
+
+    @staticmethod
+    def chosen(model: Path, *, keys: Path | None = None, **choices: Any) -> "ServiceOptions":
+        """The options by the names that `voxport serve` has for them, `_` in place of `-`.
+
+        Raises:
+            ScaleError: a name or value that there is not, or a file of keys that cannot be read.
+        """
+        limits = {}
+        try:
+            for name, field in (("max_seconds", "max_seconds"), ("timeout", "answer_s"), ("queue", "queue")):
+                if name in choices:
+                    limits[field] = choices.pop(name)
+            if "max_mb" in choices:
+                limits["max_bytes"] = round(choices.pop("max_mb") * 1_000_000)
+            if "drain" in choices:
+                choices["drain_s"] = choices.pop("drain")
+            return ServiceOptions(Path(model), keys=read_keys(keys), limits=Limits(**limits), **choices)
+        except TypeError as problem:
+            raise ScaleError(f"not options of the service: {problem}") from problem
+
+
+def read_keys(path: Path | None) -> tuple[str, ...]:
+    """SHA-256 of each key in a file; the keys themselves are not kept. Raises ScaleError."""
+    if path is None:
+        return ()
+    try:
+        found = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ScaleError(f"{path}: no readable file of keys ({problem})") from problem
+    keys = [line for line in found if line and not line.startswith("#")]
+    if not keys:
+        raise ScaleError(f"{path}: holds no key; write one a line")
+    if any(len(key) < 16 for key in keys):
+        raise ScaleError(f"{path}: a key is shorter than 16 characters; make them with: openssl rand -hex 32")
+    return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)

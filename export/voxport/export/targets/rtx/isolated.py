@@ -30,16 +30,11 @@ def ask(
         ended = subprocess.run(_WORKER, input=request, capture_output=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired as problem:
         raise ExportError(
-            f"{path}: TensorRT was not done after {timeout:g} s and was ended; give it longer with --timeout, or "
-            "leave the build out with --no-build"
+            f"{path}: TensorRT was not done after {timeout:g} s and was ended; give it longer with --timeout, more "
+            "memory with --memory (where that ends it may wait for ever), or leave the build out with --no-build"
         ) from problem
     said = ended.stderr.decode(errors="replace")
-    # The builder catches it, and says then only that it built nothing.
-    if any(text in said for text in _OUT_OF_MEMORY):
-        raise ExportError(
-            f"{path}: TensorRT wanted more than the {memory / _GIB:.1f} GiB that it may take, and nothing is known of "
-            "the file; give it more with --memory"
-        )
+    _check_memory(path, memory, said)  # the builder catches it, and says then only that it built nothing
     if ended.returncode:
         raise ExportError(
             f"{path}: TensorRT's process ended {_how(ended.returncode, said)}; nothing is known of the file"
@@ -48,7 +43,17 @@ def ask(
         answer: dict[str, Any] = json.loads(ended.stdout)
     except ValueError as problem:
         raise ExportError(f"{path}: TensorRT's process gave no answer; nothing is known of the file") from problem
+    told = [text for kind in ("parser_messages", "builder_messages") for _, text in answer.get(kind, ())]
+    _check_memory(path, memory, "\n".join(told))  # or the library says it in its log alone
     return answer
+
+
+def _check_memory(path: str, memory: int, said: str) -> None:
+    if any(text in said for text in _OUT_OF_MEMORY):
+        raise ExportError(
+            f"{path}: TensorRT wanted more than the {memory / _GIB:.2g} GiB that it may take, and nothing is known of "
+            "the file; give it more with --memory"
+        )
 
 
 def _how(code: int, said: str) -> str:

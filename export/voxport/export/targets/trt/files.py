@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from voxport.export.errors import ExportError
@@ -75,7 +75,9 @@ def _check_external(path: Path, tensor: TensorProto) -> None:
         raise ExportError(f"{path}: the weight {tensor.name} lies at {place!r}, outside the model's folder; refused")
     file = folder / place
     if not file.is_file():
-        raise ExportError(f"{path}: its external data {place} is missing; put it beside the model, in {path.parent}")
+        raise ExportError(
+            f"{path}: its external data {place} is missing; put it beside the model, in {path.absolute().parent}"
+        )
     try:
         end = int(told.get("offset", "0")) + int(told.get("length", "0"))
     except ValueError as problem:

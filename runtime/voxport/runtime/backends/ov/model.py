@@ -216,18 +216,22 @@ class _Part:
 
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
-        self._inputs = [each.get_any_name() for each in compiled.inputs]
-        self._outputs = [each.get_any_name() for each in compiled.outputs]
+        # All names: where the compiler leaves out a node behind an input, that input has the node's name too, and
+        # get_any_name (2026.4.1) may give this one.
+        self._inputs = [tuple(each.get_names()) for each in compiled.inputs]
+        self._outputs = [tuple(each.get_names()) for each in compiled.outputs]
         self._idle: list[Any] = []
 
     def run(self, feeds: dict[str, npt.NDArray[Any]], most: int) -> dict[str, Any]:
-        """The outputs by name. At most `most` requests are kept."""
+        """The outputs by all of their names. At most `most` requests are kept."""
         try:
             request = self._idle.pop()  # in one step, whichever thread comes first
         except IndexError:
             request = self._compiled.create_infer_request()
-        found = request.infer({name: feeds[name] for name in self._inputs}, share_inputs=True, share_outputs=True)
-        answer = {name: np.array(found[name]) for name in self._outputs}  # before another run overwrites them
+        given = {at: next(feeds[name] for name in names if name in feeds) for at, names in enumerate(self._inputs)}
+        found = request.infer(given, share_inputs=True, share_outputs=True)
+        values = [np.array(found[at]) for at in range(len(self._outputs))]  # before another run overwrites them
+        answer = {name: value for names, value in zip(self._outputs, values, strict=True) for name in names}
         if len(self._idle) < most:
             self._idle.append(request)
         return answer

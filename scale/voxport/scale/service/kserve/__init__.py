@@ -1,0 +1,1 @@
+"""KServe's inference protocol, version 2, over HTTP and gRPC: what tritonclient and KServe's own clients speak."""

@@ -1,0 +1,43 @@
+"""The service for configuration files of Ray Serve: what its arguments may be. Nothing of Ray is started here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.tiny_models import TinyModel
+from voxport.runtime.errors import VoxportError
+from voxport.scale.errors import ScaleError
+
+pytest.importorskip("ray.serve")
+
+
+def test_arguments_are_the_options_of_the_command(model: TinyModel, tmp_path: Path) -> None:
+    from voxport.scale.service.replicas import build
+
+    (tmp_path / "keys").write_text("sixteen characters at least\n")
+    store = str(tmp_path / "voices.db")
+    found = build({"model": str(model.path), "store": store, "keys": tmp_path / "keys", "threads": 2, "drain": 7.0})
+    deployment = found._bound_deployment
+    assert deployment.name == "voxport"
+    assert deployment.ray_actor_options["num_cpus"] == 2
+    assert deployment._deployment_config.graceful_shutdown_timeout_s == 7.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"store": ""}, "store must be given"),
+        ({"port": 80}, "port is said by"),
+        ({"colour": "red"}, "colour"),
+        ({"keys": "nowhere"}, "nowhere"),
+        ({"model": "nowhere.onnx"}, "nowhere.onnx"),
+        ({"queue": 0}, "queue must be above 0"),
+    ],
+)
+def test_what_is_wrong_with_them_is_told(model: TinyModel, wrong: dict[str, Any], words: str) -> None:
+    from voxport.scale.service.replicas import build
+
+    with pytest.raises(VoxportError, match=words) as found:
+        build({"model": str(model.path), "store": "voices.db"} | wrong)
+    assert isinstance(found.value, ScaleError) or "model" in wrong
