@@ -47,6 +47,8 @@ GOOD = {
     "pyarrow": "26.0.1",
     "ray": "2.60.0",
     "uvicorn": "0.54.0",
+    "grpcio": "1.85.3",
+    "protobuf": "7.36.2",
     "websockets": "17.4",
     "psycopg": "3.3.9",
 }
