@@ -209,7 +209,7 @@ def _measure(
     data: Path, recipe: Recipe, corpus: CorpusOptions, fitted: FitResult, begun: int | None, device: str
 ) -> tuple[RunResult, Evidence]:
     """`begun` is the step at which an interrupted run went on; None where this one ran in one go."""
-    options = EvaluateOptions(device=choose_device(device))
+    options = EvaluateOptions(device=choose_device(device), lengths=())  # the table has no pieces
     evaluation, evidence = evaluate(load_checkpoint(fitted.model), open_corpus(data, corpus), options)
     verification, train = evaluation.verification, recipe.train
     left = train.steps - (begun or 0)

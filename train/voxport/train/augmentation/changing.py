@@ -162,8 +162,8 @@ def _changed_stored(changer: Changer, wanted: Wanted) -> list[Features]:
     """The same for stored features, in the power domain of their mel bands."""
     frontend, speaker = changer.frontend, changer.speakers[wanted.index]
     stored = changer.pack.features(wanted.index)
-    exact = mel.exact_energies(stored, frontend) is not None
-    energies = mel.energies_of(stored, frontend)
+    known = mel.exact_energies(stored, frontend)
+    exact, energies = known is not None, mel.energies_of(stored, frontend) if known is None else known
     if wanted.factor != 1:
         energies = mel.faster(energies, wanted.factor, frontend)
 
