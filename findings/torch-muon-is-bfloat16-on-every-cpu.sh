@@ -11,7 +11,7 @@
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-${PIP:-python3 -m pip} install --quiet --target "$folder/packages" torch==2.14.1 numpy==2.4.4
+${PIP:-python3 -m pip} install --quiet --target "$folder/packages" torch==2.14.1 numpy==2.4.6
 
 cat > "$folder/ask.py" <<'END'
 import time
