@@ -2,9 +2,10 @@
 
 python measure.py CORPUS MODEL.onnx [MODEL.onnx ...] [--resemblyzer]
 
-CORPUS holds sounds of speakers that no model knows. Every recording is enrolled clean and tested changed, over all pairs
-but a recording with itself. Sounds and seed are those of `voxport bench conditions --seed 1`. Resemblyzer 0.1.4
-(PyPI) hears each sound as its README does: `embed_utterance(preprocess_wav(sound))`, with its own weights.
+CORPUS holds sounds of speakers that no model knows. Every recording is enrolled clean and tested changed, over all
+pairs but a recording with itself. Sounds and seed are those of `voxport bench conditions --seed 1`. Resemblyzer 0.1.4
+(PyPI, with webrtcvad, librosa and setuptools<80) hears each sound as its README does, with its own weights:
+`embed_utterance(preprocess_wav(sound))`.
 """
 
 import sys
@@ -47,7 +48,7 @@ def exported(path: Path) -> Embed:
 
 
 def resemblyzer() -> Embed:
-    """Resemblyzer as its README uses it; at most 1.5 GB of librosa's friends are imported."""
+    """Resemblyzer as its README uses it."""
     from resemblyzer import VoiceEncoder, preprocess_wav
 
     encoder = VoiceEncoder("cpu", verbose=False)
@@ -55,6 +56,7 @@ def resemblyzer() -> Embed:
 
 
 def main() -> None:
+    """Print a line a condition, a column a model, and each model's mean over the eleven."""
     arguments = [each for each in sys.argv[1:] if each != "--resemblyzer"]
     models = {path: exported(Path(path)) for path in arguments[1:]}
     if "--resemblyzer" in sys.argv:
