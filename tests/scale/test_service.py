@@ -225,6 +225,29 @@ def test_what_is_at_work_is_answered_before_the_end(model: TinyModel, sounds: di
         assert late.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+def test_requests_are_taken_for_a_while_after_it_is_told_to_end(model: TinyModel, sounds: dict[str, Path]) -> None:
+    """As a load balancer sees it: first not ready, and each client sent elsewhere; only then refused."""
+    sound = sounds["low"].read_bytes()
+    options = ServiceOptions(model.path, engine="local", port=0, shutdown_delay_s=1.5)
+    with running(options) as served:
+        before = served.ask("POST", "/v1/identify", sound)
+        assert "close" not in before.headers.get("connection", "")
+        told = time.monotonic()
+        served.service.loop.call_soon_threadsafe(served.server.handle_exit, 15, None)
+        while served.service.turnstile.ready:
+            time.sleep(0.005)
+        assert served.ask("GET", "/health/live").status == 200
+        for path in ("/health/ready", "/v2/health/ready", "/v2/models/voxport/ready"):
+            assert served.ask("GET", path).status == 503
+        answered = served.ask("POST", "/v1/identify", sound)
+        assert time.monotonic() - told < 1.5, "the machine was too slow for this test"
+        assert (answered.status, answered.document) == (200, before.document)
+        assert answered.headers["connection"] == "close"
+        while not served.service.turnstile.draining:
+            time.sleep(0.005)
+        assert time.monotonic() - told >= 1.4
+
+
 def test_a_model_of_embeddings_alone_names_nobody_of_its_own(tmp_path: Path, sounds: dict[str, Path]) -> None:
     from tests.scale.corpus import embedding_only
 

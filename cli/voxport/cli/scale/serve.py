@@ -44,6 +44,13 @@ from voxport.cli.common import emit_json, example, needs
 @click.option("--max-seconds", type=click.FloatRange(0.1), default=3600.0, show_default=True, help="Longest sound.")
 @click.option("--queue", type=click.IntRange(1), default=128, show_default=True, help="Requests at work in a replica.")
 @click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds to an answer.")
+@click.option(
+    "--shutdown-delay",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Seconds to go on taking requests when told to end, until load balancers know.",
+)
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end in.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON on stdout, when it is ready.")
 @needs("serve", "cpu")

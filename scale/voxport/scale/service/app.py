@@ -16,13 +16,13 @@ from voxport.scale.service.answers import Among, Service, service_of
 from voxport.scale.service.doors import body_file, check_host, check_key
 from voxport.scale.service.kserve.rest import add_kserve
 from voxport.scale.service.metrics import CONTENT_TYPE
-from voxport.scale.service.problems import ProblemError, reply, tell_problems, unknown
+from voxport.scale.service.problems import SAFE, ProblemError, ending, reply, tell_problems, unknown
 from voxport.scale.service.streams import add_streams
 
 _PAGE = {"index.html": "text/html", "app.js": "text/javascript", "wave.js": "text/javascript", "style.css": "text/css"}
 _SECURE = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
+    SAFE: "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 _SOUND = {
@@ -92,6 +92,8 @@ def _add_doors(app: FastAPI) -> None:
         except ProblemError as problem:
             response = reply(problem, request)
         response.headers.update(_SECURE)
+        if not service.turnstile.ready:
+            response.headers["Connection"] = "close"  # the next request of this client goes to another replica
         route = request.scope.get("route")
         name = getattr(route, "path", "other")
         service.metrics.answered(name, response.status_code, time.monotonic() - began)
@@ -108,8 +110,8 @@ def _add_health(app: FastAPI) -> None:
     @app.get("/health/ready", tags=["health"])
     async def ready(service: Served) -> dict[str, str]:
         """Requests are taken: the model is loaded, and the service does not end."""
-        if service.turnstile.draining:
-            raise ProblemError(503, "draining", "The service ends", "ask another replica", {"Retry-After": "1"})
+        if not service.turnstile.ready:
+            raise ending()
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["health"])

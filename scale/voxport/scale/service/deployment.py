@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +16,7 @@ from fastapi import FastAPI
 from voxport.runtime.backends.formats import read_contract
 from voxport.scale.cluster import ClusterOptions, import_ray, ray_cluster
 from voxport.scale.errors import ScaleError
+from voxport.scale.service import proxy
 from voxport.scale.service.answers import Service
 from voxport.scale.service.app import create_app
 from voxport.scale.service.options import ServiceOptions
@@ -68,16 +71,20 @@ class ServiceServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self._service.turnstile.draining:  # asked twice
+        turnstile = self._service.turnstile
+        if not turnstile.ready:  # asked twice
             self.force_exit = True
             self.should_exit = True
             return
-        self._service.turnstile.draining = True
-        self._told("ending: what is at work is answered first")
-        asyncio.get_running_loop().create_task(self._drain()) if _in_loop() else self._end()
+        turnstile.leaving = True
+        self._told(_ending(self._service.options))
+        asyncio.get_running_loop().create_task(self._leave()) if _in_loop() else self._end()
 
-    async def _drain(self) -> None:
-        await self._service.turnstile.empty(self._service.options.drain_s)
+    async def _leave(self) -> None:
+        options, turnstile = self._service.options, self._service.turnstile
+        await asyncio.sleep(options.shutdown_delay_s)
+        turnstile.draining = True
+        await turnstile.empty(options.drain_s)
         self._end()
 
     def _end(self) -> None:
@@ -132,6 +139,7 @@ def _serve_here(options: ServiceOptions, told: Told) -> None:
 
 def _serve_on_ray(options: ServiceOptions, told: Told) -> None:
     cluster = ClusterOptions(options.address, options.replicas * options.threads + 1)
+    os.environ.setdefault(proxy.VARIABLE, proxy.IMPORT_PATH)  # which Ray's processes of this machine inherit
     import_ray(cluster)
     from ray import serve as ray_serve
 
@@ -148,7 +156,8 @@ def _serve_on_ray(options: ServiceOptions, told: Told) -> None:
         ray_serve.run(application(options), name="voxport", route_prefix="/", logging_config={"log_level": "ERROR"})
         told(_where(options))
         _until_told()
-        told("ending: what is at work is answered first")
+        told(_ending(options))
+        time.sleep(options.shutdown_delay_s)  # the proxy takes requests as before
         ray_serve.delete("voxport")
         ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
@@ -163,6 +172,11 @@ def _until_told() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ending(options: ServiceOptions) -> str:
+    still = f"requests are taken for {options.shutdown_delay_s:g} s more, then " if options.shutdown_delay_s else ""
+    return f"ending: {still}what is at work is answered first"
 
 
 def _where(options: ServiceOptions) -> str:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from starlette.requests import Request
 
 from voxport.scale.service.options import LOOPBACK, Limits
-from voxport.scale.service.problems import ProblemError, busy
+from voxport.scale.service.problems import ProblemError, busy, ending
 
 
 def check_key(keys: Sequence[str], headers: Mapping[str, str]) -> None:
@@ -68,13 +68,19 @@ class Turnstile:
     def __init__(self, most: int) -> None:
         self._most = most
         self.inside = 0
+        self.leaving = False  # requests are still taken, and others should be asked
         self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether a load balancer should send requests here."""
+        return not (self.leaving or self.draining)
 
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
         """A place for the time of the block; raises ProblemError where there is none."""
         if self.draining:
-            raise ProblemError(503, "draining", "The service ends", "ask another replica", {"Retry-After": "1"})
+            raise ending()
         if self.inside >= self._most:
             raise busy(f"{self.inside} requests are at work already")
         self.inside += 1

@@ -43,7 +43,8 @@ class ServiceOptions:
     `store` is where voices are kept: the name of a SQLite file, `postgresql://…`, or None, which forgets them at the
     end and allows one replica. `keys` are SHA-256 of API keys in hexadecimal; none: everybody may ask. `replicas` are
     processes with a model each, of `threads` threads; a batch waits `max_wait_ms` for company. `grpc_port` is that of
-    KServe's protocol over gRPC; None: only HTTP.
+    KServe's protocol over gRPC; None: only HTTP. When the service is told to end, it goes on taking requests for
+    `shutdown_delay_s`, in which it says that it is not ready, and then answers what is at work for at most `drain_s`.
     """
 
     model: Path
@@ -59,6 +60,7 @@ class ServiceOptions:
     threads: int = 1
     max_batch: int = 16
     max_wait_ms: float = 5.0
+    shutdown_delay_s: float = 0.0
     drain_s: float = 30.0
     limits: Limits = Limits()
 
@@ -89,8 +91,9 @@ class ServiceOptions:
                     limits[field] = choices.pop(name)
             if "max_mb" in choices:
                 limits["max_bytes"] = round(choices.pop("max_mb") * 1_000_000)
-            if "drain" in choices:
-                choices["drain_s"] = choices.pop("drain")
+            for name in ("drain", "shutdown_delay"):
+                if name in choices:
+                    choices[f"{name}_s"] = choices.pop(name)
             return ServiceOptions(Path(model), keys=read_keys(keys), limits=Limits(**limits), **choices)
         except TypeError as problem:
             raise ScaleError(f"not options of the service: {problem}") from problem

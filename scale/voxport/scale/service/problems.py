@@ -21,6 +21,7 @@ from voxport.runtime.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+SAFE = "X-Content-Type-Options"  # every answer of a replica has it, and none that Ray's proxy makes itself
 _RETRY_S = "1"
 
 
@@ -72,6 +73,11 @@ def busy(detail: str) -> ProblemError:
     return ProblemError(503, "busy", "Too many requests wait", detail, {"Retry-After": _RETRY_S})
 
 
+def ending() -> ProblemError:
+    """This replica takes no more requests."""
+    return ProblemError(503, "draining", "The service ends", "ask another replica", {"Retry-After": _RETRY_S})
+
+
 def unknown(detail: str) -> ProblemError:
     """No such voice, model or page."""
     return ProblemError(404, "unknown", "There is no such thing", detail)
@@ -82,7 +88,7 @@ def reply(problem: ProblemError, request: Request) -> JSONResponse:
     document = problem.document()
     if request.url.path.startswith("/v2/"):
         document["error"] = problem.detail
-    return JSONResponse(document, problem.status, problem.headers, MEDIA_TYPE)
+    return JSONResponse(document, problem.status, {SAFE: "nosniff"} | problem.headers, MEDIA_TYPE)
 
 
 def tell_problems(app: FastAPI) -> None:

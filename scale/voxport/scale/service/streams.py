@@ -13,7 +13,7 @@ from voxport.runtime.storage.serialization import encode
 from voxport.runtime.streaming.stream import Decision, Stream
 from voxport.scale.service.answers import Service, service_of
 from voxport.scale.service.doors import check_host, check_key, is_key
-from voxport.scale.service.problems import ProblemError, busy, problem_of
+from voxport.scale.service.problems import ProblemError, busy, ending, problem_of
 
 MOST_AT_ONCE = 1 << 20  # bytes of one message
 _TYPES = {"s16le": "<i2", "f32le": "<f4"}
@@ -45,7 +45,7 @@ def add_streams(app: FastAPI) -> None:
 async def _converse(service: Service, socket: WebSocket) -> None:
     check_host(service.options.host, service.options.keys, socket.headers)
     if service.turnstile.draining:
-        raise ProblemError(503, "draining", "The service ends", "ask another replica")
+        raise ending()
     if service.streams >= service.limits.streams:
         raise busy(f"{service.streams} streams are open already")
     service.streams += 1

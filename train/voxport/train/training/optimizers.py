@@ -4,11 +4,60 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from voxport.train.recipe import TrainOptions
 
 _SMALLEST_SIDE = 8  # matrices that are narrower have too few directions to make equal
+
+
+class FullMuon(torch.optim.Muon):
+    """PyTorch's Muon, whose matrices on a CPU are made orthogonal in the precision of their gradients.
+
+    PyTorch's own casts them to bfloat16 everywhere. A CPU without instructions for it takes 28 times as long for their
+    products (PyTorch 2.14.1, AVX2), and a step of the recipe `voxport` four times.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step, after `closure` has computed loss and gradients where it is given."""
+        if any(weight.device.type != "cpu" for group in self.param_groups for weight in group["params"]):
+            return super().step(closure)  # type: ignore[no-untyped-call]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step(weight, weight.grad, group)
+        return loss
+
+    def _step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, share = self.state[weight], group["momentum"]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        state["momentum_buffer"].lerp_(gradient, 1 - share)
+        update = gradient.lerp(state["momentum_buffer"], share)
+        update = orthogonal(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_(update, alpha=-group["lr"] * 0.2 * max(weight.shape) ** 0.5)
+
+
+def orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """`matrix` (m, n) with all of its singular values brought near 1, by Newton and Schulz's iteration.
+
+    `coefficients` a, b, c are those of the polynomial a x + b x³ + c x⁵, which each of `steps` applies to every
+    singular value, after division by the Frobenius norm, or `eps` where that is smaller.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    found = matrix.T if tall else matrix
+    found = found / found.norm().clamp(min=eps)
+    a, b, c = coefficients
+    for _ in range(steps):
+        gram = found @ found.T
+        found = torch.addmm(found, torch.addmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
+    return found.T if tall else found
 
 
 class MatrixOptimizer(torch.optim.Optimizer):
@@ -17,7 +66,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
     Muon's step goes in every direction of a matrix by the same length, which a matrix's momentum alone would not; it is
     scaled so that one learning rate serves both.
     Jordan and others: "Muon: An optimizer for hidden layers in neural networks", 2024; the scale after Liu and others:
-    "Muon is scalable for LLM training", 2025. Both optimisers are PyTorch's own.
+    "Muon is scalable for LLM training", 2025.
     """
 
     def __init__(self, network: nn.Module, learning_rate: float, weight_decay: float, fused: bool | None) -> None:
@@ -25,7 +74,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         taken = {id(weight) for weight in matrices}
         others = [weight for weight in network.parameters() if id(weight) not in taken]
         self._parts: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            FullMuon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=fused),
         )
         super().__init__([{"params": matrices}, {"params": others}], {"lr": learning_rate})

@@ -49,13 +49,13 @@ def add_kserve(app: FastAPI) -> None:
 
     @app.get("/v2/health/ready", tags=["kserve"])
     async def ready(service: Served) -> Response:
-        return Response(status_code=503 if service.turnstile.draining else 200)
+        return Response(status_code=200 if service.turnstile.ready else 503)
 
     @app.get("/v2/models/{name}/ready", tags=["kserve"])
     @app.get("/v2/models/{name}/versions/{version}/ready", tags=["kserve"], include_in_schema=False)
     async def model_ready(service: Served, name: str, version: str = VERSION) -> Response:
         check_name(name, version)
-        return Response(status_code=503 if service.turnstile.draining else 200)
+        return Response(status_code=200 if service.turnstile.ready else 503)
 
     @app.get("/v2/models/{name}", tags=["kserve"])
     @app.get("/v2/models/{name}/versions/{version}", tags=["kserve"], include_in_schema=False)

@@ -76,12 +76,12 @@ async def _live(_: Service, __: Any) -> Any:
 
 
 async def _ready(service: Service, _: Any) -> Any:
-    return message("ServerReadyResponse")(ready=not service.turnstile.draining)
+    return message("ServerReadyResponse")(ready=service.turnstile.ready)
 
 
 async def _model_ready(service: Service, request: Any) -> Any:
     check_name(request.name, request.version)
-    return message("ModelReadyResponse")(ready=not service.turnstile.draining)
+    return message("ModelReadyResponse")(ready=service.turnstile.ready)
 
 
 async def _server(_: Service, __: Any) -> Any:
