@@ -8,10 +8,11 @@ first is built.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unittest import mock
@@ -34,15 +35,17 @@ NETWORKS = ("sap_am_bn", "sap_max_am", "voxport_long", "voxport", "official_samp
 # Frontend and network do not know each other: each of either is in some graph with waveform input.
 FRONTENDS = (
     ("sap_am_bn", "homework_mel40"),
-    ("sap_am_bn", "nemo_mel40"),
     ("sap_max_am", "speech_mel40"),
+    ("voxport_long", "nemo_mel40"),
     ("voxport", "psf_fbank40"),
     ("official_sample", "kaldi_fbank80"),
 )
 CAPTURED = 20  # the opset of the captures; `test_an_opset_is_a_number` is on the others
 OUTPUT_SETS: tuple[tuple[Output, ...], ...] = (OUTPUTS, ("scores",), ("embedding",))
-Form = Literal["cpu", "gpu"]  # of attention's mask: what `export onnx` writes in fp32 and int8, and all else
+# Of attention's mask: what `export onnx` writes in fp32 and int8, and all else. Or of int8: see `dynamic_graphs`.
+Form = Literal["cpu", "gpu", "dynamic"]
 MADE: tuple[tuple[Precision, Form], ...] = (("fp32", "cpu"), ("fp32", "gpu"), ("fp16", "gpu"), ("int8", "cpu"))
+DOCS = Path(__file__).parents[2] / "docs" / "tensorrt.md"
 _ROUNDS = 2
 
 
@@ -115,22 +118,43 @@ def base(network: str, kind: InputKind, form: Form, frontend: str, opset: int = 
 def graphs() -> Iterator[tuple[Graph, ModelProto]]:
     """All of them."""
     for network in NETWORKS:
-        yield from _of(network, "features", "homework_mel40", MADE)
+        yield from _of(network, "features", "homework_mel40")
     for network, frontend in FRONTENDS:
-        whole = frontend == "homework_mel40"
-        yield from _of(network, "waveform", frontend, MADE if whole else [each for each in MADE if each[1] == "gpu"])
+        yield from _of(network, "waveform", frontend)
 
 
-def _of(
-    network: str, kind: InputKind, frontend: str, made: Iterable[tuple[Precision, Form]]
-) -> Iterator[tuple[Graph, ModelProto]]:
-    for precision, form in made:
+def _of(network: str, kind: InputKind, frontend: str) -> Iterator[tuple[Graph, ModelProto]]:
+    for precision, form in MADE:
         whole = lowered(base(network, kind, form, frontend), precision)
         for outputs in OUTPUT_SETS:
             model = keep_outputs(whole, outputs)
             for opset in OPSETS:
                 name = Graph(network, kind, precision, form, "+".join(outputs), opset, frontend)
                 yield name, of_opset(model, opset)
+
+
+def dynamic_graphs() -> Iterator[tuple[Graph, ModelProto]]:
+    """Int8 whose scales are found while it runs, which we call unfit: one network at each opset."""
+    network, frontend = "sap_am_bn", "homework_mel40"
+    model = in_int8(base(network, "features", "cpu", frontend), "dynamic")
+    for opset in OPSETS:
+        yield Graph(network, "features", "int8", "dynamic", "+".join(OUTPUTS), opset, frontend), of_opset(model, opset)
+
+
+# --- the page ---------------------------------------------------------------------------------------------
+
+
+def stated(table: str) -> dict[str, dict[str, str]]:
+    """The table of docs/tensorrt.md whose first column is headed `table`: each row's cells by their columns."""
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith(f"| {table} |"))
+    rows = [_cells(line) for line in itertools.takewhile(lambda line: line.startswith("|"), lines[start:])]
+    (_, *columns), _, *body = rows
+    return {title: dict(zip(columns, cells, strict=True)) for title, *cells in body}
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 # --- what two graphs have in common -----------------------------------------------------------------------
@@ -196,7 +220,7 @@ def ask_all(folder: Path, files: list[str], capability: str = "8.9") -> dict[str
 
 
 def main() -> None:
-    """Parse each file, and build each network once."""
+    """Parse each file, and build each network that comes of one once."""
     from voxport.export.targets.rtx import worker
     from voxport.export.targets.rtx.network import describe
 
@@ -210,10 +234,11 @@ def main() -> None:
         for file in request["files"]:
             path = str(Path(request["folder"], file))
             told[file] = found = worker.examine(path, None, [])
-            if found["network"] not in built:
+            if found["parsed"] and found["network"] not in built:
                 built[found["network"]] = worker.examine(path, request["capability"], [profile(found["inputs"])])
     for found in told.values():
-        found |= {key: built[found["network"]][key] for key in ("built", "engine_bytes", "builder_messages")}
+        if found["parsed"]:
+            found |= {key: built[found["network"]][key] for key in ("built", "engine_bytes", "builder_messages")}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
 
 

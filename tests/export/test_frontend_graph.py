@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from voxport.export.network.frontend import FrontendGraph, num_frames
+from voxport.export.network.spectrum import Bins, TwoStepSpectrum, WholeSpectrum, best_block
 from voxport.runtime.frontend import log_mel as numpy_frontend
 from voxport.runtime.frontend.presets import PROFILES
 from voxport.runtime.frontend.spec import Frontend
@@ -71,3 +72,27 @@ def test_float32_is_close(frontend: Frontend, record_property: Callable[[str, ob
 def test_silence_is_the_floor() -> None:
     features, _ = FrontendGraph(HOMEWORK).float()(torch.zeros(1, 4000), torch.tensor([4000]))
     torch.testing.assert_close(features, torch.full_like(features, math.log(1e-9)))
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS.values(), ids=FRONTENDS)
+def test_two_steps_and_one_give_the_same_energies(frontend: Frontend) -> None:
+    bins = Bins.of(frontend)
+    signal = torch.from_numpy(np.random.default_rng(7).normal(size=(2, 20 * frontend.hop_length)))
+    plain = dataclasses.replace(frontend, remove_dc=False, preemphasis_over="signal")
+    whole = WholeSpectrum(plain, bins)
+    for block in (8, 10, 16, 20, 40):
+        if frontend.n_fft % (2 * block) or frontend.hop_length % block:
+            continue
+        steps = TwoStepSpectrum(plain, bins, block)
+        wanted = whole(signal[:, : 4 * plain.hop_length + whole.samples])
+        torch.testing.assert_close(
+            steps(signal[:, : 4 * plain.hop_length + steps.samples]), wanted, rtol=1e-9, atol=1e-9
+        )
+
+
+def test_two_steps_are_taken_where_they_are_fewer_and_right() -> None:
+    blocks = {name: best_block(frontend, len(Bins.of(frontend).used)) for name, frontend in FRONTENDS.items()}
+    # The mean of a frame, and a past that ends with it, are in no window; 401 has no block that the hop has too.
+    whole = {"kaldi_fbank80", "nemo_mel40", "window of whole hops", "hop longer than the window", "odd sizes"}
+    assert {name for name, block in blocks.items() if block is None} == {*whole, "dc and emphasis over the signal"}
+    assert (blocks["homework_mel40"], blocks["psf_fbank40"]) == (20, 16)

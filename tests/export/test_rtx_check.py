@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,39 @@ def test_each_refused_node_is_named_with_a_way_out(tmp_path: Path) -> None:
     assert refused["layer/Chance"].reason == "the parser does not know this operator"
     assert "Plugin not found" in refused["layer/Fancy"].reason
     assert "com.acme is no standard operator" in refused["layer/Fancy"].way_out
+    result = run(tmp_path / "other.onnx", "--tensorrt", "--json")
+    assert (result.exit_code, len(json.loads(result.stdout)["refused"])) == (1, 3)
+    assert "parser refuses it (3 errors): layer/Quantize (DynamicQuantizeLinear): " in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["other.onnx"]
+
+
+@rtx
+def test_what_older_gpus_lack_is_told_with_those_that_have_it(exported: Exported, tmp_path: Path) -> None:
+    turing = ("--compute-capability", "7.5")
+    result = run(exported.model, "--tensorrt", *turing)
+    assert result.exit_code == 1
+    assert re.search(
+        r"for compute capability 7\.5 TensorRT has no float32 matrix products, and '\S+' is one; each file of "
+        r"voxport's has some, also in fp16 and int8: build for one of 8\.0, .* or run the ONNX .* with --device cuda$",
+        result.stderr.strip(),
+    )
+    bfloat, single = TensorProto.BFLOAT16, TensorProto.FLOAT
+    for kind, lack in ((single, "no float32 matrix products, and 'mix' is one: write each"), (bfloat, "no bfloat16: ")):
+        cast = helper.make_node("Cast", ["x"], ["a"], to=kind)
+        back = helper.make_node("Cast", ["b"], ["y"], to=single)
+        product = helper.make_node("MatMul", ["a", "a"], ["b"], name="mix")
+        path = tiny(tmp_path / f"{kind}.onnx", [cast, product, back], {"x": (single, ["n", 4, 4])})
+        result = run(path, "--tensorrt", "--json", *turing)
+        (failure,) = json.loads(result.stdout)["failures"]
+        assert lack in failure
+        assert failure in result.stderr
+        assert "--device" not in failure  # no command of ours runs such a file
+        named = re.search(r"build for one of ([\d., ]+\d)", failure)
+        assert named is not None
+        for capability in named[1].split(", "):
+            report = check_tensorrt(path, TensorRTOptions(compute_capability=capability))
+            assert (report.taken, report.compute_capability) == (True, capability)
 
 
 @rtx
@@ -177,11 +211,12 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_bad_input_is_one_clear_sentence(folder: Path, name: str, options: tuple[str, ...], complaint: str) -> None:
     before = sorted(folder.iterdir())
-    result = run(folder / name, "--tensorrt", *options)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert complaint in result.stderr
-    assert "Traceback" not in result.stderr
-    assert sorted(folder.iterdir()) == before
+    for more in ((), ("--json",)):
+        result = run(folder / name, "--tensorrt", *options, *more)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert complaint in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -204,9 +239,9 @@ def test_without_the_extra_its_name_is_told(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else found(name))
-    for more in ((), ("--no-build",)):
+    for more in ((), ("--no-build",), ("--json",)):
         result = run(folder / "whole.onnx", "--tensorrt", *more)
-        assert result.exit_code == 1
+        assert (result.exit_code, result.stdout) == (1, "")
         assert 'pip install "voxport[rtx]"' in result.stderr
 
 

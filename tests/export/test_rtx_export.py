@@ -179,7 +179,10 @@ def test_an_engine_that_runs_here_is_proven_itself(
         ),
         ({"capabilities": ("8.9", "nine")}, "compute capability nine: this TensorRT for RTX builds for"),
         ({"capabilities": ("8.9", "8.9")}, "compute capabilities 8.9, 8.9: one is given twice"),
-        ({"capabilities": ("7.5",)}, "Compute capability 7.5 has no float32 products here.*leave it out"),
+        (
+            {"capabilities": ("7.5", "8.9")},
+            "^for compute capability 7.5 TensorRT has no float32 matrix products.*8.9, 12.*or leave out --compute",
+        ),
         ({"precision": "int8"}, "int8 needs a calibrated graph"),
         ({"workspace_mib": 0}, "must be at least 1"),
         ({"buckets": (40, 20)}, "they must rise"),
@@ -243,7 +246,10 @@ def test_an_int8_file_becomes_an_engine_and_bad_files_do_not(
     model.graph.node.append(helper.make_node("Strange", ["before"], ["scores"], name="odd", domain="com.example"))
     model.opset_import.add(domain="com.example", version=1)
     write_onnx(tmp_path / "custom.onnx", model, {METADATA_KEY: contract.to_json()})
-    refused(tmp_path / "custom.onnx", r"TensorRT for RTX cannot read the graph: .*Strange")
+    refused(
+        tmp_path / "custom.onnx",
+        r"custom\.onnx: TensorRT for RTX cannot read the graph: odd \(Strange\): Plugin not found.*ONNX's own",
+    )
 
     model = quantize(onnx.load(exported.model), "dynamic", ["project"])
     del model.metadata_props[:]
@@ -290,6 +296,27 @@ def test_the_command_says_what_was_proven_and_a_dry_run_what_would_be_built(
 
 
 @pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (("--onnx", "text.onnx"), "text.onnx: not a whole ONNX file"),
+        (("--onnx", "gone.onnx"), "gone.onnx: cannot be read"),
+        (("--compute-capability", "9.0"), "compute capability 9.0: this TensorRT for RTX builds for 7.5, "),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], complaint: str
+) -> None:
+    (tmp_path / "text.onnx").write_bytes(b"hello world" * 9)
+    monkeypatch.chdir(tmp_path)
+    for asked in ((), ("--json",), ("--dry-run",)):
+        result = run(exported.checkpoint_path, "-o", "out/model.rtx", "--for", "rtx", *more, *asked)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert complaint in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--for", "rtx", "--version-compatible"), "--for rtx: --version-compatible has no meaning there"),
@@ -312,8 +339,9 @@ def test_a_plan_s_name_and_a_missing_extra_are_told(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else found(name))
-    for more in ((), ("--dry-run",)):
+    for more in ((), ("--dry-run",), ("--json",)):
         result = run("model.pt", "-o", tmp_path / "model.rtx", "--for", "rtx", *more)
+        assert (result.stdout, len(result.stderr.splitlines())) == ("", 1)
         assert (result.exit_code, 'pip install "voxport[rtx]"' in result.stderr) == (1, True)
     with pytest.raises(BackendError, match="not installed"):
         preview_rtx("model.pt", tmp_path / "model.rtx")

@@ -2,15 +2,22 @@
 
 import importlib.util
 import re
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from onnx import ModelProto
 
 from tests.export import rtx_matrix as matrix
-from tests.export.rtx_matrix import NETWORKS, Graph, base, captured, graphs, options_of, surroundings
+from tests.export.rtx_matrix import (
+    NETWORKS,
+    Graph,
+    base,
+    captured,
+    dynamic_graphs,
+    graphs,
+    options_of,
+    surroundings,
+)
 from voxport.export.graph.capture import OPSETS
 from voxport.export.graph.fp16 import PRODUCTS, half_nodes
 from voxport.train.recipe import recipe_names
@@ -19,20 +26,27 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
     reason='tensorrt_rtx is not installed: pip install "voxport[rtx]"',
 )
-DOCS = Path(__file__).parents[2] / "docs" / "tensorrt.md"
+
+Answers = dict[Graph, tuple[ModelProto, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[Graph, tuple[ModelProto, dict[str, Any]]]:
-    """Each graph, and what NVIDIA's library made of it."""
-    folder, models = tmp_path_factory.mktemp("graphs"), dict(graphs())
+def every(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """Each graph, those that we call unfit too, and what NVIDIA's library made of it."""
+    folder, models = tmp_path_factory.mktemp("graphs"), {**dict(graphs()), **dict(dynamic_graphs())}
     for graph, model in models.items():
         (folder / graph.file).write_bytes(model.SerializeToString())
     told = matrix.ask_all(folder, [graph.file for graph in models])
     return {graph: (model, told[graph.file]) for graph, model in models.items()}
 
 
-def test_all_are_parsed_as_what_they_are(answers: dict[Graph, tuple[ModelProto, dict[str, Any]]]) -> None:
+@pytest.fixture(scope="module")
+def answers(every: Answers) -> Answers:
+    """Of those that we call fit."""
+    return {graph: found for graph, found in every.items() if graph.form != "dynamic"}
+
+
+def test_all_are_parsed_as_what_they_are(answers: Answers) -> None:
     for graph, (model, found) in answers.items():
         assert (found["parsed"], found["errors"]) == (True, []), graph
         # The one remark, about an input that is int64 on purpose, and none of the builder's.
@@ -56,7 +70,7 @@ def test_all_are_parsed_as_what_they_are(answers: dict[Graph, tuple[ModelProto, 
         assert kinds == {name: {wanted} if name in lower else {"FLOAT"} for name in every}, graph
 
 
-def test_each_network_is_built(answers: dict[Graph, tuple[ModelProto, dict[str, Any]]]) -> None:
+def test_each_network_is_built(answers: Answers) -> None:
     networks: dict[str, set[Graph]] = {}
     for graph, (_, found) in answers.items():
         networks.setdefault(found["network"], set()).add(graph)
@@ -67,20 +81,63 @@ def test_each_network_is_built(answers: dict[Graph, tuple[ModelProto, dict[str, 
     assert all(len({graph._replace(opset=0) for graph in each}) == 1 for each in networks.values())
 
 
-def test_the_page_states_what_was_run(answers: dict[Graph, tuple[ModelProto, dict[str, Any]]]) -> None:
-    """docs/tensorrt.md: how many, and a cell for each precision, input and opset."""
-    page = DOCS.read_text(encoding="utf-8")
-    stated = re.search(r"(\d+) graphs are parsed, (\d+) networks come of them, all of which are built", page)
-    assert stated is not None
-    assert tuple(map(int, stated.groups())) == (len(answers), len({found["network"] for _, found in answers.values()}))
-    header = next(line for line in page.splitlines() if line.startswith("| graph |"))
-    assert header == f"| graph | {' | '.join(f'opset {each}' for each in OPSETS)} |"
-    ran: Counter[tuple[str, str, int]] = Counter((graph.precision, graph.kind, graph.opset) for graph in answers)
-    for precision, title in (("fp32", "fp32"), ("fp16", "fp16"), ("int8", "int8 static")):
-        for kind in ("features", "waveform"):
-            row = next(line for line in page.splitlines() if line.startswith(f"| {title}, {kind} |"))
-            cells = ["run" if ran[precision, kind, opset] else "typed only" for opset in OPSETS]
-            assert [cell.strip() for cell in row.strip("|").split("|")[1:]] == cells
+def test_int8_with_scales_found_while_it_runs_is_refused(every: Answers) -> None:
+    """As every export to such an engine does (`test_tensorrt`, `test_rtx_export`): see `dynamic_graphs`."""
+    refused = {graph: found for graph, (_, found) in every.items() if graph.form == "dynamic"}
+    assert [graph.opset for graph in refused] == list(OPSETS)
+    for graph, found in refused.items():
+        assert not found["parsed"], graph
+        assert any("zero point" in each["reason"] for each in found["errors"]), graph
+
+
+def test_the_page_states_how_many(answers: Answers) -> None:
+    page = matrix.DOCS.read_text(encoding="utf-8")
+    told = re.search(r"(\d+) graphs are parsed, (\d+) networks come of them, all of which are built", page)
+    assert told is not None
+    assert tuple(map(int, told.groups())) == (len(answers), len({found["network"] for _, found in answers.values()}))
+
+
+TITLES = {"fp32": "fp32", "fp16": "fp16", "int8": "int8 static", "dynamic": "int8 dynamic"}
+
+
+def title(graph: Graph) -> str:
+    return TITLES["dynamic" if graph.form == "dynamic" else graph.precision]
+
+
+def what_was_seen(found: list[dict[str, Any]]) -> str:
+    """A cell: of graphs that were all built, all refused by the parser, or of none."""
+    if not found:
+        return "typed only"
+    taken = {each["parsed"] and each["built"] for each in found}
+    assert len(taken) == 1, "some were taken, and some were not"
+    return "run" if taken == {True} else "refused (run)"
+
+
+def test_the_page_states_what_was_run_at_each_opset(every: Answers) -> None:
+    cells: dict[str, dict[str, str]] = {}
+    for name in TITLES.values():
+        for kind in ("features", "waveform") if name != "int8 dynamic" else ("features",):
+            row = cells[name if name == "int8 dynamic" else f"{name}, {kind}"] = {}
+            for opset in OPSETS:
+                asked = [
+                    found
+                    for graph, (_, found) in every.items()
+                    if (title(graph), graph.kind, graph.opset) == (name, kind, opset)
+                ]
+                row[f"opset {opset}"] = what_was_seen(asked)
+    assert matrix.stated("graph") == cells
+
+
+def test_the_page_states_what_was_run_in_each_precision(every: Answers) -> None:
+    """The rows of TensorRT for RTX; `test_tensorrt` has the others. Nothing is loaded or computed without a GPU."""
+    seen = {
+        name: what_was_seen([found for graph, (_, found) in every.items() if title(graph) == name])
+        for name in TITLES.values()
+    }
+    table = matrix.stated("library")
+    assert table["TensorRT for RTX 1.7: parse, build"] == seen
+    loaded = {name: "typed only" if cell == "run" else "–" for name, cell in seen.items()}
+    assert table["TensorRT for RTX 1.7: load, compute"] == loaded
 
 
 def test_an_opset_is_a_number() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.export.conftest import LIMITS, Exported
 from tests.export.fake_builder import BuilderTensorRT
+from tests.export.rtx_matrix import in_int8, stated
 from tests.runtime.fake_cuda import FakeCuda
 from voxport.export import pipeline as proven
 from voxport.export.errors import ExportError
@@ -292,6 +293,46 @@ def test_an_onnx_file_of_another_checkpoint_or_kind_is_refused(
         world.export(onnx=tmp_path / "per_frame.onnx")
     with pytest.raises(ExportError, match="int8 needs a calibrated graph"):
         world.export(precision="int8")
+
+
+@every_version
+def test_the_page_states_how_each_version_is_asked_for_each_precision(
+    world: World, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/tensorrt.md's cells by what reaches the fake library: flags, a typed graph, or nothing."""
+
+    class BuiltError(Exception):
+        pass
+
+    def built(*_: object) -> None:
+        raise BuiltError  # what comes after the build is no matter of what it was asked for
+
+    monkeypatch.setattr(to_plan, "inspect_plan", built)
+    for scheme in ("static", "dynamic"):
+        graph = in_int8(onnx.load(exported.model), scheme)
+        contract = read_contract(exported.model).replace(precision="int8")
+        del graph.metadata_props[:]
+        write_onnx(tmp_path / f"{scheme}.onnx", graph, {METADATA_KEY: contract.to_json()})
+
+    def cell(**choices: Any) -> str:
+        builds = world.trt.builds
+        with pytest.raises((BuiltError, ExportError)) as ended:
+            world.export(**choices)
+        assert world.trt.builds == builds + (ended.type is BuiltError)
+        if ended.type is ExportError:
+            assert "TensorRT does not take" in str(ended.value)
+            return "refused by us"
+        assert world.trt.config is not None
+        return "typed only, by flags" if world.trt.config.flags & {"FP16", "INT8"} else "typed only"
+
+    cells = {
+        "fp32": cell(precision="fp32"),
+        "fp16": cell(precision="fp16"),
+        "int8 static": cell(onnx=tmp_path / "static.onnx"),
+        "int8 dynamic": cell(onnx=tmp_path / "dynamic.onnx"),
+    }
+    name = "8.6" if world.trt.major == 8 else str(world.trt.major)
+    assert stated("library")[f"TensorRT {name}"] == cells
 
 
 def test_a_given_onnx_file_decides_input_precision_and_lengths(world: World, exported: Exported) -> None:

@@ -212,12 +212,6 @@ def test_auto_does_not_hide_a_wrong_file(model_path: Path, monkeypatch: pytest.M
     assert len(fake.asked) == 1
 
 
-def test_a_missing_file_is_told_before_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ContractError, match=r"absent\.onnx: cannot be read"):
-        SpeakerIdentifier.load(tmp_path / "absent.onnx")
-
-
 # --- ONNX Runtime's TensorRT provider -----------------------------------------------------------------
 
 

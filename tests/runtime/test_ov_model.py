@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.tiny_models import TinyModel, features, make_tiny, tone
+from tests.runtime.tiny_models import TinyModel, features, make_tiny
 from voxport.runtime import BackendError, BackendOptions, ContractError, LengthError, SpeakerIdentifier, load_backend
 from voxport.runtime.privacy import import_openvino
 
@@ -34,30 +33,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test has a cache of its own."""
     monkeypatch.setenv("VOXPORT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "openvino"
-
-
-def sounds(model: TinyModel, sizes: tuple[int, ...]) -> list[Any]:
-    """Features of so many frames, or as many hops of sound."""
-    if model.contract.input_kind == "features":
-        return [features(size, seed) for seed, size in enumerate(sizes)]
-    hop = model.contract.frontend.hop_length
-    return [tone(size * hop / 16000, hertz=200.0 + size) for size in sizes]
-
-
-def padded(values: list[Any], more: int, what: float) -> tuple[Any, Any]:
-    batch = np.full((len(values), max(map(len, values)) + more, *values[0].shape[1:]), what, np.float32)
-    for row, value in zip(batch, values, strict=True):
-        row[: len(value)] = value
-    return batch, [len(value) for value in values]
-
-
-def test_a_padded_batch_gives_the_answers_of_numpy(either: TinyModel) -> None:
-    backend = load_backend(either.path, BackendOptions(runtime="openvino", threads=1))
-    values = sounds(either, (12, 40, 33))
-    for more, what in ((0, 0.0), (100, np.nan)):
-        answer = backend.run(*padded(values, more, what))
-        np.testing.assert_allclose(answer.scores, [either.scores(each) for each in values], atol=2e-4)
-        np.testing.assert_allclose(answer.embedding, [either.embedding(each) for each in values], atol=1e-5)
 
 
 def test_every_length_gives_its_own_answer(tiny: TinyModel) -> None:
@@ -172,19 +147,6 @@ def test_threads_share_a_model(tiny: TinyModel) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda value: model.run(value[None], [len(value)]).scores[0], values))
     np.testing.assert_allclose(answers, [tiny.scores(value) for value in values], atol=1e-4)
-
-
-def test_it_is_pickled_as_its_path_and_options(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    tiny = make_tiny(path)
-    pickled = pickle.dumps(OpenVinoModel.load(path, OpenVinoOptions(threads=1)))
-    value = features(9)
-    again = pickle.loads(pickled)  # noqa: S301 - our own
-    np.testing.assert_allclose(again.run(value[None], [9]).scores[0], tiny.scores(value), atol=1e-4)
-    assert len(pickled) < 1000
-    make_tiny(path, seed=1)
-    with pytest.raises(ContractError, match="another model lies there"):
-        pickle.loads(pickled)  # noqa: S301 - our own
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -1,6 +1,5 @@
 """RTX engines, against fakes of TensorRT for RTX and CUDA that compute in NumPy and fail on demand."""
 
-import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -278,12 +277,6 @@ def test_the_table_of_formats_knows_an_engine_by_its_name_and_by_its_first_bytes
     write_sidecar(other, tiny.contract, {})
     assert format_of(other).name == "rtx"
     assert read_contract(other) == tiny.contract
-
-
-def test_a_model_is_pickled_as_its_path_and_options(world: World, tiny: TinyModel) -> None:
-    model = pickle.loads(pickle.dumps(world.load(tiny, kernels="eager")))  # noqa: S301, our own
-    check_rows(model, tiny, [20, 7])
-    assert "kernels of a shape: eager" in str(model.explain())
 
 
 @pytest.mark.parametrize("wrong", [{"gpu": -1}, {"kernels": "sometimes"}])

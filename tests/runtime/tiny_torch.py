@@ -1,8 +1,10 @@
 """The tiny models of `tiny_models` as PyTorch modules, and as TorchScript and .pt2 files of them."""
 
 import dataclasses
+import functools
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +72,12 @@ def make_torch(folder: Path, form: str, kind: InputKind) -> TinyTorch:
     path = folder / ("model.torchscript" if form == "torchscript" else "model.pt2")
     write_archive(path, members, tiny.contract, FACTS)
     return TinyTorch(path, members, tiny, module)
+
+
+@functools.cache
+def remembered_torch(form: str, kind: InputKind) -> TinyTorch:
+    """One for all tests of a process: capturing a module takes a while. It is read and never changed."""
+    return make_torch(Path(tempfile.mkdtemp(prefix="tiny-torch-")), form, kind)
 
 
 def rewritten(source: Path, path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:

@@ -6,6 +6,7 @@ checkpoint runs none of its author's code.
 
 import hashlib
 import os
+import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -133,7 +134,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # foreign bytes make an unpickler raise anything, IndexError included
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from problem
+        if isinstance(problem, pickle.UnpicklingError):  # torch's own words advise to run what is in the file
+            reason = "no PyTorch file, a damaged one, or one that holds code"
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({reason}); `voxport train fit` writes one as RUN/model.pt"
+        ) from problem
     if not isinstance(content, dict) or "voxport_checkpoint" not in content:
         raise CheckpointError(f"{path}: a PyTorch file, but not a voxport checkpoint; give RUN/model.pt")
     version = content.pop("voxport_checkpoint")

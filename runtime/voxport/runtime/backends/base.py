@@ -247,10 +247,3 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def contract_digest(contract: Contract) -> str:
-    """The SHA-256 of a contract, in hexadecimal: whether a file still holds the model that was loaded from it."""
-    import hashlib  # costs milliseconds, and only forks and pickles need it
-
-    return hashlib.sha256(contract.to_json().encode()).hexdigest()

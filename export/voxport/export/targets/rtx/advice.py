@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from onnx import ModelProto
+
 from voxport.export.targets.rtx.report import RefusedNode
 
 _STATIC = (
@@ -29,6 +31,10 @@ _CONDITION = re.compile(r"^Assertion failed: .*?: (?=[A-Z])|^Assertion failed: "
 _PLACE = re.compile(r"^(WARNING )?(\w+\.(cpp|hpp):\d+: )?")
 _QUOTED = re.compile(r"""^.* && "([^"]+)"$""")
 _LONGEST = 400
+# What tensorrt_rtx 1.7 says where GPUs of one compute capability lack an operation, or a type (b16 is bfloat16).
+_NO_OPERATION = re.compile(r"Cannot compile operation '([^']+)' for \w+ \(SM(\d+)(\d)\): (.+?)\. In ")
+_NO_TYPE = re.compile(r"Cannot compile for target\(s\) sm(\d+)(\d),.* datatypes: (\w+)\. In ")
+_NUMBERED = re.compile(r"_U\d+$")  # the builder numbers its operations
 
 
 def refused_nodes(errors: Iterable[Mapping[str, Any]], domains: Mapping[str, str]) -> tuple[RefusedNode, ...]:
@@ -43,6 +49,41 @@ def refused_nodes(errors: Iterable[Mapping[str, Any]], domains: Mapping[str, str
         way_out = _REPAIR if code == "INVALID_GRAPH" else _way_out(operator, reason, domains)
         found[RefusedNode(node, operator, code, reason, way_out)] = None
     return tuple(found)
+
+
+def foreign_operators(model: ModelProto) -> dict[str, str]:
+    """Operators that are not ONNX's own, each with its domain, unless the file defines them itself."""
+    own = {(function.domain, function.name) for function in model.functions}
+    standard = ("", "ai.onnx")
+    nodes = (node for node in model.graph.node if node.domain not in standard)
+    return {node.op_type: node.domain for node in nodes if (node.domain, node.op_type) not in own}
+
+
+def gpu_lacks(text: str, capabilities: Iterable[str], ours: bool) -> str | None:
+    """What to tell of a builder's message `text` that GPUs of one compute capability lack something; None for others.
+
+    `capabilities` are those that can be built for; `ours` says whether voxport wrote the graph.
+    """
+    ways = []
+    if found := _NO_TYPE.search(text):
+        older, kind = f"{found[1]}.{found[2]}", "bfloat16" if found[3] == "b16" else found[3]
+        reason = f"for compute capability {older} TensorRT has no {kind}"
+    elif found := _NO_OPERATION.search(text):
+        older, operation = f"{found[2]}.{found[3]}", _NUMBERED.sub("", found[1])
+        reason = f"for compute capability {older} TensorRT does not have what {operation!r} computes ({found[4]})"
+        if "FP32 GEMM" in found[4]:
+            reason = f"for compute capability {older} TensorRT has no float32 matrix products, and {operation!r} is one"
+            if ours:
+                reason += "; each file of voxport's has some, also in fp16 and int8"
+            else:
+                ways = ["write each product in half"]
+    else:
+        return None
+    newer = [each for each in capabilities if tuple(map(int, each.split("."))) > tuple(map(int, older.split(".")))]
+    if newer:
+        ways.append(f"build for one of {', '.join(newer)}")
+    ways.append(f"run the ONNX file in ONNX Runtime on such a GPU{', with --device cuda' if ours else ''}")
+    return f"{reason}: {', or '.join(ways)}"
 
 
 def readable(text: str) -> str:

@@ -7,8 +7,11 @@ tensorrt_rtx 1.7, and what it said when each was tried.
 
 from typing import TYPE_CHECKING, Any
 
+import onnx
+
 from voxport.export.errors import ExportError
-from voxport.export.targets.rtx.network import describe
+from voxport.export.targets.rtx.advice import foreign_operators, gpu_lacks, refused_nodes
+from voxport.export.targets.rtx.network import describe, error_facts
 from voxport.export.targets.trt.builder import EngineBuilder
 from voxport.export.targets.trt.profiles import ShapeProfile
 from voxport.runtime.backends.rtx.library import PORTABLE, RTX, capability_names
@@ -16,8 +19,6 @@ from voxport.runtime.errors import BackendError
 
 if TYPE_CHECKING:
     import tensorrt as trt
-
-_TURING = "7.5"
 
 
 class RtxBuilder(EngineBuilder):
@@ -36,12 +37,24 @@ class RtxBuilder(EngineBuilder):
         super().__init__(profiles, workspace_mib)
         check_capabilities(capabilities)
         self._capabilities = capabilities
+        self._graph = b""
         self.network: dict[str, Any] = {}  # what the parser made of the last graph; see `network.describe`
 
     @property
     def built_for(self) -> str:
         """The GPUs, in words that `backends.rtx.library.fits` reads."""
         return ", ".join(self._capabilities) or PORTABLE
+
+    def build(self, graph: bytes, monitor: Any = None) -> bytes:
+        """As `EngineBuilder.build`."""
+        self._graph = graph
+        return super().build(graph, monitor)
+
+    def describe_error(self, error: Any) -> str:
+        """What the parser says of one error, and a way out."""
+        foreign = foreign_operators(onnx.load_from_string(self._graph))
+        (refused,) = refused_nodes([error_facts(error)], foreign)
+        return refused.text
 
     def configure(self, config: "trt.IBuilderConfig", network: "trt.INetworkDefinition") -> None:
         """For which GPUs is built."""
@@ -55,12 +68,10 @@ class RtxBuilder(EngineBuilder):
         try:
             return super().build_network(builder, network, config)
         except BackendError as problem:
-            if _TURING not in self._capabilities:
+            told = gpu_lacks(str(problem), capability_names(), True)
+            if told is None:
                 raise
-            raise BackendError(
-                f"{problem}. Compute capability {_TURING} has no float32 products here, and each voxport graph has "
-                "some, also in half: leave it out, and run the ONNX model with device 'cuda' on such a GPU"
-            ) from problem
+            raise BackendError(f"{told}; or leave out --compute-capability") from problem
 
 
 def check_capabilities(capabilities: tuple[str, ...]) -> None:

@@ -10,11 +10,11 @@ import onnx
 from onnx import ModelProto
 
 from voxport.export.errors import ExportError
-from voxport.export.targets.rtx.advice import readable, refused_nodes
+from voxport.export.targets.rtx.advice import foreign_operators, gpu_lacks, readable, refused_nodes
 from voxport.export.targets.rtx.isolated import ask
 from voxport.export.targets.rtx.products import products_of
 from voxport.export.targets.rtx.profiles import input_profiles
-from voxport.export.targets.rtx.report import NetworkTensor, ShapeSpan, TensorRTReport
+from voxport.export.targets.rtx.report import NetworkTensor, RefusedNode, ShapeSpan, TensorRTReport
 from voxport.export.targets.trt.files import load_graph, size_with_weights
 from voxport.export.targets.trt.profiles import BatchRange
 from voxport.runtime.backends.formats import check_digest, read_contract
@@ -75,6 +75,7 @@ def check_tensorrt(path: str | os.PathLike[str], options: TensorRTOptions | None
     shapes = [{each.name: (each.smallest, each.tuned, each.largest) for each in profile}] if profile else []
     found = ask(str(path.absolute()), capability, shapes, chosen.timeout, _memory(chosen, path, model))
     inputs, outputs = _tensors(found["inputs"]), _tensors(found["outputs"])
+    refused = refused_nodes(found["errors"], foreign_operators(model))
     return TensorRTReport(
         path=str(path),
         library=f"TensorRT for RTX {found['version']}",
@@ -87,8 +88,8 @@ def check_tensorrt(path: str | os.PathLike[str], options: TensorRTOptions | None
         inputs=inputs,
         outputs=outputs,
         profile=profile,
-        refused=refused_nodes(found["errors"], _foreign(model)),
-        failures=_failures(found, inputs, chosen),
+        refused=refused,
+        failures=_failures(found, refused, inputs, chosen, contract is not None),
         warnings=_warnings(found, model, contract),
     )
 
@@ -109,14 +110,6 @@ def _capability(options: TensorRTOptions) -> str:
     return wanted
 
 
-def _foreign(model: ModelProto) -> dict[str, str]:
-    """Operators that are not ONNX's own, each with its domain, unless the file defines them itself."""
-    own = {(function.domain, function.name) for function in model.functions}
-    standard = ("", "ai.onnx")
-    nodes = (node for node in model.graph.node if node.domain not in standard)
-    return {node.op_type: node.domain for node in nodes if (node.domain, node.op_type) not in own}
-
-
 def _tensors(told: list[dict[str, Any]]) -> tuple[NetworkTensor, ...]:
     return tuple(
         NetworkTensor(each["name"], _dtype(each["dtype"]), tuple(each["dims"]), each["is_shape"]) for each in told
@@ -127,19 +120,28 @@ def _dtype(name: str) -> str:
     return _DTYPES.get(name, name.lower())
 
 
-def _failures(found: Mapping[str, Any], inputs: tuple[NetworkTensor, ...], options: TensorRTOptions) -> tuple[str, ...]:
+def _failures(
+    found: Mapping[str, Any],
+    refused: tuple[RefusedNode, ...],
+    inputs: tuple[NetworkTensor, ...],
+    options: TensorRTOptions,
+    ours: bool,
+) -> tuple[str, ...]:
     """Why the file is not taken, in sentences; none where it is."""
     if not found["parsed"]:
         count = len(found["errors"])
-        return (f"TensorRT's parser refuses it ({count} error{'s' if count != 1 else ''})",)
+        first = f": {refused[0].text}" if refused else ""
+        return (f"TensorRT's parser refuses it ({count} error{'s' if count != 1 else ''}){first}",)
     if not found["outputs"]:
         return ("TensorRT's parser finds no network in it",)
     if found["built"] is False:
-        told = [readable(text) for kind, text in found["builder_messages"] if kind != "WARNING"]
+        errors = [text for kind, text in found["builder_messages"] if kind != "WARNING"]
         missing = [each.name for each in inputs if each.is_shape_tensor and each.name not in options.shapes]
         if missing:
             what = f"{', '.join(missing)}: shapes depend on the values, so give these with --shapes NAME=MIN:OPT:MAX"
             return (f"TensorRT cannot build it without the range of {what}",)
+        names = capability_names()
+        told = [gpu_lacks(text, names, ours) or readable(text) for text in errors]
         why = "; ".join(dict.fromkeys(text for text in told if text)) or "it does not say why"
         return (f"TensorRT's builder refuses it: {why}",)
     return ()

@@ -115,8 +115,7 @@ def export_rtx(
     begin(checkpoint_path, output, chosen)
     source = engine_source(checkpoint_path, chosen)
     builder = RtxBuilder(source.profiles, chosen.capabilities, chosen.workspace_mib)
-    with build_monitor(RTX, chosen.progress) as monitor:
-        engine = builder.build(source.graph, monitor)
+    engine = _build(builder, source)
     gate = source.options
     products = products_of(builder.network["products"], None)
     _check_precision(products, gate.precision)
@@ -134,6 +133,18 @@ def export_rtx(
     return RtxExport(
         report, proof, why, products, source.profiles, gate.precision, builder.built_for, RTX.version, len(engine)
     )
+
+
+def _build(builder: RtxBuilder, source: EngineSource[RtxExportOptions]) -> bytes:
+    """The engine; of a given file, its refusal names it."""
+    given = source.options.onnx
+    try:
+        with build_monitor(RTX, source.options.progress) as monitor:
+            return builder.build(source.graph, monitor)
+    except (ExportError, BackendError) as problem:
+        if given is None:
+            raise
+        raise type(problem)(f"{given}: {problem}") from problem
 
 
 def preview_rtx(

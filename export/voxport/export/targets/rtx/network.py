@@ -1,4 +1,4 @@
-"""What the parser made of a graph: layers, products and the types that they read, inputs and outputs, as plain data.
+"""What the parser made of a graph, as plain data: layers, products and what they read, inputs, outputs, errors.
 
 Source of the calls: the docstrings of tensorrt_rtx 1.7, which has no annotations.
 """
@@ -24,6 +24,17 @@ def describe(network: Any) -> dict[str, Any]:
         "products": [_product(layer, made_by) for layer in layers if layer.type.name in _PRODUCTS],
         "inputs": [_tensor(network.get_input(index)) for index in range(network.num_inputs)],
         "outputs": [_tensor(network.get_output(index)) for index in range(network.num_outputs)],
+    }
+
+
+def error_facts(error: Any) -> dict[str, Any]:
+    """An IParserError as `advice.refused_nodes` takes it."""
+    return {
+        "code": error.code().name,
+        "reason": error.desc(),
+        "index": error.node(),
+        "node": error.node_name(),
+        "operator": error.node_operator(),
     }
 
 

@@ -18,6 +18,12 @@ class RefusedNode:
     reason: str
     way_out: str
 
+    @property
+    def text(self) -> str:
+        """A clause of it."""
+        place = " ".join(filter(None, (self.node, f"({self.operator})" if self.operator else "")))
+        return f"{place or 'the graph'}: {self.reason}; {self.way_out}"
+
 
 @dataclass(frozen=True)
 class Product:

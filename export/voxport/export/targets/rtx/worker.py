@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from voxport.export.targets.rtx.network import describe
+from voxport.export.targets.rtx.network import describe, error_facts
 from voxport.runtime.backends.rtx.library import capability_names
 
 _TROUBLE = ("WARNING", "ERROR", "INTERNAL_ERROR")
@@ -66,7 +66,7 @@ def examine(path: str, capability: str | None, profiles: list[dict[str, Any]]) -
     found: dict[str, Any] = {
         "version": str(trt.__version__),
         "parsed": parsed,
-        "errors": [_error(parser.get_error(index)) for index in range(parser.num_errors)],
+        "errors": [error_facts(parser.get_error(index)) for index in range(parser.num_errors)],
         "parser_messages": list(messages),
         "built": None,
         "engine_bytes": None,
@@ -88,16 +88,6 @@ def examine(path: str, capability: str | None, profiles: list[dict[str, Any]]) -
 
 def _nothing() -> dict[str, Any]:
     return {"layers": 0, "products": [], "inputs": [], "outputs": []}
-
-
-def _error(error: Any) -> dict[str, Any]:
-    return {
-        "code": error.code().name,
-        "reason": error.desc(),
-        "index": error.node(),
-        "node": error.node_name(),
-        "operator": error.node_operator(),
-    }
 
 
 def _build(builder: Any, network: Any, capability: Any, profiles: list[dict[str, Any]]) -> Any:

@@ -89,12 +89,19 @@ class EngineBuilder(ABC):
         )
         if parser.parse(graph):
             return
-        errors = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
+        errors = [self.describe_error(parser.get_error(index)) for index in range(parser.num_errors)]
         more = f"; and {len(errors) - _SHOWN_ERRORS} more" if len(errors) > _SHOWN_ERRORS else ""
         told = "; ".join(errors[:_SHOWN_ERRORS]) + more
         raise ExportError(
             f"{library.name} cannot read the graph: {told or library.log.take() or 'it does not say why'}"
         )
+
+    def describe_error(self, error: Any) -> str:
+        """What the parser says of one error, and where: 8.6 knows the node's number, later ones its name."""
+        name = error.node_name() if hasattr(error, "node_name") else ""
+        kind = error.node_operator() if hasattr(error, "node_operator") else ""
+        node = f"node {error.node()}" + (f" {name}" if name else "") + (f" ({kind})" if kind else "")
+        return f"{error.desc()} [{node}, {error.file()}:{error.line()}]"
 
     def _limit_workspace(self, config: "trt.IBuilderConfig") -> None:
         if TYPE_CHECKING:
@@ -122,14 +129,6 @@ class EngineBuilder(ABC):
                 f"{self.library.name}: the profile {shapes} is impossible ({why}); change --batch, --buckets "
                 "or the lengths"
             )
-
-
-def _describe(error: Any) -> str:
-    """What the parser says of one error, and where: 8.6 knows the node's number, later ones its name."""
-    name = error.node_name() if hasattr(error, "node_name") else ""
-    kind = error.node_operator() if hasattr(error, "node_operator") else ""
-    node = f"node {error.node()}" + (f" {name}" if name else "") + (f" ({kind})" if kind else "")
-    return f"{error.desc()} [{node}, {error.file()}:{error.line()}]"
 
 
 def _set_shape(profile: "trt.IOptimizationProfile", name: str, low: Any, best: Any, high: Any) -> bool:

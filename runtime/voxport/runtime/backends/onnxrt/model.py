@@ -14,13 +14,13 @@ from voxport.runtime.backends.base import (
     Int64,
     check_batch,
     check_tensors,
-    contract_digest,
     cpu_name,
 )
 from voxport.runtime.backends.golden import check_golden, check_rate
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.backends.onnxrt.tensorrt_provider import nodes_by_provider
+from voxport.runtime.backends.origin import Origin, reduced
 from voxport.runtime.contract import METADATA_KEY, Contract, TensorSpec
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.forks import keep_for_ever, refuse_after_fork, tell_of_forks
@@ -39,13 +39,11 @@ class OnnxModel:
     path and its options: whoever unpickles it loads the file, which must still be the same model.
     """
 
-    def __init__(
-        self, contract: Contract, session: Any, options: OnnxOptions | None = None, path: str | None = None
-    ) -> None:
+    def __init__(self, contract: Contract, session: Any, options: OnnxOptions | None = None) -> None:
         """Use `OnnxModel.load`, which checks that contract and session belong together."""
         self._contract = contract
         self._session = session
-        self._path, self._process, self._lock = path, os.getpid(), threading.Lock()
+        self._process, self._lock = os.getpid(), threading.Lock()
         self._options = options or OnnxOptions()
         # Both build an engine for a profile, and anew or not at all for a shape beyond it; other providers take any.
         self._most_rows = self._options.max_batch if self._options.device in ("tensorrt", "rtx") else None
@@ -54,7 +52,7 @@ class OnnxModel:
         step = contract.frontend.hop_length if contract.input_kind == "features" else 1
         self._kept = int(_KEPT_SECONDS * contract.frontend.sample_rate / step)
         self._give_back = give_back(import_onnxruntime("cpu")) if self._options.device == "cpu" else None
-        self._verified = False
+        self._origin: Origin | None = None
         tell_of_forks(self)
 
     @classmethod
@@ -87,10 +85,10 @@ class OnnxModel:
         if metadata.get(METADATA_KEY) != file.contract:
             raise ContractError(f"{where}: the file changed while it was being loaded; load it again")
         check_tensors(contract, _tensors(session.get_inputs()), _tensors(session.get_outputs()), where)
-        model = cls(contract, session, chosen, os.path.abspath(where))
+        model = cls(contract, session, chosen)
         if verify:
             check_golden(model, where)
-        model._verified = verify
+        model._origin = Origin.of(model, where, chosen, verify)
         return model
 
     def after_fork(self) -> None:
@@ -104,21 +102,17 @@ class OnnxModel:
         session = self._session
         if session is not None:
             return session
-        path = self._path
-        if path is None or self._options.device != "cpu":
-            refuse_after_fork(self._process, "a session that voxport did not open" if path is None else "CUDA")
-        assert path is not None  # a session is missing after a fork alone
+        origin = self._origin
+        if origin is None or self._options.device != "cpu":
+            refuse_after_fork(self._process, "a session that voxport did not open" if origin is None else "CUDA")
+        assert origin is not None  # a session is missing after a fork alone
         with self._lock:
             if self._session is None:
-                self._session = _load_same(
-                    path, self._options, contract_digest(self._contract), self._verified
-                )._session
+                self._session = origin.load()._session
             return self._session
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._path is None:
-            raise BackendError("a model that was not loaded from a file by OnnxModel.load cannot be pickled")
-        return _load_same, (self._path, self._options, contract_digest(self._contract), self._verified)
+        return reduced(self, self._origin)
 
     @property
     def contract(self) -> Contract:
@@ -198,17 +192,6 @@ class OnnxModel:
         binding.synchronize_outputs()
         found: list[Float32] = binding.copy_outputs_to_cpu()
         return found
-
-
-def _load_same(path: str, options: OnnxOptions, digest: str, verify: bool) -> OnnxModel:
-    """Load a model again, in another process. Raises ContractError where its file's contract is another by now."""
-    model = OnnxModel.load(path, options, verify=verify)
-    if contract_digest(model.contract) != digest:
-        raise ContractError(
-            f"{path}: another model lies there than the one that was loaded; load the model again, and replace its "
-            "file only where no other process has yet to open it"
-        )
-    return model
 
 
 def _tensors(found: Any) -> tuple[TensorSpec, ...]:

@@ -15,16 +15,16 @@ from voxport.runtime.backends.base import (
     Int64,
     check_batch,
     check_tensors,
-    contract_digest,
     cpu_name,
 )
 from voxport.runtime.backends.golden import check_golden, check_rate
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
+from voxport.runtime.backends.origin import Origin, reduced
 from voxport.runtime.backends.ov.cache import CompiledCache
 from voxport.runtime.backends.ov.graph import cut_frontend
 from voxport.runtime.backends.ov.session import Computed, Engine, OpenVinoOptions, first_line
 from voxport.runtime.contract import METADATA_KEY, Contract
-from voxport.runtime.errors import BackendError, ContractError
+from voxport.runtime.errors import BackendError
 from voxport.runtime.forks import keep_for_ever, tell_of_forks
 from voxport.runtime.frontend.log_mel import min_samples, num_frames
 from voxport.runtime.length_range import LengthRange
@@ -52,7 +52,7 @@ class OpenVinoModel:
         self._parts: tuple[_Part, ...] = ()
         self._engine: Engine | None = None
         self._notes: tuple[str, ...] = ()
-        self._verified = False
+        self._origin: Origin | None = None
         tell_of_forks(self)
 
     @classmethod
@@ -82,7 +82,7 @@ class OpenVinoModel:
         model._open()
         if verify:
             check_golden(model, where)
-        model._verified = verify
+        model._origin = Origin.of(model, where, chosen, verify)
         return model
 
     def _open(self) -> None:
@@ -124,12 +124,13 @@ class OpenVinoModel:
         if not self._parts:
             with self._lock:
                 if not self._parts:
-                    other = _load_same(self._path, self._options, contract_digest(self._contract), self._verified)
+                    assert self._origin is not None  # nothing is compiled after a fork alone
+                    other = self._origin.load()
                     self._engine, self._notes, self._parts = other._engine, other._notes, other._parts
         return self._parts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_same, (self._path, self._options, contract_digest(self._contract), self._verified)
+        return reduced(self, self._origin)
 
     @property
     def contract(self) -> Contract:
@@ -288,14 +289,3 @@ def _check_precision(contract: Contract, computed: Computed, where: str) -> None
             f"{where}: precision {computed} was asked for, and the file, of an earlier voxport, does not say how far "
             "its answers may move in it; export it again"
         )
-
-
-def _load_same(path: str, options: OpenVinoOptions, digest: str, verify: bool) -> OpenVinoModel:
-    """Load a model again, in another process. Raises ContractError where its file's contract is another by now."""
-    model = OpenVinoModel.load(path, options, verify=verify)
-    if contract_digest(model.contract) != digest:
-        raise ContractError(
-            f"{path}: another model lies there than the one that was loaded; load the model again, and replace its "
-            "file only where no other process has yet to open it"
-        )
-    return model

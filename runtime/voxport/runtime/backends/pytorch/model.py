@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, cpu_name
 from voxport.runtime.backends.golden import check_golden, check_rate
+from voxport.runtime.backends.origin import Origin, reduced
 from voxport.runtime.backends.pytorch.file import TorchFile, TorchKind, read_torch
 from voxport.runtime.backends.pytorch.session import (
     Network,
@@ -49,12 +50,10 @@ class TorchModel:
         self._allowed = LengthRange.of_input(file.contract)
         self._torch = import_torch()
         self._process = os.getpid()
-        self._source: tuple[str, TorchOptions, bool] | None = None
+        self._origin: Origin | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._source is None:
-            raise BackendError("a model that was not loaded from a file by TorchModel.load cannot be pickled")
-        return _unpickled, self._source
+        return reduced(self, self._origin)
 
     @classmethod
     def load(
@@ -89,7 +88,7 @@ class TorchModel:
             except ContractError as problem:
                 text = str(problem)
                 raise ContractError(text if text.startswith(where) else f"{where}: {text}") from problem
-        model._source = os.path.abspath(where), chosen, verify
+        model._origin = Origin.of(model, where, chosen, verify)
         return model
 
     @property
@@ -176,7 +175,3 @@ class TorchModel:
                 f"the contract promises the outputs {', '.join(wanted)}, the model gives {', '.join(given)}; "
                 "export the model again"
             )
-
-
-def _unpickled(path: str, options: TorchOptions, verify: bool) -> TorchModel:
-    return TorchModel.load(path, options, verify=verify)

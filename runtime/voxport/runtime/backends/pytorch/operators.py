@@ -12,7 +12,7 @@ _ARITHMETIC = """
     linear log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt
     masked_fill matmul max maximum mean min minimum mish mm movedim mul mv narrow ne neg new_full new_ones
     new_zeros nan_to_num norm ones ones_like outer permute pow prod reciprocal relu relu6 remainder repeat
-    repeat_interleave reshape roll round rsqrt rsub scalar_tensor select selu sigmoid sign silu sin sinh size
+    repeat_interleave reshape roll round rsqrt rsub scalar_tensor scatter select selu sigmoid sign silu sin sinh size
     slice softmax softplus split split_with_sizes sqrt square squeeze stack std std_mean sub sum swapaxes t tan
     tanh tensor_split tile to topk transpose tril triu trunc type_as unbind unflatten unfold unsqueeze var
     var_mean view view_as where xor zeros zeros_like arange linspace

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from voxport.runtime.backends.base import Explanation
 from voxport.runtime.backends.cuda import Cuda, compute_capability, cuda_module, cuda_versions, gpu_name
 from voxport.runtime.backends.options import Specialization
+from voxport.runtime.backends.origin import Origin
 from voxport.runtime.backends.rtx.engine import RtxEngine
 from voxport.runtime.backends.rtx.kernels import KernelFile
 from voxport.runtime.backends.rtx.library import PORTABLE, RTX, capability_names, fits, need_library, takes
@@ -85,7 +86,7 @@ class RtxModel(EngineModel):
 
         model = opened(where, cuda, make, verify)
         model._on_disk = kernels if model._fit else b""
-        model._source = os.path.abspath(where), chosen, verify
+        model._origin = Origin.of(model, where, chosen, verify)
         if verify:
             model.keep_kernels()
         return model

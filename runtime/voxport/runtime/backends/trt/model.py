@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from voxport.runtime.backends.base import Explanation
 from voxport.runtime.backends.cuda import Cuda, cuda_module, cuda_versions, gpu_name
+from voxport.runtime.backends.origin import Origin
 from voxport.runtime.backends.trt.engine import Engine
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, PlanFile, read_plan, read_sidecar
 from voxport.runtime.backends.trt.library import TENSORRT
@@ -62,7 +63,7 @@ class PlanModel(EngineModel):
             return cls(file.contract, _engine(plan, where, file, chosen), cuda, chosen)
 
         model = opened(where, cuda, make, verify)
-        model._source = os.path.abspath(where), chosen, verify
+        model._origin = Origin.of(model, where, chosen, verify)
         return model
 
     def explain(self) -> Explanation:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from voxport.runtime.backends.base import Answer, Float32, Int64, check_batch, check_tensors
 from voxport.runtime.backends.cuda import Buffer, Cuda
 from voxport.runtime.backends.golden import check_golden
+from voxport.runtime.backends.origin import Origin, reduced
 from voxport.runtime.backends.trt.engine import Context, Engine, Profile, Shape, Tensor
 from voxport.runtime.backends.trt.profiles import bucket, choose_profile
 from voxport.runtime.contract import Contract, Output
@@ -63,7 +64,7 @@ class EngineModel:
         self._slots: OrderedDict[tuple[int, Shape | None], _Slot] = OrderedDict()
         self._graphs = graphs if engine.shares_profiles() else 0
         self._few_shapes = own_graphs or self._graphs > 0
-        self._source: tuple[str, Any, bool] | None = None  # what `load` was given
+        self._origin: Origin | None = None
         self._closed = False
         self._free = weakref.finalize(self, cuda.close)
         self._free.atexit = False  # the process gives all back anyway, and CUDA may be gone by then
@@ -79,11 +80,7 @@ class EngineModel:
         keep_for_ever((self._engine, self._cuda, self._slots))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._source is None:
-            raise BackendError(
-                f"an engine that was not loaded from a file by {type(self).__name__}.load cannot be pickled"
-            )
-        return _unpickled, (type(self), *self._source)
+        return reduced(self, self._origin)
 
     @property
     def contract(self) -> Contract:
@@ -261,11 +258,6 @@ def opened(where: str, cuda: Cuda, make: Callable[[], Model], verify: bool) -> M
     except BaseException:
         cuda.close()
         raise
-    return model
-
-
-def _unpickled(kind: Any, path: str, options: Any, verify: bool) -> EngineModel:
-    model: EngineModel = kind.load(path, options, verify=verify)
     return model
 
 
