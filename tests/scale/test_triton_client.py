@@ -115,7 +115,11 @@ def test_what_is_wrong_with_the_server_is_told(
         client.connect(folder, f"127.0.0.1:{free_port()}", None, protocol)
     with pytest.raises(BackendError, match="other at 127"):
         client.connect(folder, address(endpoint, protocol), "other", protocol)
-    for kind, seed, words in (("features", 0, "and not features"), ("waveform", 7, "another model")):
+    others: tuple[tuple[Any, int, str], ...] = (
+        ("features", 0, "and not features"),
+        ("waveform", 7, "another model"),
+    )
+    for kind, seed, words in others:
         another = make_tiny(tmp_path / f"{kind}.onnx", kind, seed=seed)
         export_triton(another.path, tmp_path, TritonOptions(kind))
         with pytest.raises(ContractError, match=words):
