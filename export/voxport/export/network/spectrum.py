@@ -147,7 +147,7 @@ def _first_step(frontend: Frontend, block: int) -> Array:
     cosines, sines = np.cos(turns), -np.sin(turns)
     rows = [cosines[0], cosines[-1], *(row for c in range(1, residues // 2) for row in (cosines[c], sines[c]))]
     taps_bRA = window.reshape(blocks, block).T[:, None, :] * np.array(rows)
-    return taps_bRA.reshape(-1, 1, blocks)
+    return np.asarray(taps_bRA.reshape(-1, 1, blocks))
 
 
 def _second_step(used: npt.NDArray[np.intp], n_fft: int, block: int) -> tuple[Array, Array, list[int]]:

@@ -29,8 +29,8 @@ class AugmentOptions:
 
     copies: int = 8
     clean: float = 0.15
-    speed: float = 0.6
-    speed_factors: tuple[float, ...] = (0.94, 1.06)
+    speed: float = 0.8
+    speed_factors: tuple[float, ...] = (0.925, 1.075)
     speed_speakers: tuple[float, ...] = ()
     room: float = 0.35
     playback: float = 0.1
