@@ -9,6 +9,7 @@ wall stands how long the workers were ready to run while others had the processo
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -44,12 +45,11 @@ def measured(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
 
     def watch() -> None:
         while not stop.is_set():
-            try:
+            with contextlib.suppress(psutil.Error):
                 for each in tree(psutil.Process(run.pid)):
-                    seen[each.pid] = schedule(each.pid)
-            except (psutil.Error, OSError, ValueError):
-                pass
-            stop.wait(0.1)
+                    with contextlib.suppress(OSError, ValueError):  # it, or one of its threads, has just ended
+                        seen[each.pid] = schedule(each.pid)
+            stop.wait(0.2)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
