@@ -51,7 +51,13 @@ def text(page: Page, selector: str) -> str:
     return str(page.do(f"document.querySelector({selector!r}).innerText"))
 
 
+def rest(page: Page) -> None:
+    """Wait until the page has nothing to do: what an earlier test began may take long on a busy machine."""
+    page.until("!document.body.hasAttribute('aria-busy')")
+
+
 def listen(page: Page, path: Path) -> None:
+    rest(page)
     page.do("document.getElementById('whole').textContent = ''")
     page.choose("#file", path)
     page.until("document.getElementById('whole').textContent || document.getElementById('error').textContent")
@@ -132,13 +138,34 @@ def test_a_voice_is_enrolled_from_a_turn_found_again_and_removed(here: Served, p
     assert page.faults == []
 
 
+def test_an_answer_that_comes_late_is_not_that_of_the_next_sound(page: Page, talk: Path, tmp_path: Path) -> None:
+    rest(page)
+    (tmp_path / "notes.wav").write_text("This is no sound.")
+    page.do(
+        "window.slow = window.fetch, window.fetch = async (...asked) => "
+        "{ const reply = await window.slow(...asked); await new Promise(done => setTimeout(done, 1000)); "
+        "return reply; }"
+    )
+    page.choose("#file", talk)
+    page.until("document.getElementById('result-title').textContent.includes('talk.wav')")
+    page.until("document.body.hasAttribute('aria-busy')")
+    page.do("window.fetch = window.slow")
+    page.choose("#file", tmp_path / "notes.wav")
+    page.until("document.getElementById('error').textContent")
+    rest(page)
+    assert text(page, "#error").startswith("The sound cannot be used: ")
+    assert page.do("document.getElementById('result').hidden"), "the answer to the sound before"
+
+
 def test_a_recording_is_sent_as_wav(page: Page) -> None:
+    rest(page)
     page.do("document.getElementById('whole').textContent = ''")
     page.do("document.getElementById('record').click()")
     page.until("document.getElementById('record').getAttribute('aria-pressed') === 'true'")
     page.do("new Promise(done => setTimeout(done, 900))")
     page.do("document.getElementById('record').click()")
     page.until("document.getElementById('whole').textContent || document.getElementById('error').textContent")
+    rest(page)
     assert text(page, "#error") == ""
     assert page.faults == []
 
@@ -160,6 +187,7 @@ def test_it_fits_a_phone_in_light_and_dark(page: Page, talk: Path, tmp_path: Pat
         for dark in (False, True):
             page.look(tmp_path / f"{width}-{dark}.png", width=width, dark=dark)
             assert page.do("document.documentElement.scrollWidth") <= width
+            assert page.do("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('.wide'))"), "a button is cut"
             ground = page.do("getComputedStyle(document.body).backgroundColor")
             assert (ground == "rgb(22, 21, 20)") == dark
     small = "[...document.querySelectorAll('button:not(.turn)')].filter(b => b.offsetHeight && b.offsetHeight < 24)"

@@ -2,7 +2,7 @@ import { clock, cut, encodeWav, peaks } from "/page/wave.js";
 
 const $ = (id) => document.getElementById(id);
 const HUES = [212, 28, 150, 330, 265, 95, 5, 185];
-const state = { sound: null, buffer: null, turns: [], colors: new Map(), context: null, playing: null, recorder: null };
+const state = { sound: null, buffer: null, turns: [], colors: new Map(), context: null, playing: null, recorder: null, asked: 0, busy: 0 };
 
 // --- the service ---------------------------------------------------------------------------------------
 
@@ -24,10 +24,11 @@ async function ask(method, path, body) {
 
 const among = () => document.querySelector("input[name=among]:checked").value;
 
-/** Do something that may fail, and say so; one thing at a time. */
+/** Do something that may fail, and say so. */
 async function attempt(doing, work) {
   $("error").textContent = "";
   $("status").textContent = doing;
+  state.busy += 1;
   document.body.setAttribute("aria-busy", "true");
   try {
     await work();
@@ -36,7 +37,8 @@ async function attempt(doing, work) {
     $("status").textContent = "";
     $("error").textContent = problem.message;
   } finally {
-    document.body.removeAttribute("aria-busy");
+    state.busy -= 1;
+    if (!state.busy) document.body.removeAttribute("aria-busy");
   }
 }
 
@@ -53,21 +55,31 @@ async function take(bytes, name) {
   state.buffer = null;
   state.turns = [];
   $("result").hidden = true; // what is there is of another sound
-  $("result-title").textContent = `2. Who speaks in ${name}`;
+  $("result-title").textContent = `Who speaks in ${name}`;
+  state.asked += 1; // an answer to another sound that is still on its way is not shown any more
+  let buffer = null;
   try {
-    state.buffer = await audio().decodeAudioData(bytes.slice(0));
+    buffer = await audio().decodeAudioData(bytes.slice(0));
   } catch { /* the service may know the format all the same; there is no waveform then */ }
+  if (state.sound !== bytes) return;
+  state.buffer = buffer;
   await attempt(`Listening to ${name} …`, answer);
-  if ($("result").hidden) state.sound = state.buffer = null; // it was refused
+  if (state.sound === bytes && $("result").hidden) state.sound = state.buffer = null; // it was refused
 }
 
 async function answer() {
   if (!state.sound) throw new Error("Choose or record a sound first.");
-  const whom = among();
-  const [whole, timeline] = await Promise.all([
-    ask("POST", `/v1/identify?among=${whom}&channel=mix`, state.sound),
-    ask("POST", `/v1/timeline?among=${whom}`, state.sound),
-  ]);
+  const whom = among(), mine = ++state.asked;
+  let whole, timeline;
+  try {
+    [whole, timeline] = await Promise.all([
+      ask("POST", `/v1/identify?among=${whom}&channel=mix`, state.sound),
+      ask("POST", `/v1/timeline?among=${whom}`, state.sound),
+    ]);
+  } catch (problem) {
+    if (mine === state.asked) throw problem;
+  }
+  if (mine !== state.asked) return; // something else was asked meanwhile
   state.turns = timeline.segments;
   showWhole(whole);
   showTurns(whole.duration_s);
@@ -79,7 +91,7 @@ async function answer() {
 function showWhole(whole) {
   const best = whole.ranked[0];
   const share = best && (best.probability ?? best.cosine);
-  const sure = best && (best.probability === undefined ? `cosine ${best.cosine.toFixed(2)}` : `${(100 * share).toFixed(0)} %`);
+  const sure = best && (best.probability === undefined ? `cosine ${best.cosine.toFixed(2)}` : `${(100 * share).toFixed(0)}\u00a0%`);
   $("whole").textContent = !best
     ? "Nobody speaks in it."
     : whole.known === false
