@@ -350,17 +350,28 @@ def test_metadata_key(exported: Exported) -> None:
     assert {entry.key for entry in model.metadata_props} == {METADATA_KEY, SEAL_KEY}
 
 
-def test_a_contract_of_another_rate_is_refused_even_without_a_digest(exported_sound: Exported, tmp_path: Path) -> None:
-    """The golden vector is as it was: it is samples, and knows nothing of a rate."""
-    for rate, refused in ((16000, False), (32000, True)):
+def test_a_contract_of_another_rate_or_scale_is_refused_even_without_a_digest(
+    exported_sound: Exported, tmp_path: Path
+) -> None:
+    """The golden vector is as it was: samples and scores know nothing of a rate, or of the scale that is in them."""
+    path, contract = tmp_path / "model.onnx", read_contract(exported_sound.model)
+    faster = contract.replace(frontend=dataclasses.replace(contract.frontend, sample_rate=32000))
+    scaled = contract.replace(score_scale=2 * contract.score_scale)
+
+    def load(claimed: Contract, graph_name: str | None = None) -> None:
         model = onnx.load(exported_sound.model)
         del model.metadata_props[:]
-        contract = read_contract(exported_sound.model)
-        lie = contract.replace(frontend=dataclasses.replace(contract.frontend, sample_rate=rate))
-        model.metadata_props.add(key=METADATA_KEY, value=lie.to_json())
-        onnx.save(model, tmp_path / "model.onnx")
-        if not refused:
-            SpeakerIdentifier.load(tmp_path / "model.onnx")
-            continue
-        with pytest.raises(ContractError, match=r"claims the frontend 32000 Hz, .* was made for 16000 Hz"):
-            SpeakerIdentifier.load(tmp_path / "model.onnx")
+        model.metadata_props.add(key=METADATA_KEY, value=claimed.to_json())
+        model.graph.name = graph_name or model.graph.name
+        onnx.save(model, path)
+        SpeakerIdentifier.load(path)
+
+    load(contract)
+    with pytest.raises(ContractError, match=r"claims 32000 Hz, .* was made for 16000 Hz"):
+        load(faster)
+    with pytest.raises(ContractError, match=r"claims .*, scores times 60, .* was made for .*, scores times 30;"):
+        load(scaled)
+    older = contract.frontend.title  # which says nothing of the scale
+    load(scaled, older)
+    with pytest.raises(ContractError, match=r"claims 32000 Hz, .* was made for 16000 Hz"):
+        load(faster, older)

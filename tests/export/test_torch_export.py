@@ -125,22 +125,31 @@ def claim_another_rate(content: dict[str, bytes]) -> None:
     content[f"archive/{CONTRACT_MEMBER}"] = json.dumps(contract).encode()
 
 
-def check_rate_is_proven(path: Path, folder: Path) -> None:
-    """Without a digest too, a contract with another rate than the graph's is refused, and nothing else is."""
+def claim_another_scale(content: dict[str, bytes]) -> None:
+    contract = json.loads(content[f"archive/{CONTRACT_MEMBER}"])
+    contract["score_scale"] *= 2
+    content[f"archive/{CONTRACT_MEMBER}"] = json.dumps(contract).encode()
+
+
+def check_title_is_proven(path: Path, folder: Path) -> None:
+    """Without a digest too, a contract with another rate or scale than the graph's is refused, and nothing else is."""
     suffix = path.suffix
     unsealed = rewritten(path, folder / f"unsealed{suffix}", lambda content: None)
     assert TorchModel.load(unsealed).contract == TorchModel.load(path).contract
     wrong = rewritten(path, folder / f"wrong{suffix}", claim_another_rate)
     rate = read_contract(path).frontend.sample_rate
-    with pytest.raises(ContractError, match=f"{wrong}: the contract claims the frontend {2 * rate} Hz, .* {rate} Hz"):
+    with pytest.raises(ContractError, match=f"{wrong}: the contract claims {2 * rate} Hz, .* {rate} Hz"):
         TorchModel.load(wrong)
+    scaled = rewritten(path, folder / f"scaled{suffix}", claim_another_scale)
+    with pytest.raises(ContractError, match=r"claims .*, scores times 60, the graph was made for .*, scores times 30;"):
+        TorchModel.load(scaled)
     assert TorchModel.load(wrong, verify=False).contract.frontend.sample_rate == 2 * rate  # the user's own choice
     before = rewritten(path, folder / f"before{suffix}", lambda content: content.pop(f"archive/{FRONTEND_MEMBER}"))
     assert TorchModel.load(before).contract == read_contract(path)  # files of older versions load as they did
 
 
-def test_a_contract_cannot_claim_another_rate_even_without_a_digest(written: Written, tmp_path: Path) -> None:
-    check_rate_is_proven(written.model, tmp_path)
+def test_a_contract_cannot_claim_another_rate_or_scale_even_without_a_digest(written: Written, tmp_path: Path) -> None:
+    check_title_is_proven(written.model, tmp_path)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(written: Written) -> None:
@@ -279,7 +288,7 @@ def test_a_compiled_package(device: Literal["cpu", "cuda"], tmp_path: Path) -> N
         wanted = make_checkpoint(SMALL).network()(torch.from_numpy(values))[0].numpy()
     np.testing.assert_allclose(model.run(values, [33]).scores[0], wanted, rtol=0, atol=1e-4)
 
-    check_rate_is_proven(tmp_path / "native.pt2", tmp_path)
+    check_title_is_proven(tmp_path / "native.pt2", tmp_path)
     with to_aoti.checked_inputs():  # at any number of rows, as the contract promises and as C++ may ask
         strict = load_backend(tmp_path / "native.pt2")
         for rows in (1, 2, 15, 16, 17, 100):

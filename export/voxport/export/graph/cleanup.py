@@ -88,7 +88,7 @@ def keep_outputs(model: ModelProto, outputs: Sequence[str]) -> ModelProto:
 def write_onnx(path: Path, graph: ModelProto, metadata: Mapping[str, str], name: str | None = None) -> None:
     """Write `graph` with `metadata` to `path`, and a digest at its end; equal graphs and metadata give equal bytes.
 
-    `name` is what the graph is called from now on: the frontend's title, which loading compares with the contract.
+    `name` is what the graph is called from now on: `Contract.title`, which loading compares with the contract.
     """
     model = ModelProto()
     model.CopyFrom(graph)

@@ -33,9 +33,7 @@ def export_onnx(
     source = begin(checkpoint_path, output, options)
     built = build_graph(source.checkpoint, options, str(output))
     target = Target(
-        write=lambda path, contract: write_onnx(
-            path, built.graph, {METADATA_KEY: contract.to_json()}, contract.frontend.title
-        ),
+        write=lambda path, contract: write_onnx(path, built.graph, {METADATA_KEY: contract.to_json()}, contract.title),
         load=lambda path: OnnxModel.load(path, verify=False),
         accept=accept_onnx,
         quantization=built.quantization,

@@ -12,6 +12,8 @@ from voxport.runtime.backends.base import Backend
 from voxport.runtime.contract import Contract
 from voxport.runtime.errors import ContractError, LengthError
 
+_TITLE = re.compile(r"\d+ Hz, frontend [0-9a-f]{16}(?P<scale>, scores times \S+)?")
+
 
 @runtime_checkable
 class OtherPrecision(Protocol):
@@ -89,17 +91,21 @@ def _embedding(contract: Contract, where: str) -> npt.NDArray[np.float64]:
     return values
 
 
-def check_rate(contract: Contract, made_for: str, where: str) -> None:
-    """Raise ContractError where the contract claims another frontend, or rate, than the graph was made for.
+def check_title(contract: Contract, made_for: str, where: str) -> None:
+    """Raise ContractError where the contract claims another frontend, rate or score scale than the graph was made for.
 
-    No golden vector could tell: it is samples, or features, which know nothing of the rate. `made_for` is what the file
-    says beside its contract: `Frontend.title`, as an ONNX graph's name or an archive's member. What older files say
-    there is something else, and proves nothing.
+    No golden vector could tell: it is samples, or features, and scores, which know nothing of the rate or of the scale
+    that is in them. `made_for` is what the file says beside its contract: `Contract.title`, as an ONNX graph's name or
+    an archive's member. Older files say less there, or something else, which proves nothing.
     """
-    if re.fullmatch(r"\d+ Hz, frontend [0-9a-f]{16}", made_for) and made_for != contract.frontend.title:
+    said = _TITLE.fullmatch(made_for)
+    if said is None:
+        return
+    claimed = contract.title if said["scale"] else contract.frontend.title
+    if made_for != claimed:
         raise ContractError(
-            f"{where}: the contract claims the frontend {contract.frontend.title}, the graph was made for "
-            f"{made_for}; the contract was changed, so export the model again"
+            f"{where}: the contract claims {claimed}, the graph was made for {made_for}; the contract was changed, so "
+            "export the model again"
         )
 
 

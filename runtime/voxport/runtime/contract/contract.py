@@ -94,6 +94,11 @@ class Contract:
         """The length of the windows in which longer input is heard, in frames."""
         return self.max_frames if self.windowing.max_frames is None else self.windowing.max_frames
 
+    @property
+    def title(self) -> str:
+        """What the graph is made for that its answers do not show; its name, so that no contract can claim another."""
+        return f"{self.frontend.title}, scores times {self.score_scale:.9g}"
+
     def temperature_for(self, seconds: float) -> float:
         """What scores of a sound of `seconds` are divided by before the softmax."""
         return temperature_at(self.temperature_by_length, seconds) if self.temperature_by_length else self.temperature

@@ -75,7 +75,7 @@ class Frontend:
 
     @property
     def title(self) -> str:
-        """The rate and the digest: what an ONNX graph is called, so that its contract cannot claim another."""
+        """The rate and the digest."""
         return f"{self.sample_rate} Hz, frontend {self.digest}"
 
     @property

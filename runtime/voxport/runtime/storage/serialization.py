@@ -6,6 +6,7 @@ a wrong type is an error that names the key, never a value silently taken or dro
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union
 from voxport.runtime.errors import VoxportError
 
 T = TypeVar("T")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def encode(value: Any) -> Any:
@@ -78,8 +80,15 @@ def _convert(hint: Any, value: Any, where: str, error: type[VoxportError]) -> An
             raise error(f"{where}: expected a finite number, found {value!r:.60}")
         return number
     if hint in (int, str, bool) and type(value) is hint:
-        return value
+        return _writable(value, where, error)
     raise error(f"{where}: expected {getattr(hint, '__name__', hint)}, found {_kind(value)}")
+
+
+def _writable(value: Any, where: str, error: type[VoxportError]) -> Any:
+    """The value, unless it is text with half of a pair: JSON can name that, and no file can hold it."""
+    if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+        raise error(f"{where}: {value!r:.60} has half a character; such text cannot be written")
+    return value
 
 
 def _listed(keys: Sequence[Any]) -> str:

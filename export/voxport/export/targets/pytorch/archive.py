@@ -71,7 +71,7 @@ def write_archive(path: Path, members: Mapping[str, bytes], contract: Contract, 
     extra = {
         CONTRACT_MEMBER: contract.to_json(),
         BUILT_WITH_MEMBER: json.dumps(dict(built_with), sort_keys=True),
-        FRONTEND_MEMBER: contract.frontend.title,
+        FRONTEND_MEMBER: contract.title,
     }
     content = {**members, **{name: text.encode() for name, text in extra.items()}}
     if sum(map(len, content.values())) > MAX_BYTES - (1 << 20):

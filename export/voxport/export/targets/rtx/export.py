@@ -225,7 +225,7 @@ def _target(
         if proof == "engine":
             return RtxModel.load(path, own, verify=False)
         contract, model = read_sidecar(path).contract, folder / "model.onnx"
-        write_onnx(model, source.model, {METADATA_KEY: contract.to_json()}, contract.frontend.title)
+        write_onnx(model, source.model, {METADATA_KEY: contract.to_json()}, contract.title)
         return OnnxModel.load(model, verify=False)
 
     def accept(path: Path) -> None:

@@ -53,7 +53,7 @@ def export_sherpa(
     check_graph(graph, OPSET, str(output))
     target = Target(
         write=lambda path, contract: write_onnx(
-            path, graph, {**metadata, METADATA_KEY: contract.to_json()}, contract.frontend.title
+            path, graph, {**metadata, METADATA_KEY: contract.to_json()}, contract.title
         ),
         load=SherpaModel.load,
         accept=_accept,

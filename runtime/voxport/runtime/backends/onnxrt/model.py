@@ -16,7 +16,7 @@ from voxport.runtime.backends.base import (
     check_tensors,
     cpu_name,
 )
-from voxport.runtime.backends.golden import check_golden, check_rate
+from voxport.runtime.backends.golden import check_golden, check_title
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, give_back, import_onnxruntime, start_session, versions
 from voxport.runtime.backends.onnxrt.tensorrt_provider import nodes_by_provider
@@ -79,7 +79,7 @@ class OnnxModel:
         facts = session.get_modelmeta()
         metadata = facts.custom_metadata_map
         if verify:
-            check_rate(contract, getattr(facts, "graph_name", ""), where)
+            check_title(contract, getattr(facts, "graph_name", ""), where)
         if verify and not sealed and SEAL_KEY in metadata:
             raise rewritten(where)
         if metadata.get(METADATA_KEY) != file.contract:

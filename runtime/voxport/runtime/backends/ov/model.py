@@ -17,7 +17,7 @@ from voxport.runtime.backends.base import (
     check_tensors,
     cpu_name,
 )
-from voxport.runtime.backends.golden import check_golden, check_rate
+from voxport.runtime.backends.golden import check_golden, check_title
 from voxport.runtime.backends.onnxrt.file import contract_of, read_onnx
 from voxport.runtime.backends.origin import Origin, reduced
 from voxport.runtime.backends.ov.cache import CompiledCache
@@ -75,7 +75,7 @@ class OpenVinoModel:
             raise rewritten(where)
         contract = contract_of(file, path)
         if verify:
-            check_rate(contract, file.graph_name, where)
+            check_title(contract, file.graph_name, where)
         check_tensors(contract, file.inputs, file.outputs, where)
         _check_precision(contract, chosen.computed, where)
         model = cls(os.path.abspath(where), contract, chosen)

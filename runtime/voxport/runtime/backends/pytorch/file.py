@@ -28,7 +28,7 @@ TorchKind = Literal["torchscript", "program", "package"]
 
 CONTRACT_MEMBER = f"extra/{METADATA_KEY}"  # where torch puts "extra files", in both formats
 BUILT_WITH_MEMBER = "extra/voxport.built_with"
-FRONTEND_MEMBER = "extra/voxport.frontend"  # `Frontend.title` of the graph, as an ONNX graph has it for its name
+FRONTEND_MEMBER = "extra/voxport.frontend"  # `Contract.title` of the graph, as an ONNX graph has it for its name
 MAX_BYTES = 2_000_000_000  # what a zip of the plain kind, without its 64-bit extension, can hold
 MAX_TEXT = 64 << 20  # of code and graphs
 _MAX_CONTRACT = 8 << 20
@@ -45,7 +45,7 @@ _AGAIN = "export the model again"
 class TorchFile:
     """What the file says. `built_with` are facts about the machine that wrote it; see `voxport.built_with`.
 
-    `made_for` is the title of the frontend that the graph was made for, beside the contract; older files have none.
+    `made_for` is the contract's `title` for which the graph was made, beside the contract; older files have none.
     """
 
     kind: TorchKind

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxport.runtime.backends.base import Answer, Explanation, Float32, Int64, check_batch, cpu_name
-from voxport.runtime.backends.golden import check_golden, check_rate
+from voxport.runtime.backends.golden import check_golden, check_title
 from voxport.runtime.backends.origin import Origin, reduced
 from voxport.runtime.backends.pytorch.file import TorchFile, TorchKind, read_torch
 from voxport.runtime.backends.pytorch.session import (
@@ -74,7 +74,7 @@ class TorchModel:
         file = read_torch(path)
         if verify:
             check_seal(path)
-            check_rate(file.contract, file.made_for, where)
+            check_title(file.contract, file.made_for, where)
         if chosen.precision not in (None, file.contract.precision):
             raise BackendError(
                 f"{where}: precision {chosen.precision} was asked for, the model is {file.contract.precision}"
