@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
 from voxport.runtime.errors import VoxportError
@@ -41,7 +42,7 @@ def decode(cls: type[T], data: Any, where: str, error: type[VoxportError] = Voxp
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise error(f"{where}: unknown key {_listed(unknown)}; known keys are {', '.join(fields)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(type, cls))
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in data:
@@ -52,6 +53,12 @@ def decode(cls: type[T], data: Any, where: str, error: type[VoxportError] = Voxp
         return cls(**values)
     except ValueError as problem:
         raise error(f"{where}: {problem}") from problem
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; to find them takes longer than to check the values."""
+    return typing.get_type_hints(cls)
 
 
 def _convert(hint: Any, value: Any, where: str, error: type[VoxportError]) -> Any:

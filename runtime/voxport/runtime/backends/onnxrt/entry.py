@@ -47,8 +47,12 @@ def load(path: Path, options: BackendOptions, verify: bool) -> Loaded:
 
     if options.device != "auto":
         return on(options.device, f"device {options.device!r} was asked for")
-    contract(path)  # a wrong file is reported before a missing package
-    if "CUDAExecutionProvider" not in import_onnxruntime("cpu").get_available_providers():
+    try:
+        runtime = import_onnxruntime("cpu")
+    except BackendError:
+        contract(path)  # a wrong file is reported before a missing package
+        raise
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
         return on("cpu", "auto: this onnxruntime is built for the CPU alone")
     try:
         return on("cuda", "auto: onnxruntime starts on the GPU")
