@@ -11,7 +11,6 @@ from click.testing import CliRunner, Result
 from tests.export.conftest import Exported
 from tests.export.test_artefact import one_weight, tampered
 from tests.export.test_bisection import spoil
-from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
 from tests.train.corpora import write_homework
 from voxport.cli.root import cli
 from voxport.export import pipeline as proven
@@ -89,28 +88,6 @@ def test_accuracy_lost_to_rounding_names_the_parts_furthest_off(
     assert result.exit_code == 1
     assert "drop 3 points; no part is further off than rounding explains; furthest off are " in result.stderr
     assert result.stderr.count(" of its size)") == 3
-
-
-@pytest.mark.parametrize("target", ["onnx", "torchscript", "sherpa"])
-@pytest.mark.parametrize("more", [("--force",), ("--force", "--dry-run"), ()])
-def test_the_checkpoint_is_never_the_output(tmp_path: Path, target: str, more: tuple[str, ...]) -> None:
-    path = write_checkpoint(tmp_path / "model.pt", make_checkpoint(OPTIONS, "nemo_mel40"))
-    content = path.read_bytes()
-    for source in (path, tmp_path):  # the file, and its run's folder
-        result = run(target, source, "-o", path, *more)
-        assert result.exit_code == 1
-        assert "model.pt: is the checkpoint itself, and would be lost" in result.stderr
-    assert path.read_bytes() == content
-    assert [each.name for each in tmp_path.iterdir()] == ["model.pt"]
-
-
-@pytest.mark.parametrize("target", ["onnx", "torchscript", "sherpa"])
-@pytest.mark.parametrize("more", [("--dry-run",), ()])
-def test_what_is_no_plan_is_not_called_one(tmp_path: Path, target: str, more: tuple[str, ...]) -> None:
-    path = write_checkpoint(tmp_path / "model.pt", make_checkpoint(OPTIONS, "nemo_mel40"))
-    result = run(target, path, "-o", tmp_path / "model.engine", *more)
-    assert result.exit_code == 1
-    assert "model.engine: by its name it would be taken for a TensorRT plan" in result.stderr
 
 
 @pytest.mark.parametrize(

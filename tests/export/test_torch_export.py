@@ -212,25 +212,6 @@ def test_a_model_that_is_not_equal_is_not_named(tmp_path: Path, monkeypatch: pyt
     assert not [name for name in names if name.endswith(".part")]
 
 
-def test_names_that_would_mislead(tmp_path: Path) -> None:
-    path = write_checkpoint(tmp_path / "model.pt", make_checkpoint(SMALL))
-    with pytest.raises(ExportError, match=r"name it .*model\.torchscript"):
-        export_torchscript(path, tmp_path / "model.pt2")
-    with pytest.raises(ExportError, match=r"only by the suffix \.pt2; name it model\.pt2"):
-        export_pt2(path, tmp_path / "model.torchscript")
-    with pytest.raises(ExportError, match="is the checkpoint itself, and would be lost"):
-        export_torchscript(path, path)
-    taken = tmp_path / "taken.torchscript"
-    taken.touch()
-    with pytest.raises(ExportError, match="exists; give another name, or --force"):
-        export_torchscript(path, taken)
-    assert read_names(tmp_path) == {"model.pt", "taken.torchscript"}
-
-
-def read_names(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir()}
-
-
 @pytest.mark.parametrize("form", ["torchscript", "pt2"])
 @pytest.mark.parametrize("output", ["scores", "embedding"])
 def test_one_output_alone(form: Form, output: str, tmp_path: Path) -> None:
@@ -405,10 +386,3 @@ def test_mistakes_are_one_clear_line(
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("command", ["torchscript", "pt2"])
-def test_help_has_an_example(command: str) -> None:
-    result = run(command, "--help")
-    assert result.exit_code == 0
-    assert f"Example:\n    voxport export {command} " in result.stdout

@@ -80,11 +80,13 @@ def preview(source: Named, output: Path, kind: Kind, options: GateOptions) -> Pr
 
     Raises:
         ExportError: the checkpoint cannot be exported, or `output` is that file, or a folder where a file
-            is to be written.
+            is to be written, or there is no such labelled set.
         CheckpointError: the weights do not fit the recipe.
     """
     refuse_source(output, Path(source.path))
     refuse_output(output, kind.folder)
+    if options.accuracy is not None:
+        options.accuracy.check()
     checkpoint, limits = source.checkpoint, options.limits
     frontend, rate = checkpoint.frontend, checkpoint.frontend.sample_rate
     embedding_size = deployable_net(checkpoint).class_weight_ES.shape[0]
@@ -144,5 +146,4 @@ def _accuracy(options: GateOptions) -> str:
     if chosen is None:
         return "not measured; --accuracy-data gives a labelled set"
     most = "all" if chosen.limit is None else f"at most {chosen.limit}"
-    there = "" if chosen.data.exists() else ", which is not there"
-    return f"{most} of {chosen.data}{there}, {chosen.max_drop:g} points may be lost"
+    return f"{most} of {chosen.data}, {chosen.max_drop:g} points may be lost"

@@ -24,8 +24,7 @@ def check_output(output: Path, force: bool, folder: bool = False) -> None:
     `folder` says that the artefact is a folder itself.
     """
     refuse_output(output, folder)
-    if os.path.lexists(output) and not force:
-        raise ExportError(f"{output}: exists; give another name, or --force to replace it")
+    refuse_existing(output, force)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -38,6 +37,12 @@ def refuse_output(output: Path, folder: bool = False) -> None:
         raise ExportError(f"{output}: is a folder; name a file in it, such as {output / 'model.onnx'}")
     if os.path.lexists(output) and folder and not output.is_dir():
         raise ExportError(f"{output}: is a file, and a folder is to be written; give another name")
+
+
+def refuse_existing(output: Path, force: bool) -> None:
+    """Raise ExportError where something stands under `output` already, unless `force` replaces it."""
+    if os.path.lexists(output) and not force:
+        raise ExportError(f"{output}: exists; give another name, or --force to replace it")
 
 
 def refuse_source(output: Path, source: Path) -> None:

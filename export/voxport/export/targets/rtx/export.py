@@ -13,6 +13,7 @@ from pathlib import Path
 from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import write_onnx
 from voxport.export.pipeline import Target, begin, prove_and_name
+from voxport.export.staging import refuse_existing, refuse_output
 from voxport.export.targets.rtx.builder import RtxBuilder
 from voxport.export.targets.rtx.products import products_of
 from voxport.export.targets.rtx.report import Product
@@ -154,8 +155,8 @@ def preview_rtx(
     chosen, output = options or RtxExportOptions(), Path(output)
     need_library()
     _check_name(output)
-    if output.exists() and not chosen.force:
-        raise ExportError(f"{output}: exists; give another name, or --force to replace it")
+    refuse_output(output)
+    refuse_existing(output, chosen.force)
     builder = RtxBuilder((), chosen.capabilities)
     source = engine_source(checkpoint_path, chosen)
     size, nodes = len(source.graph), len(source.model.graph.node)

@@ -14,7 +14,7 @@ import numpy as np
 from voxport.export.errors import ExportError
 from voxport.export.network.inference_net import deployable_net
 from voxport.export.pipeline import report_stem
-from voxport.export.staging import Staging, cannot_write, check_output
+from voxport.export.staging import Staging, cannot_write, check_output, refuse_existing, refuse_output
 from voxport.export.targets.onnx_graph import ExportOptions
 from voxport.export.targets.onnx_model import export_onnx
 from voxport.export.targets.triton.config import LABELS_FILE, WARMUP_LENGTHS, Served, TritonOptions, config_text
@@ -63,7 +63,8 @@ def export_triton(
     """
     chosen, source = graph or ExportOptions(), Path(model)
     output = Path(repository) / options.name
-    check_output(output, chosen.force, folder=True)
+    refuse_output(output, folder=True)
+    refuse_existing(output, chosen.force)
     if not is_checkpoint(source):
         return _write(source, output, options)
     with tempfile.TemporaryDirectory(prefix="voxport-") as folder:  # a server may be watching the repository
@@ -83,6 +84,7 @@ def _export(source: Path, made: Path, output: Path, graph: ExportOptions) -> Non
     except ParityError as problem:
         if problem.report is None:
             raise
+        check_output(output, graph.force, folder=True)
         page = write_report(dataclasses.replace(problem.report, model=where), output.with_name(f"{output.name}.parity"))
         why = problem.report.failures[0]
         raise ParityError(f"{output}: parity failed: {why}; see {page[1]}; no model was written") from problem
@@ -103,6 +105,8 @@ def preview_triton(
 
 def _promised(path: Path, graph: ExportOptions) -> Served:
     """What the ONNX model of a checkpoint would be. Its contract lacks a real golden vector: none is run here."""
+    if graph.accuracy is not None:
+        graph.accuracy.check()
     source = named(path)
     checkpoint = source.checkpoint
     nothing = Array.of(np.zeros((graph.min_frames, checkpoint.frontend.n_mels), np.float32))
@@ -133,6 +137,7 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
 def _write(source: Path, output: Path, options: TritonOptions) -> TritonModel:
     served, built_with = _served(source)
     options = options.fitted(served)
+    check_output(output, force=True, folder=True)
     texts = {
         "config.pbtxt": config_text(served, options),
         LABELS_FILE: labels_text(served.contract),

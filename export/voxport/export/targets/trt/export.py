@@ -6,7 +6,7 @@ from pathlib import Path
 
 from voxport.export.errors import ExportError
 from voxport.export.pipeline import Target, prove_and_name
-from voxport.export.staging import check_folder, check_output
+from voxport.export.staging import check_folder, check_output, refuse_existing, refuse_output
 from voxport.export.targets.trt.engine_cache import find_engine, store_engine
 from voxport.export.targets.trt.plan_builder import PlanBuilder, builds_typed_graphs
 from voxport.export.targets.trt.precision_check import PrecisionProof, inspect_plan, precision_proof
@@ -191,5 +191,6 @@ def _check_plan_output(output: Path, force: bool, dry: bool = False) -> None:
         raise ExportError(f"{output}: a plan is told by its suffix; name it {output.with_suffix('.plan')}")
     if not dry:
         check_output(output, force)
-    elif output.exists() and not force:
-        raise ExportError(f"{output}: exists; give another name, or --force to replace it")
+        return
+    refuse_output(output)
+    refuse_existing(output, force)

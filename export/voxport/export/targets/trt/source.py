@@ -74,10 +74,12 @@ def engine_source(path: str | os.PathLike[str], options: Options, typed: bool = 
 
     Raises:
         ExportError: the checkpoint or the options cannot be exported, or the file `options.onnx` is not the
-            checkpoint's, or none that such libraries take.
+            checkpoint's, or none that such libraries take, or there is no such labelled set.
         ContractError: the file `options.onnx` is missing, damaged or no ONNX model of voxport.
         CheckpointError: the checkpoint cannot be read.
     """
+    if options.accuracy is not None:
+        options.accuracy.check()
     source = named(path)
     if options.onnx is not None:
         options, model = _given_graph(options.onnx, source, options)
