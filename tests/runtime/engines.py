@@ -38,7 +38,7 @@ class Engine(ABC):
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch = folder, patch
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027 - most engines have nothing to forget
         """Drop what the runtime remembers of a library that is a fake."""
 
     @abstractmethod
