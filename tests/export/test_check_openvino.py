@@ -7,8 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from tests.export.conftest import Exported
+from tests.export.tiny import OPTIONS, make_checkpoint
 from voxport.cli.root import cli
 from voxport.export.errors import ExportError
+from voxport.export.graph.cleanup import to_bytes
+from voxport.export.network.inference_net import deployable_net
+from voxport.export.targets.onnx_graph import ExportOptions, capture
 from voxport.export.verification.check import CheckOptions, check
 from voxport.runtime import BackendOptions, SpeakerIdentifier, read_contract
 from voxport.runtime.privacy import import_openvino
@@ -20,6 +24,8 @@ except (ImportError, OSError) as problem:
 
 from voxport.runtime.backends.ov.session import Engine, OpenVinoOptions
 
+_CPUINFO = Path("/proc/cpuinfo")
+CPU_FLAGS = _CPUINFO.read_text(encoding="utf-8") if _CPUINFO.is_file() else ""
 BF16 = BackendOptions("cpu", 1, "bf16", runtime="openvino")
 needs_bf16 = pytest.mark.skipif(
     "BF16" not in Engine(OpenVinoOptions()).capabilities, reason="this processor does not compute in bfloat16"
@@ -39,6 +45,25 @@ def test_float32_passes_by_float32s_tolerance(exported: Exported) -> None:
     assert report["tolerance"]["score"] == exported.report.tolerance.score
     (ran,) = [each["detail"] for each in report["checks"] if each["name"] == "run by"]
     assert ran.startswith("OpenVINO in fp32, openvino 20")
+
+
+@pytest.mark.skipif(" avx2 " not in CPU_FLAGS, reason="OpenVINO fuses attention on processors with AVX2")
+@pytest.mark.parametrize("in_keys", [True, False], ids=["mask in the keys", "mask added"])
+def test_each_attention_is_one_node_of_openvino(in_keys: bool) -> None:
+    """Product, softmax, product and what changes their layout; nothing as large as frames by frames goes to memory."""
+    options = ExportOptions()
+    graph = capture(deployable_net(make_checkpoint(), in_keys).float(), make_checkpoint(), options)
+    library = import_openvino()
+    core = library.Core()
+    compiled = core.compile_model(core.read_model(to_bytes(graph), b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    made_of = [
+        set(node.get_rt_info()["originalLayersNames"].astype(str).split(","))
+        for node in compiled.get_runtime_model().get_ordered_ops()
+        if "originalLayersNames" in node.get_rt_info()
+    ]
+    for layer in range(OPTIONS.num_layers):
+        names = {f"layers.{layer}.attention/{node}" for node in ("MatMul", "Softmax", "MatMul_1", "Transpose_3")}
+        assert [names <= each for each in made_of if names & each] == [True]
 
 
 @needs_bf16

@@ -38,6 +38,9 @@ class Engine(ABC):
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch = folder, patch
 
+    def forget(self) -> None:  # noqa: B027 - most engines have nothing to forget
+        """Drop what the runtime remembers of a library that is a fake."""
+
     @abstractmethod
     def write(self, kind: InputKind = "features", **changes: Any) -> tuple[Path, TinyModel]:
         """A file of the tiny model of `kind`, `changes` in its contract, and the model in NumPy."""
@@ -89,6 +92,9 @@ class Plan(Engine):
         self.cuda = FakeCuda()
         self.install()
         patch.setitem(sys.modules, "cuda.bindings.runtime", self.cuda)
+        self.forget()
+
+    def forget(self) -> None:
         for cached in (cuda_memory.cuda_module, plan_library.error_log):
             cached.cache_clear()
 

@@ -38,7 +38,9 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp(wanted.name)
         patch.setenv("VOXPORT_CACHE", str(folder / "cache"))
-        yield wanted(folder, patch)
+        made = wanted(folder, patch)
+        yield made
+        made.forget()
 
 
 @pytest.fixture(scope="module")

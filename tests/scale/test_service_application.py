@@ -41,3 +41,20 @@ def test_what_is_wrong_with_them_is_told(model: TinyModel, wrong: dict[str, Any]
     with pytest.raises(VoxportError, match=words) as found:
         build({"model": str(model.path), "store": "voices.db"} | wrong)
     assert isinstance(found.value, ScaleError) or "model" in wrong
+
+
+def test_a_node_that_does_not_come_up_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray raises a bare Exception where its node is not there in time, as on a machine that is busy."""
+    import ray
+
+    from voxport.scale.cluster import ClusterOptions, ray_cluster
+
+    def late(*_: Any, **__: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    words = r"Ray does not start on this machine \(The current node timed out"
+    with pytest.raises(ScaleError, match=words), ray_cluster(ClusterOptions()):
+        raise AssertionError("there is no cluster")
+    assert list(tmp_path.iterdir()) == []

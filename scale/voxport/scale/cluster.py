@@ -75,13 +75,12 @@ def ray_cluster(options: ClusterOptions) -> Iterator[Any]:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where Ray's remarks would stand among results
             try:
-                ray.init(address=options.address or "local", **settings)
+                try:
+                    ray.init(address=options.address or "local", **settings)
+                except Exception as problem:  # a node that is not up in time is a bare Exception
+                    where = options.address or "this machine"
+                    raise ScaleError(f"Ray does not start on {where} ({_first_line(problem)})") from problem
                 yield ray
-            except (ConnectionError, RuntimeError, ValueError) as problem:
-                if ray.is_initialized():  # it is the caller's
-                    raise
-                where = options.address or "this machine"
-                raise ScaleError(f"Ray does not start on {where} ({_first_line(problem)})") from problem
             finally:
                 ray.shutdown()
     finally:

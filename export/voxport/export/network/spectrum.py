@@ -75,7 +75,7 @@ class TwoStepSpectrum(nn.Module):
     With n = b·a + i and c = k mod R, bin k of a frame x is Σᵢ e^(-2πj·k·i/N) · Y(c, i), where
     Y(c, i) = Σₐ w(n) x(n) e^(-2πj·c·a/R). The first step, from samples to Y, is a convolution over the blocks for each
     i, its stride the hop; the second is a product for each residue c. Both are real: a residue and its negative are
-    conjugate, and so have the same bins. For 199 bins of 400 samples that is a fifth of the multiplications.
+    conjugate, and so have the same bins. For 199 bins of 400 samples that is a seventh of the multiplications.
     """
 
     first: Tensor
