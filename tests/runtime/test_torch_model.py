@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.runtime.tiny_models import LABELS, MIN_FRAMES, features, tone
-from tests.runtime.tiny_torch import FORMATS, TinyTorch, make_torch
+from tests.runtime.tiny_torch import FORMATS, TinyTorch, remembered_torch
 from voxport.cli.root import cli
 from voxport.runtime import BackendError, BackendOptions, SpeakerIdentifier, load_backend
 from voxport.runtime.backends.formats import read_contract
@@ -26,21 +26,21 @@ from voxport.runtime.backends.pytorch.session import (
 from voxport.runtime.contract import InputKind
 
 
-@pytest.fixture(scope="session", params=[(form, kind) for form in FORMATS for kind in ("features", "waveform")])
-def any_torch(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyTorch:
+@pytest.fixture(params=[(form, kind) for form in FORMATS for kind in ("features", "waveform")])
+def any_torch(request: pytest.FixtureRequest) -> TinyTorch:
     form: str = request.param[0]
     kind: InputKind = request.param[1]
-    return make_torch(tmp_path_factory.mktemp(f"{form}-{kind}"), form, kind)
+    return remembered_torch(form, kind)
 
 
-@pytest.fixture(scope="session", params=FORMATS)
-def of_features(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyTorch:
-    return make_torch(tmp_path_factory.mktemp(request.param), request.param, "features")
+@pytest.fixture(params=FORMATS)
+def of_features(request: pytest.FixtureRequest) -> TinyTorch:
+    return remembered_torch(request.param, "features")
 
 
-@pytest.fixture(scope="session")
-def script(tmp_path_factory: pytest.TempPathFactory) -> TinyTorch:
-    return make_torch(tmp_path_factory.mktemp("script"), "torchscript", "features")
+@pytest.fixture
+def script() -> TinyTorch:
+    return remembered_torch("torchscript", "features")
 
 
 def inputs_of(made: TinyTorch, frames: list[int]) -> list[Any]:

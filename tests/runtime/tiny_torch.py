@@ -1,9 +1,11 @@
 """The tiny models of `tiny_models` as PyTorch modules, and as TorchScript and .pt2 files of them."""
 
+import atexit
 import dataclasses
 import functools
 import io
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -77,7 +79,9 @@ def make_torch(folder: Path, form: str, kind: InputKind) -> TinyTorch:
 @functools.cache
 def remembered_torch(form: str, kind: InputKind) -> TinyTorch:
     """One for all tests of a process: capturing a module takes a while. It is read and never changed."""
-    return make_torch(Path(tempfile.mkdtemp(prefix="tiny-torch-")), form, kind)
+    folder = Path(tempfile.mkdtemp(prefix="tiny-torch-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_torch(folder, form, kind)
 
 
 def rewritten(source: Path, path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:

@@ -1,6 +1,6 @@
 """The optimisers that a recipe may name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,19 @@ _SMALLEST_SIDE = 8  # matrices that are narrower have too few directions to make
 
 
 class FullMuon(torch.optim.Muon):
-    """PyTorch's Muon, whose matrices on a CPU are made orthogonal in the precision of their gradients.
+    """PyTorch's Muon, scaled as AdamW, whose matrices on a CPU are made orthogonal in their gradients' precision.
 
-    PyTorch's own casts them to bfloat16 everywhere. A CPU without instructions for it takes 28 times as long for their
-    products (PyTorch 2.14.1, AVX2), and a step of the recipe `voxport` four times.
+    PyTorch's own casts them to bfloat16 everywhere, whose products a CPU without instructions for it computes slowly.
     """
+
+    def __init__(self, weights: Sequence[nn.Parameter], learning_rate: float, weight_decay: float) -> None:
+        super().__init__(weights, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        self._on_cpu = all(weight.device.type == "cpu" for weight in weights)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step, after `closure` has computed loss and gradients where it is given."""
-        if any(weight.device.type != "cpu" for group in self.param_groups for weight in group["params"]):
+        if not self._on_cpu:
             return super().step(closure)  # type: ignore[no-untyped-call]
         loss = None
         if closure is not None:
@@ -30,10 +33,10 @@ class FullMuon(torch.optim.Muon):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, weight.grad, group)
+                    self._move(weight, weight.grad, group)
         return loss
 
-    def _step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, share = self.state[weight], group["momentum"]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
@@ -74,7 +77,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         taken = {id(weight) for weight in matrices}
         others = [weight for weight in network.parameters() if id(weight) not in taken]
         self._parts: tuple[torch.optim.Optimizer, ...] = (
-            FullMuon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            FullMuon(matrices, learning_rate, weight_decay),
             torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=fused),
         )
         super().__init__([{"params": matrices}, {"params": others}], {"lr": learning_rate})
