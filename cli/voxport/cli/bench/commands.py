@@ -18,7 +18,7 @@ from voxport.cli.bench.report import report_command
 from voxport.cli.bench.scale import scale_command
 from voxport.cli.bench.selftest import selftest
 from voxport.cli.bench.train import train_command
-from voxport.cli.common import emit_json, example, json_option, needs
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs
 
 if TYPE_CHECKING:
     from voxport.benchmarks.latency.report import LatencyReport
@@ -50,24 +50,16 @@ bench.add_command(report_command)
         """
     )
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=FILE_PATH)
 @click.option(
     "--against",
     "checkpoint",
     required=True,
     metavar="CHECKPOINT",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="The checkpoint behind the models; eager PyTorch runs it as the baseline.",
 )
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1,),
-    show_default=True,
-    help="Batch size; repeatable.",
-)
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1,), help="Batch size; repeatable.")
 @click.option(
     "--frames",
     multiple=True,
@@ -78,37 +70,20 @@ bench.add_command(report_command)
 @scenario_options
 @truth_options
 @click.option(
-    "--rounds",
-    type=click.IntRange(5),
-    default=5,
-    show_default=True,
-    help="Number of rounds, each in a fresh process per back end.",
+    "--rounds", type=click.IntRange(5), default=5, help="Number of rounds, each in a fresh process per back end."
 )
+@click.option("--seconds", type=click.FloatRange(0.01), default=2.0, help="Seconds to time in each block.")
+@click.option("--warmup", type=click.FloatRange(0), default=1.0, help="Shortest warm-up of a block, in seconds.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each back end.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.01), default=2.0, show_default=True, help="Seconds to time in each block."
+    "--control/--no-control", default=True, help="Also time eager PyTorch against itself, for the noise floor."
 )
-@click.option(
-    "--warmup",
-    type=click.FloatRange(0),
-    default=1.0,
-    show_default=True,
-    help="Shortest warm-up of a block, in seconds.",
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each back end.")
-@click.option(
-    "--control/--no-control",
-    default=True,
-    show_default=True,
-    help="Also time eager PyTorch against itself, for the noise floor.",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of inputs, order and bootstrap.")
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Worker timeout, in seconds."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything, raw samples too, as JSON.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
-@click.option("--pareto", type=click.Path(path_type=Path), help="Draw accuracy, or error, against latency.")
+@click.option("--seed", type=int, default=1, help="Seed of inputs, order and bootstrap.")
+@click.option("--timeout", type=click.FloatRange(1), default=300.0, help="Worker timeout, in seconds.")
+@click.option("-o", "--output", type=FILE_PATH, help="Write everything, raw samples too, as JSON.")
+@click.option("--plot", type=FILE_PATH, help="Draw a chart (.png, .svg or .pdf).")
+@click.option("--pareto", type=FILE_PATH, help="Draw accuracy, or error, against latency.")
 @json_option
 @needs("bench", "cpu")
 def latency(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.bench.common import check_output, progress_bar
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.benchmarks.conditions.report import ConditionsReport
@@ -22,27 +22,19 @@ if TYPE_CHECKING:
         """
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("model", type=FILE_PATH)
+@click.argument("data", type=FILE_PATH)
+@click.option("--seed", type=click.IntRange(0), default=1, help="Seed of noises, voices, rooms and bootstrap.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of noises, voices, rooms and bootstrap."
+    "--limit", type=click.IntRange(2), default=500, help="Most files, spread evenly over DATA; they are held in memory."
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(2),
-    default=500,
-    show_default=True,
-    help="Most files, spread evenly over DATA; they are held in memory.",
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto", show_default=True
-)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the model.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report as JSON.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
+@click.option("-o", "--output", type=FILE_PATH, help="Write the report as JSON.")
+@click.option("--plot", type=FILE_PATH, help="Draw a chart (.png, .svg or .pdf).")
 @click.option(
     "--save",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="Checkpoint that MODEL was exported from: store a line a kind in it, which later exports then carry.",
 )
 @json_option

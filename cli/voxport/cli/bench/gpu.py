@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.bench.common import number, size
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.benchmarks.gpu.report import GpuReport
@@ -26,80 +26,33 @@ _TRAINING = ("training", "steps/s", "of ceiling", "data", "forward", "backward",
         """
     ),
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write gpu.json to.")
+@click.option("--out", required=True, type=FILE_PATH, help="Folder to write gpu.json to.")
+@click.option("--checkpoint", type=FILE_PATH, help="Checkpoint to measure. Default: the recipe, freshly initialised.")
+@click.option("--onnx", multiple=True, type=FILE_PATH, help="ONNX file exported from the checkpoint; repeatable.")
+@click.option("--plan", "plans", multiple=True, type=FILE_PATH, help="A TensorRT plan or an RTX engine; repeatable.")
+@click.option("--recipe", default="sap_am_bn_3layers", help="Recipe of the fresh network and of training.")
 @click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    help="Checkpoint to measure. Default: the recipe, freshly initialised.",
+    "--batch", "batches", multiple=True, type=click.IntRange(1), default=(1, 8, 64), help="Batch size; repeatable."
 )
 @click.option(
-    "--onnx", multiple=True, type=click.Path(path_type=Path), help="ONNX file exported from the checkpoint; repeatable."
+    "--frames", multiple=True, type=click.IntRange(1), default=(128, 400, 1000), help="Length in frames; repeatable."
 )
+@click.option("--seconds", type=click.FloatRange(0.01), default=0.3, help="Seconds to time each cell.")
+@click.option("--warmup", type=click.FloatRange(0), default=0.1, help="Shortest warm-up of a cell, in seconds.")
 @click.option(
-    "--plan",
-    "plans",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A TensorRT plan or an RTX engine; repeatable.",
+    "--train-seconds", type=click.FloatRange(0.05), default=4.0, help="Seconds to time each training variant."
 )
-@click.option(
-    "--recipe", default="sap_am_bn_3layers", show_default=True, help="Recipe of the fresh network and of training."
-)
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1, 8, 64),
-    show_default=True,
-    help="Batch size; repeatable.",
-)
-@click.option(
-    "--frames",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(128, 400, 1000),
-    show_default=True,
-    help="Length in frames; repeatable.",
-)
-@click.option(
-    "--seconds", type=click.FloatRange(0.01), default=0.3, show_default=True, help="Seconds to time each cell."
-)
-@click.option(
-    "--warmup", type=click.FloatRange(0), default=0.1, show_default=True, help="Shortest warm-up of a cell, in seconds."
-)
-@click.option(
-    "--train-seconds",
-    type=click.FloatRange(0.05),
-    default=4.0,
-    show_default=True,
-    help="Seconds to time each training variant.",
-)
-@click.option(
-    "--budget-s",
-    type=click.FloatRange(1),
-    default=480.0,
-    show_default=True,
-    help="Time limit of the whole run, in seconds.",
-)
-@click.option(
-    "--step-s", type=click.FloatRange(1), default=150.0, show_default=True, help="Time limit of one step, in seconds."
-)
-@click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Most rounds, as far as the budget allows."
-)
+@click.option("--budget-s", type=click.FloatRange(1), default=480.0, help="Time limit of the whole run, in seconds.")
+@click.option("--step-s", type=click.FloatRange(1), default=150.0, help="Time limit of one step, in seconds.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Most rounds, as far as the budget allows.")
 @click.option(
     "--only", multiple=True, help="Measure only eager fp32 and back ends whose names contain this; repeatable."
 )
 @click.option(
-    "--device",
-    type=click.Choice(["cuda", "cpu"]),
-    default="cuda",
-    show_default=True,
-    help="Device; cpu rehearses the procedure.",
+    "--device", type=click.Choice(["cuda", "cpu"]), default="cuda", help="Device; cpu rehearses the procedure."
 )
-@click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Number of CPU threads.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of inputs, weights and order.")
+@click.option("--threads", type=click.IntRange(1), default=4, help="Number of CPU threads.")
+@click.option("--seed", type=int, default=1, help="Seed of inputs, weights and order.")
 @click.option("--resume", is_flag=True, help="Measure what the folder still lacks.")
 @json_option
 @needs("train")

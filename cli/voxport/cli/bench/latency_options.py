@@ -27,26 +27,21 @@ def scenario_options(command: F) -> F:
                 "--scenario",
                 type=click.Choice(["single-stream", "offline", "server"]),
                 default="single-stream",
-                show_default=True,
                 help="Load: call after call, a whole set at once, or queries that arrive at random.",
             ),
             click.option(
                 "--bound-ms",
                 type=click.FloatRange(0, min_open=True),
                 default=100.0,
-                show_default=True,
                 help="Server: 99 % of the queries must be answered within this time.",
             ),
             click.option(
-                "--queries",
-                type=click.IntRange(1),
-                default=64,
-                show_default=True,
-                help="Offline: number of utterances in the set.",
+                "--queries", type=click.IntRange(1), default=64, help="Offline: number of utterances in the set."
             ),
             click.option(
                 "--trace",
                 default="",
+                show_default=False,
                 metavar="DATA",
                 help="Also time lengths as they come in this corpus, or in a .txt file of lengths in frames.",
             ),
@@ -69,6 +64,7 @@ def truth_options(command: F) -> F:
             click.option(
                 "--accuracy-data",
                 default="",
+                show_default=False,
                 metavar="DATA",
                 help="Labelled corpus on which to measure accuracy; a back end that loses too much is not ranked.",
             ),
@@ -79,7 +75,6 @@ def truth_options(command: F) -> F:
                 "--max-drop",
                 type=click.FloatRange(0),
                 default=0.2,
-                show_default=True,
                 help="Points of accuracy that a model may lose against eager PyTorch.",
             ),
             click.option(
@@ -94,7 +89,6 @@ def truth_options(command: F) -> F:
             click.option(
                 "--limits/--no-limits",
                 default=True,
-                show_default=True,
                 help="Measure the machine's ceilings and each model's distance from them.",
             ),
             click.option("--profile", is_flag=True, help="Profile the model with the lowest roofline efficiency."),

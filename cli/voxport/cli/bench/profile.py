@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from voxport.cli.bench.common import number, progress_bar, with_interval
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.benchmarks.profiling.operators import ModelProfile, OpProfileReport
@@ -23,37 +23,18 @@ if TYPE_CHECKING:
         """
     )
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=FILE_PATH)
 @click.option(
     "--against",
     metavar="CHECKPOINT|ONNX",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="What was before: a checkpoint, whose eager network torch.onnx.export writes as it comes, or an ONNX file.",
 )
-@click.option(
-    "--frames",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(128,),
-    show_default=True,
-    help="Length in frames; repeatable.",
-)
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1,),
-    show_default=True,
-    help="Batch size; repeatable.",
-)
-@click.option(
-    "--runs", type=click.IntRange(1), default=20, show_default=True, help="Number of calls under the profiler."
-)
-@click.option(
-    "--rounds", type=click.IntRange(1), default=9, show_default=True, help="Rounds of timing without the profiler."
-)
-@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Number of operators to show.")
+@click.option("--frames", multiple=True, type=click.IntRange(1), default=(128,), help="Length in frames; repeatable.")
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1,), help="Batch size; repeatable.")
+@click.option("--runs", type=click.IntRange(1), default=20, help="Number of calls under the profiler.")
+@click.option("--rounds", type=click.IntRange(1), default=9, help="Rounds of timing without the profiler.")
+@click.option("--top", type=click.IntRange(1), default=15, help="Number of operators to show.")
 @json_option
 @needs("bench", "export", "cpu")
 def profile_command(

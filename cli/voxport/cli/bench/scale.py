@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.bench.common import check_output, number, progress_bar
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.benchmarks.scaling.report import ScaleReport, Series
@@ -24,37 +24,22 @@ _CURVES = ("length", "batch", "speakers", "gallery", "chunks")
         """
     ),
 )
-@click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--recipe",
-    default="sap_am_bn_3layers",
-    show_default=True,
-    help="Recipe of a freshly initialised network, without MODEL.",
-)
+@click.argument("model", required=False, type=FILE_PATH)
+@click.option("--recipe", default="sap_am_bn_3layers", help="Recipe of a freshly initialised network, without MODEL.")
 @click.option(
     "--curve", "curves", multiple=True, type=click.Choice(_CURVES), help="Curve to measure; repeatable. Default: all."
 )
 @click.option("--sizes", multiple=True, metavar="CURVE=N,N,…", help="Sizes at which to measure a curve; repeatable.")
-@click.option(
-    "--questions", type=click.IntRange(1), default=64, show_default=True, help="Queries of a gallery at once."
-)
-@click.option(
-    "--embedding", type=click.IntRange(1), default=256, show_default=True, help="Embedding size of heads and gallery."
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option(
-    "--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Seconds to time at each point."
-)
-@click.option(
-    "--patience", type=click.FloatRange(0.01), default=20.0, show_default=True, help="Longest call, in seconds."
-)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Time limit of a curve, in seconds."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
+@click.option("--questions", type=click.IntRange(1), default=64, help="Queries of a gallery at once.")
+@click.option("--embedding", type=click.IntRange(1), default=256, help="Embedding size of heads and gallery.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+@click.option("--threads", type=click.IntRange(1), default=1)
+@click.option("--rounds", type=click.IntRange(1), default=5)
+@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, help="Seconds to time at each point.")
+@click.option("--patience", type=click.FloatRange(0.01), default=20.0, help="Longest call, in seconds.")
+@click.option("--seed", type=int, default=1)
+@click.option("--timeout", type=click.FloatRange(1), default=600.0, help="Time limit of a curve, in seconds.")
+@click.option("-o", "--output", type=FILE_PATH, help="Write everything as JSON.")
 @json_option
 @needs("train", "cpu")
 def scale_command(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.bench.common import check_output, number, progress_bar, size, with_interval
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.benchmarks.training.report import TrainReport
@@ -22,42 +22,29 @@ if TYPE_CHECKING:
         """
     ),
 )
-@click.option("--recipe", default="sap_am_bn_3layers", show_default=True, help="A recipe's name, or a .toml file.")
-@click.option("--data", type=click.Path(path_type=Path), help="Corpus to train on. Default: synthetic features.")
+@click.option("--recipe", default="sap_am_bn_3layers", help="A recipe's name, or a .toml file.")
+@click.option("--data", type=FILE_PATH, help="Corpus to train on. Default: synthetic features.")
 @click.option("--frontend", help="Frontend profile. Default: the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Utterances in a step. Default: the recipe's.")
 @click.option("--frames", type=click.IntRange(1), help="Length of a crop. Default: the recipe's.")
 @click.option(
-    "--speakers",
-    type=click.IntRange(2),
-    default=600,
-    show_default=True,
-    help="Speakers of the synthetic corpus, without --data.",
+    "--speakers", type=click.IntRange(2), default=600, help="Speakers of the synthetic corpus, without --data."
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     default="fp32",
-    show_default=True,
     help="Precision of training; tf32 and fp16 need a GPU, bf16 and fp16 are mixed precision.",
 )
-@click.option("--compile/--no-compile", default=False, show_default=True, help="Train with torch.compile.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Number of rounds, each in a fresh process."
-)
-@click.option(
-    "--seconds", type=click.FloatRange(0.01), default=5.0, show_default=True, help="Seconds to time in each round."
-)
-@click.option(
-    "--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Warm-up of each round, in seconds."
-)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Time limit of a round, in seconds."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
+@click.option("--compile/--no-compile", default=False, help="Train with torch.compile.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+@click.option("--threads", type=click.IntRange(1), default=1)
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Number of rounds, each in a fresh process.")
+@click.option("--seconds", type=click.FloatRange(0.01), default=5.0, help="Seconds to time in each round.")
+@click.option("--warmup", type=click.FloatRange(0), default=2.0, help="Warm-up of each round, in seconds.")
+@click.option("--seed", type=int, default=1)
+@click.option("--timeout", type=click.FloatRange(1), default=600.0, help="Time limit of a round, in seconds.")
+@click.option("-o", "--output", type=FILE_PATH, help="Write everything as JSON.")
 @json_option
 @needs("train")
 def train_command(output: Path | None, as_json: bool, **choices: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.cli.demo.steps import DemoOptions
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("voxport demo --out demo-out\nvoxport demo --out demo-out --seed 3 --json"))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True, help="Folder.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=87, show_default=True, help="Of sentences, training and timing."
-)
-@click.option("--steps", type=click.IntRange(1), default=280, show_default=True, help="Optimiser steps.")
+@click.option("--out", type=FILE_PATH, default=Path("demo-out"), help="Folder.")
+@click.option("--seed", type=click.IntRange(0), default=87, help="Of sentences, training and timing.")
+@click.option("--steps", type=click.IntRange(1), default=280, help="Optimiser steps.")
 @click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
 @json_option
 @needs("demo", "cpu")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from voxport.cli.common import emit_json, given_options, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, given_options, json_option, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.export.dry_run import Preview
@@ -41,7 +41,7 @@ def together(*options: Decorator) -> Decorator:
 
 def precision_option(choices: Sequence[str], default: str, text: str) -> Decorator:
     """`--precision`."""
-    return click.option("--precision", type=click.Choice(list(choices)), default=default, show_default=True, help=text)
+    return click.option("--precision", type=click.Choice(list(choices)), default=default, help=text)
 
 
 input_option = click.option(
@@ -49,7 +49,6 @@ input_option = click.option(
     "input_kind",
     type=click.Choice(["features", "waveform"]),
     default="features",
-    show_default=True,
     help="What the model takes: log-mel features, or sound with the features computed inside.",
 )
 output_option = click.option(
@@ -57,31 +56,25 @@ output_option = click.option(
     "outputs",
     type=OutputChoice(["scores", "embedding", "both"]),
     default="both",
-    show_default=True,
     help="What the model gives: scores of its speakers, the voice as a vector, or both.",
 )
 length_options = together(
-    click.option(
-        "--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input, in frames."
-    ),
-    click.option(
-        "--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input, in frames."
-    ),
+    click.option("--min-frames", type=click.IntRange(1), default=20, help="Shortest input, in frames."),
+    click.option("--max-frames", type=click.IntRange(1), default=3000, help="Longest input, in frames."),
 )
-opset_option = click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
+opset_option = click.option("--opset", type=int, default=20, help="ONNX operator set, 18 to 22.")
 gate_options = together(
     click.option(
         "--real",
         type=click.IntRange(0),
         default=_REAL,
-        show_default=True,
         help="Real utterances to compare, at most, where the checkpoint's data is still there.",
     ),
-    click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features, as in training."),
+    click.option("--cache", type=FILE_PATH, help="Folder of computed features, as in training."),
     click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: at a terminal."),
     click.option(
         "--accuracy-data",
-        type=click.Path(path_type=Path),
+        type=FILE_PATH,
         help="Labelled utterances on which the exported model must be as accurate as eager PyTorch: homework folder, "
         "folder per speaker, or CSV/JSONL manifest.",
     ),
@@ -89,7 +82,6 @@ gate_options = together(
         "--max-drop",
         type=click.FloatRange(0, 100, max_open=True),
         default=0.2,
-        show_default=True,
         help="Points of accuracy that may be lost on --accuracy-data; more fails where chance does not explain it.",
     ),
     click.option("--accuracy-limit", type=click.IntRange(1), help="Labelled utterances to take, at most."),
@@ -103,8 +95,8 @@ def export_options(*own: Decorator, inputs: bool = True, outputs: bool = True) -
     """
     names = ["-o", "output"] if outputs else ["-o", "--output", "output"]
     return together(
-        click.argument("checkpoint", type=click.Path(path_type=Path)),
-        click.option(*names, type=click.Path(path_type=Path), required=True, help="File to write."),
+        click.argument("checkpoint", type=FILE_PATH),
+        click.option(*names, type=FILE_PATH, required=True, help="File to write."),
         *((input_option,) if inputs else ()),
         *((output_option,) if outputs else ()),
         *own,

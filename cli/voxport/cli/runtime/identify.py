@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Speakers to show for each file.")
+@click.option("--top", type=click.IntRange(1), default=3, help="Speakers to show for each file.")
 @channel_option("others are answered each")
 @gallery_option
 @threshold_option
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @runtime_option
 @precision_option
 @threads_option
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
 @click.option("--explain", is_flag=True, help="Say on stderr what runs where, and why. --json always holds it.")
 @json_option
 @needs("cpu", "audio")

@@ -21,7 +21,6 @@ _FIRST_LABELS = 8
 @click.option(
     "--verify/--no-verify",
     default=True,
-    show_default=True,
     help="Replay the golden vector: does the model, here and now, still give its recorded answer?",
 )
 @json_option

@@ -25,7 +25,6 @@ device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
-    show_default=True,
     help="Device to run the model on. auto takes the GPU where onnxruntime starts on it, else the CPU.",
 )
 runtime_option = click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
     at_terminal,
@@ -42,23 +42,19 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=click.Path())
 @click.argument("file", type=click.Path())
-@click.option("--rttm", type=click.Path(path_type=Path), help="Also write RTTM, which diarisation tools read.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Also draw a picture (.png, .svg or .pdf).")
+@click.option("--rttm", type=FILE_PATH, help="Also write RTTM, which diarisation tools read.")
+@click.option("--plot", type=FILE_PATH, help="Also draw a picture (.png, .svg or .pdf).")
 @click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
 @click.option("--hop", type=float, metavar="SECONDS", help="Step from window to window.  [default: a quarter window]")
-@click.option(
-    "--switch-penalty", type=float, default=0.25, show_default=True, help="Cost of a change of speaker, in cosine."
-)
-@click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
-@click.option(
-    "--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Longest pause within a segment."
-)
+@click.option("--switch-penalty", type=float, default=0.25, help="Cost of a change of speaker, in cosine.")
+@click.option("--min-segment", type=float, default=0.5, metavar="SECONDS", help="Shortest segment.")
+@click.option("--max-gap", type=float, default=0.5, metavar="SECONDS", help="Longest pause within a segment.")
 @channel_option("others are divided each")
 @gallery_option
 @threshold_option
 @device_option
 @threads_option
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
 @json_option
 @needs("cpu", "audio")
 def timeline(

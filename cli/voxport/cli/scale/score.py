@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 
 if TYPE_CHECKING:
     from voxport.scale.scoring.run import Summary
@@ -23,23 +23,22 @@ if TYPE_CHECKING:
         """
     )
 )
-@click.argument("corpus", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; it may be resumed.")
+@click.argument("corpus", type=FILE_PATH)
+@click.argument("model", type=FILE_PATH)
+@click.option("--out", required=True, type=FILE_PATH, help="Folder of the run; it may be resumed.")
 @click.option(
     "--engine",
     type=click.Choice(["ray", "local"]),
     default="ray",
-    show_default=True,
     help="What spreads the work: Ray Data, on this machine or a cluster, or processes of this machine.",
 )
 @click.option("--address", help="A cluster of Ray to work on, such as ray://head:10001.  [default: this machine]")
 @click.option("--workers", type=click.IntRange(1), help="Processes that run the model; default: one per CPU, or GPU.")
-@click.option("--device", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each worker.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Speakers that a row names.")
-@click.option("--embeddings/--no-embeddings", default=True, show_default=True, help="Keep each utterance's vector.")
-@click.option("--gallery", type=click.Path(path_type=Path), help="Look among the speakers enrolled there instead.")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu")
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each worker.")
+@click.option("--top", type=click.IntRange(1), default=5, help="Speakers that a row names.")
+@click.option("--embeddings/--no-embeddings", default=True, help="Keep each utterance's vector.")
+@click.option("--gallery", type=FILE_PATH, help="Look among the speakers enrolled there instead.")
 @click.option("--part-rows", type=click.IntRange(1), help="Utterances of one Parquet file; default: 32 to 1024.")
 @click.option("--layout", help="Layout of the corpus, where it is not recognised; see docs/training.md.")
 @click.option("--speaker-column", help="Column of a table that holds the speaker, if one does.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 from voxport.cli.train.options import (
     bad_option,
     cache_option,
@@ -32,14 +32,14 @@ from voxport.cli.train.options import (
     )
 )
 @data_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs and of the table.")
+@click.option("--out", type=FILE_PATH, required=True, help="Folder of all runs and of the table.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every recipe, in place of its own.")
 @click.option(
     "--recipes",
     multiple=True,
     help="Names and paths of recipes, with commas or repeated; default: the whole reference table.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each recipe.")
+@click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each recipe.")
 @frontend_option
 @bad_option
 @cache_option

@@ -1,10 +1,11 @@
 """Options of `voxport train fit` that say how its sounds are changed."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from voxport.cli.common import FILE_PATH
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -15,13 +16,11 @@ def augment_options(command: F) -> F:
     """Add --augment, --noise and --rirs."""
     command = click.option(
         "--rirs",
-        type=click.Path(path_type=Path),
+        type=FILE_PATH,
         help="Folder of room responses, such as OpenSLR 28 (RIRS_NOISES), in place of simulated rooms.",
     )(command)
     command = click.option(
-        "--noise",
-        type=click.Path(path_type=Path),
-        help="Folder of noises, such as MUSAN or RIRS_NOISES, in place of coloured noise.",
+        "--noise", type=FILE_PATH, help="Folder of noises, such as MUSAN or RIRS_NOISES, in place of coloured noise."
     )(command)
     return click.option(
         "--augment/--no-augment",

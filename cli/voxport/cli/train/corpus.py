@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 from voxport.cli.train.options import is_shown, layout_options, layout_options_of, progress_option
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _WIDTH = 40  # characters of the longest bar
         """
     )
 )
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=FILE_PATH)
 @layout_options
 @click.option("--frontend", help="Frontend of stored features, which tells their seconds.", default="homework_mel40")
 @progress_option

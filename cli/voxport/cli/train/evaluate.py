@@ -8,6 +8,7 @@ import click
 
 from voxport.cli.common import (
     CONDITION_COLUMNS,
+    FILE_PATH,
     condition_row,
     emit_json,
     example,
@@ -51,31 +52,25 @@ if TYPE_CHECKING:
 )
 @checkpoint_argument
 @data_option
-@click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid", show_default=True)
+@click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid")
 @click.option("--crop-frames", type=click.IntRange(1), help="Length of the crops; default: the recipe's.")
 @click.option(
     "--max-frames",
     type=click.IntRange(1),
     default=3000,
-    show_default=True,
     help="Longer utterances are heard in windows of this length, as by an export with this --max-frames.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON) and plots.")
+@click.option("--out", type=FILE_PATH, help="Folder for the report (JSON) and plots.")
+@click.option("--trials", type=FILE_PATH, help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs.")
 @click.option(
-    "--trials", type=click.Path(path_type=Path), help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs."
-)
-@click.option(
-    "--lengths",
-    default="64,100,128,200,400",
-    show_default=True,
-    help="Frames of the pieces in the table by length, with commas.",
+    "--lengths", default="64,100,128,200,400", help="Frames of the pieces in the table by length, with commas."
 )
 @click.option(
     "--unseen",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="A corpus of speakers that the network was not trained on: how well it compares strangers, by length.",
 )
-@click.option("--unseen-trials", type=click.Path(path_type=Path), help="A trial list of --unseen, for all its pairs.")
+@click.option("--unseen-trials", type=FILE_PATH, help="A trial list of --unseen, for all its pairs.")
 @click.option(
     "--as-norm",
     type=click.IntRange(2),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from voxport.cli.common import FILE_PATH
+
 if TYPE_CHECKING:
     from voxport.train.data import Corpus, CorpusOptions, LayoutOptions
     from voxport.train.recipe import Recipe
@@ -35,7 +37,7 @@ def data_option(command: F) -> F:
     """Add --data, and the options that decide how it is read."""
     return click.option(
         "--data",
-        type=click.Path(path_type=Path),
+        type=FILE_PATH,
         help="Corpus: a directory, a manifest or a shard; `voxport train corpus` says what it is taken for.",
     )(layout_options(command))
 
@@ -54,19 +56,18 @@ def say(line: str) -> None:
 
 frontend_option = click.option("--frontend", help="Frontend profile; for stored features, the one that they came from.")
 bad_option = click.option("--skip-bad/--strict", default=False, help="Leave unusable utterances out, or stop at them.")
-cache_option = click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features.")
+cache_option = click.option("--cache", type=FILE_PATH, help="Folder of computed features.")
 jobs_option = click.option("--jobs", type=click.IntRange(1), help="Processes that compute features.")
-device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 progress_option = click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
 resident_option = click.option(
     "--resident",
     type=click.Choice(["auto", "yes", "no"]),
     default="auto",
-    show_default=True,
     help="Keep the corpus's features in the device's memory; auto: on a GPU with room for them.",
 )
 compile_option = click.option("--compile", "compiled", is_flag=True, help="Train with torch.compile.")
-checkpoint_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
+checkpoint_argument = click.argument("checkpoint", type=FILE_PATH)
 
 
 def is_shown(progress: bool | None) -> bool:
