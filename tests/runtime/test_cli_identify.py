@@ -175,6 +175,6 @@ def test_a_bar_is_shown_at_a_terminal_and_never_in_a_pipe(
         return original(files, **options)
 
     monkeypatch.setattr(click, "progressbar", spy)
-    monkeypatch.setattr("voxport.cli.runtime.shared.at_terminal", lambda: True)
+    monkeypatch.setattr("voxport.cli.runtime.shared.is_shown", lambda: True)
     assert json.loads(run(tiny.path, *many, "--json").stdout)["errors"] == []
     assert seen == [6]

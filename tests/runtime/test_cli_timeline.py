@@ -155,7 +155,7 @@ def test_without_a_picture_matplotlib_is_not_imported(tiny: TinyModel, meeting: 
 
 def test_the_bar_is_shown_to_a_person_only(tiny: TinyModel, meeting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Listening" not in run(tiny.path, meeting).stderr
-    monkeypatch.setattr("voxport.cli.runtime.timeline.at_terminal", lambda: True)
+    monkeypatch.setattr("voxport.cli.runtime.timeline.is_shown", lambda: True)
     shown: list[int] = []
     with click.progressbar(length=1) as any_bar:
         kind = type(any_bar)

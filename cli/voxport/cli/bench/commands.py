@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, progress_bar
+from voxport.cli.bench.common import check_output
 from voxport.cli.bench.compare import compare_command
 from voxport.cli.bench.conditions import conditions_command
 from voxport.cli.bench.gpu import gpu_command
@@ -19,6 +19,7 @@ from voxport.cli.bench.scale import scale_command
 from voxport.cli.bench.selftest import selftest
 from voxport.cli.bench.train import train_command
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.latency.report import LatencyReport
@@ -74,7 +75,7 @@ bench.add_command(report_command)
 )
 @click.option("--seconds", type=click.FloatRange(0.01), default=2.0, help="Seconds to time in each block.")
 @click.option("--warmup", type=click.FloatRange(0), default=1.0, help="Shortest warm-up of a block, in seconds.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device of all back ends.")
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each back end.")
 @click.option(
     "--control/--no-control", default=True, help="Also time eager PyTorch against itself, for the noise floor."
@@ -110,7 +111,7 @@ def latency(
     check_together(click.get_current_context())
     check_output("--output", output)
     pictures = _pictures((("--plot", plot, draw_latency), ("--pareto", pareto, draw_pareto)))
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_latency(models, checkpoint, latency_settings(choices), progress)
     written = []
     if output is not None:

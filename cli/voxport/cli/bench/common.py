@@ -1,32 +1,9 @@
-"""What the commands of `voxport bench` share: a progress bar, checks of outputs, numbers as text."""
+"""What the commands of `voxport bench` share: checks of outputs, numbers as text."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-
-Progress = Callable[[int, int, str], None]  # steps done, steps in all, what comes next
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr. It is redrawn between steps only: its own thread would disturb what is timed."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    except ModuleNotFoundError:
-        yield lambda done, total, what: click.echo(f"[{done}/{total}] {what}", err=True) if what else None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
-        task = bar.add_task("")
-
-        def show(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what, refresh=True)
-
-        yield show
 
 
 def check_output(option: str, path: Path | None) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, progress_bar
+from voxport.cli.bench.common import check_output
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.conditions.report import ConditionsReport
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=click.IntRange(2), default=500, help="Most files, spread evenly over DATA; they are held in memory."
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto", help="Device of MODEL."
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the model.")
 @click.option("-o", "--output", type=FILE_PATH, help="Write the report as JSON.")
 @click.option("--plot", type=FILE_PATH, help="Draw a chart (.png, .svg or .pdf).")
@@ -66,7 +69,7 @@ def conditions_command(
     if save is not None:
         _check_source(str(choices["model"]), save)
     settings = ConditionsSettings(str(choices.pop("model")), str(choices.pop("data")), **choices)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_conditions(settings, progress)
     if save is not None:
         _store(report, save)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from voxport.cli.bench.common import number, progress_bar, with_interval
+from voxport.cli.bench.common import number, with_interval
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.profiling.operators import ModelProfile, OpProfileReport
@@ -55,7 +56,7 @@ def profile_command(
     from voxport.benchmarks.profiling.operators import OpProfileSettings, profile_models
 
     settings = OpProfileSettings(frames, batches, runs, rounds)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = profile_models(models, against, settings, progress)
     if as_json:
         emit_json(report)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, number, progress_bar
+from voxport.cli.bench.common import check_output, number
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.scaling.report import ScaleReport, Series
@@ -32,12 +33,12 @@ _CURVES = ("length", "batch", "speakers", "gallery", "chunks")
 @click.option("--sizes", multiple=True, metavar="CURVE=N,N,…", help="Sizes at which to measure a curve; repeatable.")
 @click.option("--questions", type=click.IntRange(1), default=64, help="Queries of a gallery at once.")
 @click.option("--embedding", type=click.IntRange(1), default=256, help="Embedding size of heads and gallery.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
-@click.option("--threads", type=click.IntRange(1), default=1)
-@click.option("--rounds", type=click.IntRange(1), default=5)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device of the network.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="Number of CPU threads.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Number of rounds over all points.")
 @click.option("--seconds", type=click.FloatRange(0.01), default=1.0, help="Seconds to time at each point.")
 @click.option("--patience", type=click.FloatRange(0.01), default=20.0, help="Longest call, in seconds.")
-@click.option("--seed", type=int, default=1)
+@click.option("--seed", type=int, default=1, help="Seed of inputs and weights.")
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, help="Time limit of a curve, in seconds.")
 @click.option("-o", "--output", type=FILE_PATH, help="Write everything as JSON.")
 @json_option
@@ -62,7 +63,7 @@ def scale_command(
         raise click.BadParameter(f"{model}: no such file", param_hint="MODEL")
     choices["curves"] = choices["curves"] or CURVES
     settings = ScaleSettings(model=str(model or ""), sizes=_sizes(sizes), **choices)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_scale(settings, progress)
     if output is not None:
         write_json(encode(report), output)

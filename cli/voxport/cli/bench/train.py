@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, number, progress_bar, size, with_interval
+from voxport.cli.bench.common import check_output, number, size, with_interval
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.training.report import TrainReport
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
     help="Precision of training; tf32 and fp16 need a GPU, bf16 and fp16 are mixed precision.",
 )
 @click.option("--compile/--no-compile", default=False, help="Train with torch.compile.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
-@click.option("--threads", type=click.IntRange(1), default=1)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to train on.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="Number of CPU threads.")
 @click.option("--rounds", type=click.IntRange(1), default=5, help="Number of rounds, each in a fresh process.")
 @click.option("--seconds", type=click.FloatRange(0.01), default=5.0, help="Seconds to time in each round.")
 @click.option("--warmup", type=click.FloatRange(0), default=2.0, help="Warm-up of each round, in seconds.")
-@click.option("--seed", type=int, default=1)
+@click.option("--seed", type=int, default=1, help="Seed of weights and crops.")
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, help="Time limit of a round, in seconds.")
 @click.option("-o", "--output", type=FILE_PATH, help="Write everything as JSON.")
 @json_option
@@ -66,7 +67,7 @@ def train_command(output: Path | None, as_json: bool, **choices: Any) -> None:
     choices["batch_size"] = choices["batch_size"] or recipe.train.batch_size
     choices["frames"] = choices["frames"] or recipe.train.crop_frames
     choices["data"], choices["frontend"] = str(choices["data"] or ""), choices["frontend"] or ""
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_training(TrainSettings(**choices), progress)
     if output is not None:
         write_json(encode(report), output)

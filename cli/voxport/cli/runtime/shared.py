@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from voxport.cli.progress import is_shown
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -176,11 +178,6 @@ def holds_features(name: str) -> bool:
     return name.lower().endswith(".npy")
 
 
-def at_terminal() -> bool:
-    """Whether a person watches stderr."""
-    return sys.stderr.isatty()
-
-
 def each_file(
     files: Sequence[str], label: str, answer: Callable[[str], R]
 ) -> tuple[list[tuple[str, R]], list[tuple[str, str]]]:
@@ -189,7 +186,7 @@ def each_file(
 
     answers: list[tuple[str, R]] = []
     errors: list[tuple[str, str]] = []
-    shown = at_terminal() and len(files) >= _BAR_FROM
+    shown = is_shown() and len(files) >= _BAR_FROM
     with click.progressbar(files, label=label, file=sys.stderr) if shown else nullcontext(files) as names:
         for name in names:
             try:

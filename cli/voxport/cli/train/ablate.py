@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import is_shown, progress_option
 from voxport.cli.train.options import (
     bad_option,
     cache_option,
@@ -15,10 +16,8 @@ from voxport.cli.train.options import (
     default_frontend,
     device_option,
     frontend_option,
-    is_shown,
     jobs_option,
     layout_options_of,
-    progress_option,
     say,
 )
 

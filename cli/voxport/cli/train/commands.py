@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.progress import is_shown, progress_option
 from voxport.cli.train.ablate import ablate
 from voxport.cli.train.augment import AUGMENT_NAMES, augment_options
 from voxport.cli.train.corpus import corpus as show_corpus
@@ -22,10 +23,8 @@ from voxport.cli.train.options import (
     data_option,
     device_option,
     frontend_option,
-    is_shown,
     jobs_option,
     layout_options_of,
-    progress_option,
     resident_option,
     say,
 )

@@ -16,6 +16,7 @@ from voxport.cli.common import (
     needs,
     show_table,
 )
+from voxport.cli.progress import is_shown, progress_option
 from voxport.cli.train.options import (
     LAYOUT_NAMES,
     bad_option,
@@ -25,9 +26,7 @@ from voxport.cli.train.options import (
     corpus_of,
     data_option,
     device_option,
-    is_shown,
     jobs_option,
-    progress_option,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +51,9 @@ if TYPE_CHECKING:
 )
 @checkpoint_argument
 @data_option
-@click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid")
+@click.option(
+    "--part", type=click.Choice(["valid", "train", "all"]), default="valid", help="Part of the corpus to score."
+)
 @click.option("--crop-frames", type=click.IntRange(1), help="Length of the crops; default: the recipe's.")
 @click.option(
     "--max-frames",

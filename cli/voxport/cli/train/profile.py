@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.progress import is_shown, progress_option
 from voxport.cli.train.options import (
     bad_option,
     cache_option,
@@ -14,10 +15,8 @@ from voxport.cli.train.options import (
     default_frontend,
     device_option,
     frontend_option,
-    is_shown,
     jobs_option,
     layout_options_of,
-    progress_option,
     resident_option,
 )
 
