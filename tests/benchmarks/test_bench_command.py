@@ -140,14 +140,14 @@ def test_everything_beside_speed_is_shown(
     pytest.importorskip("matplotlib")
     result = run("a.onnx", "--against", "model.pt", "--pareto", tmp_path / "truth.png")
     for words in (
-        "resident MB",
+        "resident",
         "of the limit",
         "200 utterances of voices",
-        "95.00%",
+        "95.00 %",
         "120 [100, 140]",
-        "memory copy 9.5 GB/s",
+        "a large copy moves 9.50 GB/s",
         "MatMul",
-        "80.0%",
+        "80.0 %",
         "aoti",
         "no compiler was found",
         "of a call of 5 ms",
@@ -168,16 +168,16 @@ def test_selftest_passes_here_and_says_what_it_measured() -> None:
 def test_the_table_names_boundary_backends_and_steadiness(asked: list[Any]) -> None:
     result = run("a.onnx", "--against", "model.pt")
     boundary = "features in, scores out; float32 arrays in host memory; no file decoding, no frontend"
-    assert f"timed: {boundary}" in result.stdout
+    assert boundary in result.stdout
     for word in (
         "right.onnx",
         "eager (control)",
         "baseline",
-        "2 × 50",
-        "speed-up [95 %]",
+        "batch 2, 50 frames",
+        "speed-up",
         "n/a",
         "unstable",
-        "The harness adds",
+        "the harness itself",
     ):
         assert word in result.stdout
 

@@ -1,9 +1,9 @@
 """The benchmark's JSON document: everything that was asked, seen and concluded, raw samples included."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -168,12 +168,6 @@ class LatencyReport:
     limits: Limits | None = None
     profiles: tuple[Profile, ...] = ()
 
-    def without_samples(self) -> dict[str, Any]:
-        """The document without its blocks, for a screen or a pipe."""
-        plain: dict[str, Any] = encode(replace(self, blocks=()))
-        del plain["blocks"]
-        return plain
-
     def compared(self, backend: str) -> bool:
         """Whether this backend got a speed-up against eager in at least one cell, with equal answers."""
         rows = [row for row in self.rows if row.backend == backend]
@@ -189,14 +183,6 @@ class LatencyReport:
         """The models that could not be compared. The run is a success where there is none."""
         models = [item.spec.name for item in self.backends if item.spec.role == "candidate" and not item.spec.optional]
         return tuple(name for name in models if not self.compared(name))
-
-    @property
-    def missing(self) -> tuple[tuple[str, str], ...]:
-        """Further back ends that could not be measured at all, with the reason."""
-        timed = {row.backend for row in self.rows}
-        lost = [item.spec.name for item in self.backends if item.spec.optional and item.spec.name not in timed]
-        reasons = {failure.backend: failure.reason for failure in reversed(self.failures)}
-        return tuple((name, reasons.get(name, "it was not tried")) for name in lost)
 
     @property
     def harness_us(self) -> float | None:

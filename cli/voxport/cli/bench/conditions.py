@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output
-from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.bench.common import check_output, finish
+from voxport.cli.common import FILE_PATH, example, json_option, needs
 from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
@@ -58,9 +58,6 @@ def conditions_command(
     from voxport.benchmarks.conditions.chart import draw_conditions
     from voxport.benchmarks.conditions.measure import measure_conditions
     from voxport.benchmarks.conditions.report import ConditionsSettings
-    from voxport.benchmarks.core.writing import write_json
-    from voxport.benchmarks.reporting.sections.conditions import COLUMNS, table_row
-    from voxport.runtime.storage.serialization import encode
 
     check_output("--output", output)
     check_output("--plot", plot)
@@ -73,28 +70,9 @@ def conditions_command(
         report = measure_conditions(settings, progress)
     if save is not None:
         _store(report, save)
-    if output is not None:
-        write_json(encode(report), output)
     if plot is not None:
         draw_conditions(report, plot)
-    if as_json:
-        emit_json(report)
-        return
-    title = f"{report.model} on {report.files} files of {report.speakers} speakers, {report.known} of them known to it"
-    if not report.speakers:
-        title = f"{report.model} on {report.files} files of CASE"
-    show_table(title, COLUMNS, [table_row(report, number) for number in range(len(report.rows))])
-    kinds = [
-        (row.kind, row.conditions, *("–" if x is None else f"{100 * x:.1f} %" for x in (row.accuracy, row.eer)))
-        for row in report.kinds
-    ]
-    click.echo()
-    show_table("By kind", ("kind", "conditions", "right", "EER"), kinds)
-    for note in report.notes:
-        click.echo(f"- {note}")
-    for path in (output, plot, save):
-        if path is not None:
-            click.echo(f"wrote {path}")
+    finish(report, output, as_json, (plot, save))
 
 
 def _check_source(model: str, checkpoint: Path) -> None:

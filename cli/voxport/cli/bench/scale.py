@@ -1,16 +1,13 @@
 """`voxport bench scale`: how cost grows with length, batch, speakers, a gallery, a recording."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from voxport.cli.bench.common import check_output, number
-from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.bench.common import check_output, finish
+from voxport.cli.common import FILE_PATH, example, json_option, let_threads_sleep, needs
 from voxport.cli.progress import step_bar
-
-if TYPE_CHECKING:
-    from voxport.benchmarks.scaling.report import ScaleReport, Series
 
 _CURVES = ("length", "batch", "speakers", "gallery", "chunks")
 
@@ -53,10 +50,8 @@ def scale_command(
     answered whole or in windows. `voxport bench report` draws them. Exits with 1 where a curve could not be measured.
     """
     let_threads_sleep()
-    from voxport.benchmarks.core.writing import write_json
     from voxport.benchmarks.scaling.report import CURVES, ScaleSettings
     from voxport.benchmarks.scaling.runner import measure_scale
-    from voxport.runtime.storage.serialization import encode
 
     check_output("--output", output)
     if model is not None and not model.exists():
@@ -65,14 +60,7 @@ def scale_command(
     settings = ScaleSettings(model=str(model or ""), sizes=_sizes(sizes), **choices)
     with step_bar() as progress:
         report = measure_scale(settings, progress)
-    if output is not None:
-        write_json(encode(report), output)
-    if as_json:
-        emit_json(report)
-    else:
-        _show(report)
-        if output is not None:
-            click.echo(f"wrote {output}")
+    finish(report, output, as_json)
     if any(curve.failure for curve in report.curves):
         raise click.exceptions.Exit(1)
 
@@ -91,34 +79,3 @@ def _sizes(texts: tuple[str, ...]) -> tuple[Any, ...]:
         if name not in _CURVES:
             raise click.BadParameter(f"{text}: curves are {', '.join(_CURVES)}", param_hint="--sizes")
     return tuple(found.values())
-
-
-def _show(report: "ScaleReport") -> None:
-    click.echo(f"model: {report.model}")
-    click.echo(f"machine: {report.machine.cpu}, {report.machine.usable_cores:g} usable cores")
-    for curve in report.curves:
-        if curve.failure:
-            click.echo(f"\n{curve.title}: failed, {curve.failure}")
-            continue
-        sizes = sorted({point.size for series in curve.series for point in series.points})
-        columns = ("ms", *(f"{size:,}" for size in sizes), "grows as")
-        title = f"\n{curve.title} ({curve.size}); {curve.cost}"
-        show_table(title, columns, [_row(series, sizes) for series in curve.series])
-        for note in (*curve.notes, *(f"{each.name} ends: {each.ended}" for each in curve.series if each.ended)):
-            click.echo(f"- {note}")
-    for note in report.notes:
-        click.echo(f"- {note}")
-
-
-def _row(series: "Series", sizes: list[int]) -> tuple[str, ...]:
-    found = {point.size: number(point.ms) for point in series.points}
-    return series.name, *(found.get(size, "") for size in sizes), growth_text(series)
-
-
-def growth_text(series: "Series") -> str:
-    """`n^1.98 [1.91, 2.05]`, or nothing where it could not be fitted."""
-    growth = series.growth
-    if growth is None:
-        return ""
-    interval = "" if growth.low is None or growth.high is None else f" [{growth.low:.2f}, {growth.high:.2f}]"
-    return f"n^{growth.exponent:.2f}{interval}"
