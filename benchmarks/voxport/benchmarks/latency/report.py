@@ -185,6 +185,14 @@ class LatencyReport:
         return tuple(name for name in models if not self.compared(name))
 
     @property
+    def missing(self) -> tuple[tuple[str, str], ...]:
+        """Further back ends that could not be measured at all, with the reason."""
+        timed = {row.backend for row in self.rows}
+        lost = [item.spec.name for item in self.backends if item.spec.optional and item.spec.name not in timed]
+        reasons = {failure.backend: failure.reason for failure in reversed(self.failures)}
+        return tuple((name, reasons.get(name, "it was not tried")) for name in lost)
+
+    @property
     def harness_us(self) -> float | None:
         """Microseconds that the timing loop itself adds to each call; the largest that any worker measured."""
         return max((item.opened.harness_ns / 1e3 for item in self.backends if item.opened), default=None)
