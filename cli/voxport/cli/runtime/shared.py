@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from voxport.cli.common import together
 from voxport.cli.progress import is_shown
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ gallery_option = click.option(
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."
 )
+
+verify_option = click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
+run_options = together(device_option, threads_option)
+live_options = together(gallery_option, threshold_option, run_options, verify_option)
 
 
 def gallery_scorer(

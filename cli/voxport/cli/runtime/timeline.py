@@ -14,11 +14,8 @@ from voxport.cli.runtime.shared import (
     check_output,
     check_place,
     check_threshold,
-    device_option,
-    gallery_option,
     gallery_scorer,
-    threads_option,
-    threshold_option,
+    live_options,
     written_whole,
 )
 
@@ -47,11 +44,7 @@ if TYPE_CHECKING:
 @click.option("--min-segment", type=float, default=0.5, metavar="SECONDS", help="Shortest segment, in seconds.")
 @click.option("--max-gap", type=float, default=0.5, metavar="SECONDS", help="Longest pause within a segment.")
 @channel_option("others are divided each")
-@gallery_option
-@threshold_option
-@device_option
-@threads_option
-@click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
+@live_options
 @json_option
 @needs("cpu", "audio")
 def timeline(

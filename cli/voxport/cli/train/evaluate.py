@@ -12,21 +12,17 @@ from voxport.cli.common import (
     condition_row,
     emit_json,
     example,
-    json_option,
     needs,
     show_table,
 )
-from voxport.cli.progress import is_shown, progress_option
+from voxport.cli.progress import is_shown
 from voxport.cli.train.options import (
     LAYOUT_NAMES,
-    bad_option,
     bar,
-    cache_option,
     checkpoint_argument,
     corpus_of,
     data_option,
-    device_option,
-    jobs_option,
+    reading_options,
 )
 
 if TYPE_CHECKING:
@@ -90,12 +86,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Store the threshold, and the lines of --conditions, in the checkpoint; an export then carries them.",
 )
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@progress_option
-@json_option
+@reading_options
 @needs("train")
 def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, as_json: bool, **choices: Any) -> None:
     """Score a checkpoint on labelled utterances.

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import FILE_PATH, together
-from voxport.cli.progress import is_shown
+from voxport.cli.common import FILE_PATH, json_option, together
+from voxport.cli.progress import is_shown, progress_option
 
 if TYPE_CHECKING:
     from voxport.train.data import Corpus, CorpusOptions, LayoutOptions
@@ -63,6 +63,8 @@ resident_option = click.option(
     help="Keep the corpus's features in the device's memory; auto: on a GPU with room for them.",
 )
 compile_option = click.option("--compile", "compiled", is_flag=True, help="Train with torch.compile.")
+# What every command ends with that reads a corpus.
+reading_options = together(bad_option, cache_option, jobs_option, device_option, progress_option, json_option)
 checkpoint_argument = click.argument("checkpoint", type=FILE_PATH)
 
 
