@@ -8,8 +8,8 @@ T = TypeVar("T")
 
 
 @contextmanager
-def progress_bar(title: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar, if `shown`; the function that it yields takes (done, total)."""
+def progress_bar(title: str, shown: bool, *, stays: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar, if `shown`, which `stays` or goes at the end; the function that it yields takes (done, total)."""
     if not shown:
         yield lambda done, total: None
         return
@@ -17,7 +17,7 @@ def progress_bar(title: str, shown: bool) -> Iterator[Callable[[int, int], None]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=not stays) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -27,10 +27,10 @@ def track(items: Iterable[T], description: str, total: int, shown: bool) -> Iter
     if not shown or not total:
         yield from items
         return
-    with progress_bar(description, shown) as show:
-        for done, item in enumerate(items):
-            show(done, total)
+    with progress_bar(description, shown, stays=True) as show:
+        for done, item in enumerate(items, 1):
             yield item
+            show(done, total)
 
 
 @contextmanager
