@@ -34,8 +34,8 @@ def onnx_model(path: Path) -> None:
     make_tiny(path)
 
 
-def archive(number: int) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(torch_files()[number]) and None
+def archive(number: int) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(torch_files()[number])
 
 
 def engine(path: Path) -> None:
