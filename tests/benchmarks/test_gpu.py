@@ -241,15 +241,6 @@ def test_the_onnx_runtime_that_is_there_is_named(
     assert "eager fp32 answers fastest" in result.stdout.partition("wrote ")[0].splitlines()[-2]  # the end says most
 
 
-def test_files_are_looked_at_before_the_clock_runs(tmp_path: Path) -> None:
-    missing = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path), "--onnx", "no.onnx"])
-    assert (missing.exit_code, "no such file" in missing.stderr) == (2, True)
-    file = tmp_path / "m.onnx"
-    file.write_bytes(b"x")
-    alone = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path), "--onnx", str(file)])
-    assert (alone.exit_code, "needs the --checkpoint" in alone.stderr) == (2, True)
-
-
 # The machine may be bare: these are not there, and every step must do without them.
 BARE = """
 import importlib, sys
