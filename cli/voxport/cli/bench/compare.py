@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, number
+from voxport.cli.bench.common import check_output
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, show_table
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def _show(comparison: "Comparison") -> None:
 
 
 def _row(each: "Difference") -> tuple[str, ...]:
+    from voxport.benchmarks.reporting.wording import number
+
     change = each.change if each.gate else f"{each.change} (not gated)"
     return each.cell, each.backend, number(each.before_ms), number(each.after_ms), _ratio(each), change
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from voxport.cli.bench.common import number, progress_bar, with_interval
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.profiling.operators import ModelProfile, OpProfileReport
@@ -55,7 +55,7 @@ def profile_command(
     from voxport.benchmarks.profiling.operators import OpProfileSettings, profile_models
 
     settings = OpProfileSettings(frames, batches, runs, rounds)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = profile_models(models, against, settings, progress)
     if as_json:
         emit_json(report)
@@ -79,7 +79,9 @@ def _show(report: "OpProfileReport", top: int) -> None:
 
 
 def _graph_row(each: "ModelProfile") -> tuple[str, ...]:
-    graph, call, faster = each.graph, each.call_ms, each.faster
+    from voxport.benchmarks.reporting.wording import estimate
+
+    graph = each.graph
     return (
         each.model,
         str(graph.written),
@@ -88,13 +90,15 @@ def _graph_row(each: "ModelProfile") -> tuple[str, ...]:
         str(sum(graph.fused.values())),
         str(graph.transposes),
         f"{each.nodes_us:,.0f}",
-        with_interval(call.median, call.low, call.high),
-        "" if faster is None else with_interval(faster.median, faster.low, faster.high, " ×"),
+        estimate(each.call_ms),
+        "" if each.faster is None else estimate(each.faster, "×"),
     )
 
 
 def _ops(profiles: "Sequence[ModelProfile]", top: int) -> list[tuple[str, ...]]:
     """Operators by the time that they take in any of the models, each model in a column."""
+    from voxport.benchmarks.reporting.wording import number
+
     found = [{op.op: op for op in each.ops} for each in profiles]
     most = {op: max(ops[op].us for ops in found if op in ops) for ops in found for op in ops}
     order = sorted(most, key=lambda op: -most[op])

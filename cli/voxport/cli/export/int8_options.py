@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import FILE_PATH, given_options
-from voxport.cli.export.options import is_shown, together
+from voxport.cli.common import FILE_PATH, given_options, together
+from voxport.cli.progress import is_shown
 
 if TYPE_CHECKING:
     from voxport.export.quantization.quantizer import QuantizeOptions

@@ -1,21 +1,17 @@
 """What every `voxport export …` shares: its options, its one way of running, and how reports and dry runs are shown."""
 
-import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import FILE_PATH, emit_json, given_options, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, Decorator, emit_json, given_options, json_option, needs, show_table, together
+from voxport.cli.progress import is_shown, progress_option
 
 if TYPE_CHECKING:
     from voxport.export.dry_run import Preview
     from voxport.export.verification.report import ParityReport
-
-F = TypeVar("F", bound=Callable[..., Any])
-Decorator = Callable[[Any], Any]
 
 _REAL = 40
 
@@ -32,11 +28,6 @@ class OutputChoice(click.Choice[str]):
             )
         chosen = super().convert(value, param, ctx)
         return ("scores", "embedding") if chosen == "both" else (chosen,)
-
-
-def together(*options: Decorator) -> Decorator:
-    """One decorator of several; help lists their options in this order."""
-    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def precision_option(choices: Sequence[str], default: str, text: str) -> Decorator:
@@ -71,7 +62,7 @@ gate_options = together(
         help="Real utterances to compare, at most, where the checkpoint's data is still there.",
     ),
     click.option("--cache", type=FILE_PATH, help="Folder of computed features, as in training."),
-    click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: at a terminal."),
+    progress_option,
     click.option(
         "--accuracy-data",
         type=FILE_PATH,
@@ -179,11 +170,6 @@ def show_export(name: str, done: Any, output: Path, as_json: bool, show: "Callab
     if show is not None:
         show(done)
     click.echo(f"report: {report_stem(output)}.json, .md, .png")
-
-
-def is_shown(progress: bool | None) -> bool:
-    """Whether to show progress: by default at a terminal."""
-    return sys.stderr.isatty() if progress is None else progress
 
 
 def show_report(report: "ParityReport") -> None:

@@ -27,6 +27,7 @@ from voxport.cli.runtime.shared import (
     threads_option,
     threshold_option,
     titled,
+    verify_option,
     voices_of,
 )
 
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 @runtime_option
 @precision_option
 @threads_option
-@click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
+@verify_option
 @click.option("--explain", is_flag=True, help="Say on stderr what runs where, and why. --json always holds it.")
 @json_option
 @needs("cpu", "audio")

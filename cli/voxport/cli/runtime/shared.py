@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from voxport.cli.common import together
+from voxport.cli.progress import is_shown
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -71,6 +74,10 @@ gallery_option = click.option(
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."
 )
+
+verify_option = click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
+run_options = together(device_option, threads_option)
+live_options = together(gallery_option, threshold_option, run_options, verify_option)
 
 
 def gallery_scorer(
@@ -176,11 +183,6 @@ def holds_features(name: str) -> bool:
     return name.lower().endswith(".npy")
 
 
-def at_terminal() -> bool:
-    """Whether a person watches stderr."""
-    return sys.stderr.isatty()
-
-
 def each_file(
     files: Sequence[str], label: str, answer: Callable[[str], R]
 ) -> tuple[list[tuple[str, R]], list[tuple[str, str]]]:
@@ -189,7 +191,7 @@ def each_file(
 
     answers: list[tuple[str, R]] = []
     errors: list[tuple[str, str]] = []
-    shown = at_terminal() and len(files) >= _BAR_FROM
+    shown = is_shown() and len(files) >= _BAR_FROM
     with click.progressbar(files, label=label, file=sys.stderr) if shown else nullcontext(files) as names:
         for name in names:
             try:

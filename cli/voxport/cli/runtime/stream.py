@@ -15,11 +15,8 @@ from voxport.cli.runtime.shared import (
     channel_option,
     check_output,
     check_threshold,
-    device_option,
-    gallery_option,
     gallery_scorer,
-    threads_option,
-    threshold_option,
+    live_options,
     titled,
 )
 
@@ -58,11 +55,7 @@ _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
 @click.option("--hop", type=float, metavar="SECONDS", help="Step from window to window.  [default: a quarter window]")
 @click.option("--top", type=click.IntRange(1, 1000), default=3, help="Number of speakers in a decision.")
 @channel_option("others are decided each, and channels of standard input are averaged")
-@gallery_option
-@threshold_option
-@device_option
-@threads_option
-@click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
+@live_options
 @json_option
 @needs("cpu", "audio")
 def stream(

@@ -11,15 +11,14 @@ from voxport.cli.runtime.shared import (
     check_output,
     check_packages,
     check_threshold,
-    device_option,
     each_file,
     fail_if_any,
     one_voice,
     per_channel,
     report_errors,
+    run_options,
     show_errors,
     show_notes,
-    threads_option,
     titled,
 )
 
@@ -44,8 +43,7 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
     "--threshold", type=click.FloatRange(-1, 1), help="Cosine from which on to accept; default: the gallery's."
 )
 @channel_option("others are refused")
-@device_option
-@threads_option
+@run_options
 @json_option
 @needs("cpu", "audio")
 def verify(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
-from voxport.cli.train.options import is_shown, layout_options, layout_options_of, progress_option
+from voxport.cli.progress import is_shown, progress_option
+from voxport.cli.train.options import layout_options, layout_options_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

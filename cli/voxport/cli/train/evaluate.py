@@ -12,22 +12,17 @@ from voxport.cli.common import (
     condition_row,
     emit_json,
     example,
-    json_option,
     needs,
     show_table,
 )
+from voxport.cli.progress import is_shown
 from voxport.cli.train.options import (
     LAYOUT_NAMES,
-    bad_option,
     bar,
-    cache_option,
     checkpoint_argument,
     corpus_of,
     data_option,
-    device_option,
-    is_shown,
-    jobs_option,
-    progress_option,
+    reading_options,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +47,9 @@ if TYPE_CHECKING:
 )
 @checkpoint_argument
 @data_option
-@click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid")
+@click.option(
+    "--part", type=click.Choice(["valid", "train", "all"]), default="valid", help="Part of the corpus to score."
+)
 @click.option("--crop-frames", type=click.IntRange(1), help="Length of the crops; default: the recipe's.")
 @click.option(
     "--max-frames",
@@ -89,12 +86,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Store the threshold, and the lines of --conditions, in the checkpoint; an export then carries them.",
 )
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@progress_option
-@json_option
+@reading_options
 @needs("train")
 def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, as_json: bool, **choices: Any) -> None:
     """Score a checkpoint on labelled utterances.

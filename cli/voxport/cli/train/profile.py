@@ -4,20 +4,16 @@ from typing import Any
 
 import click
 
-from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, let_threads_sleep, needs, show_table
+from voxport.cli.progress import is_shown
 from voxport.cli.train.options import (
-    bad_option,
-    cache_option,
     compile_option,
     corpus_options,
     data_option,
     default_frontend,
-    device_option,
     frontend_option,
-    is_shown,
-    jobs_option,
     layout_options_of,
-    progress_option,
+    reading_options,
     resident_option,
 )
 
@@ -44,12 +40,7 @@ from voxport.cli.train.options import (
 @compile_option
 @click.option("--trace", type=FILE_PATH, help="Chrome trace of three steps, for Perfetto.")
 @frontend_option
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@progress_option
-@json_option
+@reading_options
 @needs("train")
 def profile(recipe: str, progress: bool | None, as_json: bool, **choices: Any) -> None:
     """Measure a recipe's training step: sections, slowest operators, share of the device's ceiling.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.cli.tune.report import TuneReport
@@ -55,10 +56,12 @@ if TYPE_CHECKING:
 )
 @click.option("--frames", multiple=True, type=click.IntRange(1), help="Length to time; repeatable. Each counts alike.")
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of one run.")
-@click.option("--rounds", type=click.IntRange(5), default=5, help="Fresh processes per candidate.")
-@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, help="Timed, per block.")
-@click.option("--warmup", type=click.FloatRange(0), default=0.5, help="Least seconds before it.")
-@click.option("--real", type=click.IntRange(0), default=40, help="Real utterances in each proof.")
+@click.option(
+    "--rounds", type=click.IntRange(5), default=5, help="Number of rounds, each in a fresh process per candidate."
+)
+@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, help="Seconds to time in each block.")
+@click.option("--warmup", type=click.FloatRange(0), default=0.5, help="Shortest warm-up of a block, in seconds.")
+@click.option("--real", type=click.IntRange(0), default=40, help="Real utterances to compare in each proof, at most.")
 @click.option(
     "--clock",
     type=click.Choice(["wall", "cpu"]),
@@ -79,12 +82,11 @@ def tune(as_json: bool, **choices: Any) -> None:
     The folder is then a model: voxport identify DIR, SpeakerIdentifier.load("DIR"). A run that was stopped goes on; on
     another machine it measures anew, and says what changed.
     """
-    from voxport.cli.bench.common import progress_bar
     from voxport.cli.tune.work import TuneOptions, Tuning
 
     choices["frames"] = choices["frames"] or None
     options = TuneOptions(**choices)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = Tuning(options, progress).run()
     if as_json:
         emit_json(report)
