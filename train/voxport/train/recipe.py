@@ -29,7 +29,9 @@ class ModelOptions:
     `kernel_size` is the Conformer's, in frames as the encoder sees them. With `aggregate_layers` the pooling
     sees a linear map of the input and every layer's output beside the last one's (Zhang et al.: "MFA-Conformer",
     2022). With `band_statistics` the embedding also sees five figures of each mel band of the utterance, its lowest
-    value among them (`models.band_statistics`), through a linear layer of their own. `embedding_size` is the width
+    value among them (`models.band_statistics`), through a linear layer of their own. With `above_lowest` the network
+    hears of each mel band how far it lies above its lowest value in the utterance, and nothing of that value itself,
+    in which a frontend that subtracts the mean leaves the recording's mean level. `embedding_size` is the width
     after a linear layer that follows the pooling; None: no such layer.
     `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
     """
@@ -51,6 +53,7 @@ class ModelOptions:
     aggregate_layers: bool = False
     embedding_size: int | None = None
     band_statistics: bool = False
+    above_lowest: bool = False
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim, self.stack_frames) < 1:
