@@ -80,7 +80,7 @@ def smallest(options: ModelOptions) -> ModelOptions:
 def operators(options: ModelOptions) -> tuple[object, ...]:
     """What of a recipe decides on operators; all else is a size, is for training, or is folded into a neighbour."""
     narrow, stacked = options.embedding_size is not None, options.stack_frames > 1
-    pooled = (options.pooling, options.aggregate_layers, options.band_statistics)
+    pooled = (options.pooling, options.aggregate_layers, options.band_statistics, options.above_lowest)
     return (options.encoder, *pooled, min(options.num_layers, 2), stacked, narrow)
 
 

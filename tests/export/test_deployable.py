@@ -36,6 +36,9 @@ KINDS = {
         embedding_size=6,
         band_statistics=True,
     ),
+    "above the lowest": dataclasses.replace(
+        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest=True
+    ),
     "band statistics without batch norm": dataclasses.replace(
         OPTIONS, embedding_size=6, band_statistics=True, batch_norm=False
     ),

@@ -32,6 +32,7 @@ KINDS = {
         OPTIONS, pooling="attentive_statistics", stack_frames=2, aggregate_layers=True, embedding_size=6
     ),
     "band_statistics": dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True),
+    "above_lowest": dataclasses.replace(OPTIONS, stack_frames=2, above_lowest=True),
     "transformer_max": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),
 }
 
@@ -94,6 +95,21 @@ def test_stacked_frames_are_the_neighbours_in_order_filled_up_with_zeros() -> No
     assert stacked.tolist() == [[[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 0, 0]]]
     assert mask is not None
     assert mask.tolist() == [[False, True]]
+
+
+@torch.inference_mode()
+def test_above_lowest_hears_what_numpy_takes_the_lowest_value_off() -> None:
+    """And so no mean that a frontend took away: a piece sounds the same alone and cut from the whole utterance."""
+    plain = trained(dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True))
+    network = build_network(
+        dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True, above_lowest=True), 10, 5
+    )
+    network.load_state_dict(plain.state_dict())
+    features = torch.randn(4, 25, 10)
+    expected = plain(torch.from_numpy(features.numpy() - features.numpy().min(axis=1, keepdims=True)))
+    assert (expected - plain(features)).abs().max() > 0.1
+    torch.testing.assert_close(network.eval()(features), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(network(features + 3 * torch.randn(4, 1, 10)), expected, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()

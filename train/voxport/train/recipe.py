@@ -29,7 +29,9 @@ class ModelOptions:
     `kernel_size` is the Conformer's, in frames as the encoder sees them. With `aggregate_layers` the pooling
     sees a linear map of the input and every layer's output beside the last one's (Zhang et al.: "MFA-Conformer",
     2022). With `band_statistics` the embedding also sees five figures of each mel band of the utterance, its lowest
-    value among them (`models.band_statistics`), through a linear layer of their own. `embedding_size` is the width
+    value among them (`models.band_statistics`), through a linear layer of their own. With `above_lowest` the network
+    hears of each mel band how far it lies above its lowest value in the utterance, and nothing of that value itself,
+    in which a frontend that subtracts the mean leaves the recording's mean level. `embedding_size` is the width
     after a linear layer that follows the pooling; None: no such layer.
     `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
     """
@@ -51,6 +53,7 @@ class ModelOptions:
     aggregate_layers: bool = False
     embedding_size: int | None = None
     band_statistics: bool = False
+    above_lowest: bool = False
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim, self.stack_frames) < 1:
@@ -82,6 +85,8 @@ class TrainOptions:
     With `shortest_crop` every batch has a length of its own, drawn evenly from there to `crop_frames`.
     With `second_crop` = [shortest, longest] every crop is seen a second time in the same step, as a piece of it whose
     length is drawn evenly from that range, the same for all of a batch; its loss counts `second_crop_weight` times.
+    `alone` is the share of crops that are normalised over themselves, as a sound of their own is, where the frontend
+    normalises over the utterance; the others keep the whole utterance's mean, which no short sound has.
     `optimizer` is AdamW for all weights, or Muon for the matrices of hidden layers and AdamW for the rest.
     """
 
@@ -91,6 +96,7 @@ class TrainOptions:
     shortest_crop: int | None = None
     second_crop: tuple[int, ...] = ()
     second_crop_weight: float = 0.5
+    alone: float = 0.0
     fill: Literal["pad", "repeat"] = "pad"
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
@@ -117,6 +123,10 @@ class TrainOptions:
                 raise ValueError("shortest_crop and second_crop exclude each other: leave out one of the two")
         if self.second_crop_weight <= 0:
             raise ValueError(f"second_crop_weight must be positive, found {self.second_crop_weight}")
+        if not 0 <= self.alone <= 1:
+            raise ValueError(f"alone is a share from 0 to 1, found {self.alone}")
+        if self.alone > 0 and self.fill != "repeat":
+            raise ValueError('alone needs fill = "repeat": padding would count in the mean of a crop')
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: batch normalisation needs two utterances")
         if not 0 < self.valid_fraction < 1:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxport.train.models.band_statistics import PER_BAND, band_statistics
+from voxport.train.models.band_statistics import PER_BAND, above_lowest, band_statistics
 from voxport.train.models.encoder import build_encoder
 from voxport.train.models.heads import build_head
 from voxport.train.models.pooling import build_pooling
@@ -31,6 +31,7 @@ class SpeakerNet(nn.Module):
         super().__init__()
         self.speakers = speakers
         self.stack_frames = options.stack_frames
+        self.above_lowest = options.above_lowest
         self.project = nn.Linear(n_mels * options.stack_frames, options.d_model)
         self.encoder = build_encoder(options)
         # What the layers see through their normalisations lacks the input's level; pooling gets it from here.
@@ -70,6 +71,8 @@ class SpeakerNet(nn.Module):
             padding = torch.arange(features.shape[1], device=lengths.device) >= lengths.unsqueeze(1)
             # The garbage that a caller leaves in the padding may be NaN, which no later mask removes.
             features = features.masked_fill(padding.unsqueeze(2), 0.0)
+        if self.above_lowest:
+            features = above_lowest(features, padding)
         bands = None if self.bands is None else band_statistics(features, padding)
         if self.stack_frames > 1:
             features, padding = stack_frames(features, padding, self.stack_frames)
