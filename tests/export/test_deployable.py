@@ -37,7 +37,10 @@ KINDS = {
         band_statistics=True,
     ),
     "above the lowest": dataclasses.replace(
-        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest=True
+        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest="instead"
+    ),
+    "beside the bands": dataclasses.replace(
+        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest="beside"
     ),
     "band statistics without batch norm": dataclasses.replace(
         OPTIONS, embedding_size=6, band_statistics=True, batch_norm=False

@@ -30,7 +30,8 @@ from voxport.train.models.speaker_net import SpeakerNet
 _KNOWN: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys("num_layers d_model num_heads ffn_dim kernel_size dropout head_dropout batch_norm".split()),
     **dict.fromkeys("am_scale am_margin stack_frames aggregate_layers embedding_size".split()),
-    **dict.fromkeys("band_statistics above_lowest".split()),
+    "band_statistics": None,
+    "above_lowest": ("no", "beside", "instead"),
     "encoder": ("conformer", "transformer"),
     "pooling": ("self_attention", "self_attention_max", "attentive_statistics", "mean"),
     "head": ("am_softmax",),
@@ -73,10 +74,15 @@ class DeployableNet(nn.Module):
         valid_BT = frames < lengths_B[:, None]
         # Padding may hold NaN, which no product can mask: replaced once here, all that follows is finite.
         clean_BTF = torch.where(valid_BT[:, :, None], features_BTF, 0.0)
-        if self.above_lowest:
+        above_BTF = clean_BTF
+        if self.above_lowest != "no":
             lowest_B1F = torch.where(valid_BT[:, :, None], clean_BTF, torch.inf).amin(dim=1, keepdim=True)
-            clean_BTF = torch.where(valid_BT[:, :, None], clean_BTF - lowest_B1F, 0.0)
+            above_BTF = torch.where(valid_BT[:, :, None], clean_BTF - lowest_B1F, 0.0)
+        if self.above_lowest == "instead":
+            clean_BTF = above_BTF
         bands_BE = None if self.bands is None else self.bands(clean_BTF, valid_BT)
+        if self.above_lowest == "beside":
+            clean_BTF = torch.cat([clean_BTF, above_BTF], dim=2)
         if self.stack_frames > 1:
             clean_BTF, valid_BT = self._stacked(clean_BTF, valid_BT)
         input_NF = clean_BTF.reshape(-1, clean_BTF.shape[2])
