@@ -269,11 +269,11 @@ def main() -> None:
         for file in request["files"]:
             path = str(Path(request["folder"], file))
             told[file] = found = worker.examine(path, None, [])
-            name = found.get("network") if whole else file
+            name = str(found.get("network") if whole else file)
             if found["parsed"] and name not in built and (whole or file in request["build"]):
                 built[name] = worker.examine(path, request["capability"], [profile(found["inputs"])])
     for file, found in told.items():
-        if made := built.get(found.get("network") if whole else file):
+        if made := built.get(str(found.get("network") if whole else file)):
             found |= {key: made[key] for key in ("built", "engine_bytes", "builder_messages")}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
 
