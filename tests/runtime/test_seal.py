@@ -78,12 +78,12 @@ def test_every_flipped_bit_of_an_onnx_file_is_refused_by_name(sealed: Path) -> N
 
 def sums_by_hand(content: bytes) -> str:
     """The checksum, word by word, in Python's own integers."""
-    row, sums, at = 4099 * 8, [0] * 4099, 0
-    for block in range(0, max(1, len(content)), 8 * row):
-        sums = [sums[-1], *sums[:-1]]
-        for at in range(block, min(block + 8 * row, len(content) // row * row), row):
-            for column in range(4099):
-                sums[column] += int.from_bytes(content[at + 8 * column :][:8], "little")
+    row = 4099 * 8
+    sums = [0] * (4099 + len(content) // (8 * row))
+    for number in range(len(content) // row):
+        for column in range(4099):
+            at = number * row + 8 * column
+            sums[column + number // 8] += int.from_bytes(content[at : at + 8], "little")
     said = b"".join((each % 2**64).to_bytes(8, "little") for each in sums)
     return hashlib.sha256(said + content[len(content) // row * row :]).hexdigest()
 
