@@ -5,10 +5,10 @@ ONNX file the digest is the value of the last metadata entry, in a TorchScript o
 archive's comment, so that other readers of both formats take it for what it is. Files of before have none, and load.
 
 A network of 12 MB loads in 30 ms, and its SHA-256 takes 8. So the entry before the last of an ONNX file is a checksum
-that takes 1.5: the SHA-256 of sums of the 64-bit words of all bytes before it. They stand in rows of 4,099, each
-eight of which, a block, are moved on by one word; each column is summed. A flipped bit changes one of them, and a lost page or one
-in another's place many: the length of a row is prime, so that no two pages of a block lie below each other. Who loads
-a model asks for this; who inspects or checks one, for the digest.
+that takes 2: the SHA-256 of sums of the 64-bit words of all bytes before it. They stand in rows of 4,099, of which each
+block of eight is moved on by one word; each column is summed. A flipped bit changes one sum, and a lost page or one in
+another's place many: the length of a row is prime, so that no two pages of a block lie below each other. Who loads a
+model asks for this; who inspects or checks one, for the digest.
 """
 
 import os
