@@ -23,7 +23,7 @@ from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY
 from voxport.runtime.frontend.log_mel import compute_features, min_samples
 from voxport.runtime.frontend.presets import PROFILES
-from voxport.runtime.storage.seal import SEAL_KEY
+from voxport.runtime.storage.seal import SEAL_KEY, SUMS_KEY
 
 
 def dims(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -50,7 +50,7 @@ def test_nothing_of_the_machine_or_the_capture_is_left(exported: Exported, expor
     repository = Path(voxport.export.__path__[0]).parents[2]
     for each in (exported, exported_sound):
         model = onnx.load(each.model)
-        assert [entry.key for entry in model.metadata_props] == [METADATA_KEY, SEAL_KEY]
+        assert [entry.key for entry in model.metadata_props] == [METADATA_KEY, SUMS_KEY, SEAL_KEY]
         assert not model.doc_string
         assert not model.graph.value_info
         assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
