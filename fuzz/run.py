@@ -41,13 +41,15 @@ def fuzz(name: str, seconds: int) -> int:
         return 1
     with atheris.instrument_imports(include=["voxport", "json"]):
         from fuzz.targets import TARGETS
+    from fuzz.mutations import damaged
     from fuzz.seeds import SEEDS
 
     corpus, crashes = ROOT / "fuzz" / "corpus" / name, ROOT / "fuzz" / "crashes"
     corpus.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(exist_ok=True)
     for seed in SEEDS[name]():
-        (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+        for data in (seed, *damaged(seed, 0, 6)):
+            (corpus / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     limits = ["-timeout=20", "-rss_limit_mb=1024", "-max_len=65536", "-print_final_stats=1"]
     where = [f"-max_total_time={seconds}", f"-artifact_prefix={crashes}/{name}-", str(corpus)]
     atheris.Setup([sys.argv[0], *limits, *where], TARGETS[name])

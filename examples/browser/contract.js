@@ -80,6 +80,8 @@ const SPEECH_RANGES = {
   floor_db: [-120, 0], range_db: [1, 120], min_seconds: [0, 3600], min_share: [0, 1], swing_db: [0, 120],
   variety_db: [0, 120], flatness_db: [-200, 0],
 };
+const TEMPERATURE_RANGES = { temperature: [1e-3, 1e6] };
+const POINT_RANGES = { seconds: [1e-3, 1e6], ...TEMPERATURE_RANGES };
 
 const within = (values, ranges) =>
   Object.entries(ranges).every(
@@ -109,6 +111,7 @@ export function readContract(bytes) {
   }
   const whole = (value, least, most) => Number.isInteger(value) && value >= least && value <= most;
   const { labels, frontend, golden, rejection, speech = USUAL_RULE } = data;
+  const { temperature = 1, temperature_by_length = [] } = data;
   const windowing = { ...USUAL_WINDOWING, ...data.windowing };
   const size = windowing.max_frames ?? data.max_frames; // of a window, in frames
   const sound =
@@ -119,12 +122,19 @@ export function readContract(bytes) {
     data.score_scale > 0 && golden?.tolerance >= 0 &&
     (rejection === null || Math.abs(rejection?.threshold) <= 1) &&
     within(windowing, WINDOWING_RANGES) && typeof windowing.speech_only === "boolean" &&
-    whole(size, data.min_frames, data.max_frames) && (speech === null || within(speech, SPEECH_RANGES));
+    whole(size, data.min_frames, data.max_frames) && (speech === null || within(speech, SPEECH_RANGES)) &&
+    within({ temperature }, TEMPERATURE_RANGES) && Array.isArray(temperature_by_length) &&
+    temperature_by_length.every(
+      (point, i, points) =>
+        within(point, POINT_RANGES) && (i === 0 || points[i - 1].seconds < point.seconds),
+    );
   if (!sound) throw damaged("its contract does not hold together");
   return {
     ...data,
     speech,
     windowing,
+    temperature,
+    temperature_by_length,
     outputs: data.outputs ?? ["scores", "embedding"],
     windowSize: minSamples(frontend, size + 1) - 1,
     shortest: minSamples(frontend, data.min_frames),
@@ -161,6 +171,20 @@ function floats(array) {
   const bytes = Uint8Array.from(raw, (letter) => letter.charCodeAt(0));
   const view = new DataView(bytes.buffer);
   return Float32Array.from({ length: Math.floor(bytes.length / 4) }, (_, i) => view.getFloat32(4 * i, true));
+}
+
+/**
+ * What scores of a sound of `length` seconds are divided by before the softmax: straight between two lengths of the
+ * contract, over the logarithms of length and temperature; beyond the first and the last, theirs holds.
+ */
+export function temperatureFor({ temperature, temperature_by_length: points }, length) {
+  if (points.length === 0) return temperature;
+  const above = points.findIndex((point) => point.seconds >= length);
+  if (above === 0) return points[0].temperature;
+  if (above < 0) return points.at(-1).temperature;
+  const [low, high] = [points[above - 1], points[above]];
+  const share = Math.log(length / low.seconds) / Math.log(high.seconds / low.seconds);
+  return low.temperature * (high.temperature / low.temperature) ** share;
 }
 
 export const seconds = (samples, contract) => `${(samples / contract.frontend.sample_rate).toFixed(2)} s`;

@@ -1,6 +1,6 @@
 /** The page's side of worker.js: `load` a model file, `identify` a sound. */
 
-import { checkLength, UserError } from "./contract.js";
+import { checkLength, temperatureFor, UserError } from "./contract.js";
 import { piecesOf, Pool } from "./windows.js";
 
 export class Model {
@@ -38,7 +38,7 @@ export class Model {
    */
   async identify(samples) {
     checkLength(samples.length, this.contract);
-    const { labels, score_scale, rejection, temperature = 1 } = this.contract;
+    const { labels, score_scale, rejection, frontend } = this.contract;
     const { pieces, lacks } = piecesOf(samples, this.contract);
     if (lacks !== null) return { ranked: [], known: false, lacks, windows: 0, milliseconds: 0 };
     const pool = new Pool();
@@ -53,6 +53,7 @@ export class Model {
     if (scores === null) throw new UserError("Voices in this sound cancel each other out. Cut it by speaker.");
     const most = scores.reduce((a, b) => Math.max(a, b), -Infinity);
     if (!Number.isFinite(most)) throw new UserError("The model's answer is not a number.");
+    const temperature = temperatureFor(this.contract, samples.length / frontend.sample_rate);
     const shares = Array.from(scores, (score) => Math.exp((score - most) / temperature));
     const sum = shares.reduce((a, b) => a + b, 0);
     const ranked = labels

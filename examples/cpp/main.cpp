@@ -29,7 +29,8 @@ void identify(const std::string& path, const std::string& file, size_t most) {
       return;
     }
   }
-  const std::vector<double> shares = voxport::probabilities(scores, contract.temperature);
+  const double seconds = static_cast<double>(sound.samples.size()) / static_cast<double>(sound.rate);
+  const std::vector<double> shares = voxport::probabilities(scores, voxport::temperature_for(contract, seconds));
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return scores[a] > scores[b]; });

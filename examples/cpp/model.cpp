@@ -64,6 +64,18 @@ std::optional<SpeechRule> speech_rule(const json& rule) {
   return found;
 }
 
+std::vector<LengthTemperature> length_temperatures(const json& points) {
+  std::vector<LengthTemperature> found;
+  for (const json& point : points) {
+    const LengthTemperature next{point.at("seconds"), point.at("temperature")};
+    if (!(next.temperature > 0) || !(next.seconds > (found.empty() ? 0 : found.back().seconds))) {
+      throw std::runtime_error("the contract's temperatures by length are not positive, or do not rise in length");
+    }
+    found.push_back(next);
+  }
+  return found;
+}
+
 Contract parse(const std::string& text) {
   const json data = json::parse(text);
   if (data.at("version") != 1) throw std::runtime_error("contract version " + data.at("version").dump() + ", not 1");
@@ -82,6 +94,9 @@ Contract parse(const std::string& text) {
   contract.score_scale = data.at("score_scale");
   contract.temperature = data.value("temperature", 1.0);
   if (!(contract.temperature > 0)) throw std::runtime_error("the contract's temperature is not positive");
+  if (data.contains("temperature_by_length")) {
+    contract.temperature_by_length = length_temperatures(data["temperature_by_length"]);
+  }
   if (const json& rejection = data.at("rejection"); !rejection.is_null()) contract.threshold = rejection.at("threshold");
   if (data.contains("speech")) contract.speech = speech_rule(data["speech"]);
   contract.golden_input = floats(data.at("golden").at("input"));
@@ -174,6 +189,17 @@ void Model::check_golden() const {
     equal = std::abs(found[i] - contract_.golden_scores[i]) <= contract_.golden_tolerance;  // false for NaN too
   }
   if (!equal) throw std::runtime_error(path_ + ": the model no longer gives its recorded answer; export it again");
+}
+
+double temperature_for(const Contract& contract, double seconds) {
+  const std::vector<LengthTemperature>& points = contract.temperature_by_length;
+  if (points.empty()) return contract.temperature;
+  const auto above = std::find_if(points.begin(), points.end(), [&](const auto& each) { return each.seconds >= seconds; });
+  if (above == points.begin()) return points.front().temperature;
+  if (above == points.end()) return points.back().temperature;
+  const LengthTemperature &low = *(above - 1), &high = *above;
+  const double share = std::log(seconds / low.seconds) / std::log(high.seconds / low.seconds);
+  return low.temperature * std::pow(high.temperature / low.temperature, share);
 }
 
 std::vector<double> probabilities(const std::vector<float>& scores, double temperature) {

@@ -12,6 +12,11 @@
 
 namespace voxport {
 
+// The temperature of sounds of so many seconds.
+struct LengthTemperature {
+  double seconds = 0, temperature = 1;
+};
+
 // What a program must know of the contract; docs/contract.md has all of it.
 struct Contract {
   std::vector<std::string> labels;  // of the scores, in order
@@ -19,6 +24,7 @@ struct Contract {
   int64_t shortest = 0, longest = 0;  // samples, both allowed
   double score_scale = 0;             // a score is score_scale × cosine
   double temperature = 1;             // scores / this are what probabilities are the softmax of
+  std::vector<LengthTemperature> temperature_by_length;  // rising in length; where there are any, they hold instead
   std::optional<double> threshold;    // the cosine below which the speaker is unknown
   std::optional<SpeechRule> speech = SpeechRule();  // which sounds are answered with a name; without one, all
   std::vector<float> golden_input, golden_scores;
@@ -49,7 +55,11 @@ class Model {
   Contract contract_;
 };
 
-// The softmax of all scores, at the contract's temperature.
+// What scores of a sound of so many seconds are divided by. Between two lengths the temperature is straight over the
+// logarithms of both; beyond the first and the last, theirs holds.
+double temperature_for(const Contract& contract, double seconds);
+
+// The softmax of all scores, at this temperature.
 std::vector<double> probabilities(const std::vector<float>& scores, double temperature);
 
 }  // namespace voxport

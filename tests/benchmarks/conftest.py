@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.packaging_tools import ROOT
 from tests.runtime.tiny_models import FRONTEND, make_tiny
 from voxport.benchmarks.core.settings import LatencySettings
 from voxport.benchmarks.core.timing import BlockRule
@@ -15,7 +16,7 @@ from voxport.benchmarks.latency.report import LatencyReport
 from voxport.benchmarks.latency.runner import measure_latency
 from voxport.runtime.contract import InputKind
 
-FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+FAKE = (sys.executable, str(ROOT / "tests" / "fakes" / "worker.py"))
 QUICK = BlockRule(  # few enough calls that no p99 can be told
     seconds=0.01, warmup_seconds=0.0, warmup_cap=1.0, window_seconds=0.001, window_calls=2, min_calls=30, max_calls=100
 )

@@ -194,15 +194,6 @@ def test_training_is_compared(pair: Pair) -> None:
     assert run(*pair(train(), train()), "--relative").exit_code == 1  # a mistake, told as one
 
 
-def test_files_that_are_no_benchmarks_are_named(tmp_path: Path) -> None:
-    good, bad = write(latency(), tmp_path / "a.json"), tmp_path / "b.json"
-    for content in ("{", "[]", '{"kind": "other"}'):
-        bad.write_text(content)
-        result = run(good, bad)
-        assert (result.exit_code, str(bad) in result.stderr) == (1, True)
-        assert "Traceback" not in result.output
-
-
 def test_markdown_holds_no_markup_of_the_file(tmp_path: Path) -> None:
     text = json.dumps(encode(latency())).replace(MODEL, "<script>|x")
     paths = [tmp_path / "a.json", tmp_path / "b.json"]

@@ -222,32 +222,23 @@ def test_rows_are_judged_by_their_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "told"),
+    "installed",
     [
-        ({"onnxruntime": "1.30.0", "onnxruntime-gpu": "not installed"}, "ONNX Runtime: onnxruntime 1.30.0; CPU"),
-        ({"onnxruntime": "not installed", "onnxruntime-gpu": "1.31.1"}, "ONNX Runtime: onnxruntime-gpu 1.31.1; CPU"),
-        ({"onnxruntime": "not installed", "onnxruntime-gpu": "not installed"}, "ONNX Runtime: not installed; CPU"),
+        {"onnxruntime": "1.30.0", "onnxruntime-gpu": "not installed"},
+        {"onnxruntime": "not installed", "onnxruntime-gpu": "1.31.1"},
     ],
 )
 def test_the_onnx_runtime_that_is_there_is_named(
-    installed: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = (*(Fact(name, value) for name, value in installed.items()), Fact("providers", "CPU"))
     report = dataclasses.replace(gpu(), environment=facts)
     monkeypatch.setattr("voxport.benchmarks.gpu.runner.measure_gpu", lambda *_: report)
     result = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert told in result.stdout
-    assert result.stdout.rstrip().splitlines()[-1].startswith("eager bf16")  # the table of times comes last
-
-
-def test_files_are_looked_at_before_the_clock_runs(tmp_path: Path) -> None:
-    missing = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path), "--onnx", "no.onnx"])
-    assert (missing.exit_code, "no such file" in missing.stderr) == (2, True)
-    file = tmp_path / "m.onnx"
-    file.write_bytes(b"x")
-    alone = CliRunner().invoke(cli, ["bench", "gpu", "--out", str(tmp_path), "--onnx", str(file)])
-    assert (alone.exit_code, "needs the --checkpoint" in alone.stderr) == (2, True)
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    assert all([name, version] in lines for name, version in installed.items())
+    assert "eager fp32 answers fastest" in result.stdout.partition("wrote ")[0].splitlines()[-2]  # the end says most
 
 
 # The machine may be bare: these are not there, and every step must do without them.

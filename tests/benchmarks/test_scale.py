@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from tests.runtime.tiny_models import make_tiny
 from voxport.benchmarks.scaling import runner as scale_module
@@ -15,7 +14,6 @@ from voxport.benchmarks.scaling.gallery import check_equal, gallery_curve, unit_
 from voxport.benchmarks.scaling.points import Work, difference, make_series, measure_points
 from voxport.benchmarks.scaling.report import CURVES, Point, ScaleSettings, Series, Sizes
 from voxport.benchmarks.worker.job import JobError
-from voxport.cli.root import cli
 from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.gallery.search import MatrixSearch
@@ -148,12 +146,3 @@ def test_a_curve_that_fails_does_not_end_the_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(scale_module, "run_job", run)
     report = scale_module.measure_scale(ScaleSettings())
     assert [curve.failure for curve in report.curves] == ["", "", "", "was ended by SIGKILL", ""]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("gallery=9,3", "must be positive, and grow"), ("gallery=x", "expected numbers"), ("moon=1", "curves are length")],
-)
-def test_impossible_sizes_are_refused(text: str, message: str) -> None:
-    result = CliRunner().invoke(cli, ["bench", "scale", "--sizes", text])
-    assert (result.exit_code, message in result.stderr) == (2, True), result.output

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.benchmarks.fake_worker import NumpyBackend
+from tests.fakes.worker import NumpyBackend
 from tests.runtime.tiny_models import FRONTEND, make_tiny
 from voxport.benchmarks.core.inputs import call_rows, join, make_inputs
 from voxport.benchmarks.core.protocol import (

@@ -144,31 +144,3 @@ def test_a_check_finds_the_bit_that_changes_no_answer(exported: Exported, tmp_pa
     assert [each["name"] for each in report["checks"] if not each["passed"]] == ["digest"]
     assert len(report["failures"]) == 1
     assert f"{path}: is damaged or was changed" in report["failures"][0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("onnx", "none.pt", "-o", "model.onnx"), "none.pt: no such checkpoint"),
-        (("onnx", "none.pt", "-o", "model.onnx", "--opset", "26"), "opset 26: choose 18 to 22"),
-        (("onnx", "none.pt", "-o", "model.onnx", "--min-frames", "9", "--max-frames", "8"), "min_frames 9 and max_fr"),
-        (("check", "none.onnx", "none.pt"), "none.onnx"),
-    ],
-)
-def test_mistakes_are_one_clear_line(
-    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = run(*arguments)
-    assert list(tmp_path.iterdir()) == []
-    assert result.exit_code == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.output
-
-
-@pytest.mark.parametrize("command", [(), ("onnx",), ("check",)])
-def test_help_has_an_example(command: tuple[str, ...]) -> None:
-    result = run(*command, "--help")
-    assert result.exit_code == 0
-    if command:
-        assert f"Example:\n    voxport export {command[0]} " in result.stdout

@@ -48,24 +48,3 @@ def test_without_tensorrt_it_says_what_is_missing(exported: Exported, tmp_path: 
     assert "here something is missing: tensorrt is not installed" in result.stderr
     assert "--dry-run shows what would be built" in result.stderr
     assert "Traceback" not in result.output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--batch", "1,2"), "must be three numbers"),
-        (("--batch", "1,0,2"), "not a list of positive numbers"),
-        (("--buckets", "200,x"), "not a list of positive numbers"),
-        (("--onnx", "m.onnx", "--precision", "fp16"), "the file says that already; leave out --precision"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    result = run("model.pt", "-o", tmp_path / "model.plan", *arguments)
-    assert result.exit_code == 2
-    assert message in result.stderr
-
-
-def test_a_batch_that_does_not_rise_is_refused(tmp_path: Path) -> None:
-    result = run("model.pt", "-o", tmp_path / "model.plan", "--batch", "2,1,4")
-    assert result.exit_code == 1
-    assert "batch 2,1,4: 1 ≤ MIN ≤ OPT ≤ MAX must hold" in result.stderr

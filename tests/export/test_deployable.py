@@ -38,6 +38,12 @@ KINDS = {
         embedding_size=6,
         band_statistics=True,
     ),
+    "above the lowest": dataclasses.replace(
+        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest="instead"
+    ),
+    "beside the bands": dataclasses.replace(
+        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest="beside"
+    ),
     "band statistics without batch norm": dataclasses.replace(
         OPTIONS, embedding_size=6, band_statistics=True, batch_norm=False
     ),

@@ -152,9 +152,3 @@ def test_what_an_export_would_refuse_is_refused(
         assert message in result.stderr
         assert "Traceback" not in result.output
     assert {each.name for each in checkpoint.parent.iterdir()} == {"model.pt", "mel.pt", "mlp.pt"}
-
-
-def test_file_given_as_output_is_pointed_to_the_right_option(checkpoint: Path) -> None:
-    result = run("onnx", checkpoint, "--output", "model.onnx")
-    assert result.exit_code == 2
-    assert "'model.onnx' is not one of scores, embedding, both; the file to write is given with -o" in result.stderr

@@ -81,13 +81,6 @@ def untouched(checkpoint: Path) -> Iterator[Path]:
 
 
 @each_target
-def test_its_help_has_an_example_of_it(target: Target) -> None:
-    result = CliRunner().invoke(cli, ["export", target.command, "--help"])
-    assert result.exit_code == 0
-    assert f"Example:\n    voxport export {target.command} " in result.stdout
-
-
-@each_target
 @pytest.mark.parametrize("asked", ASKED)
 def test_a_checkpoint_that_is_not_there_is_named(target: Target, asked: tuple[str, ...], untouched: Path) -> None:
     check_refused(target.run("none.pt", target.name, *asked), "none.pt: no such", "none.pt: cannot be read")

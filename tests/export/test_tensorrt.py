@@ -15,9 +15,9 @@ import onnx
 import pytest
 
 from tests.export.conftest import LIMITS, Exported
-from tests.export.fake_builder import BuilderTensorRT
 from tests.export.rtx_matrix import in_int8, stated
-from tests.runtime.fake_cuda import FakeCuda
+from tests.fakes.cuda import FakeCuda, installed
+from tests.fakes.trt_builder import BuilderTensorRT
 from voxport.export import pipeline as proven
 from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import keep_outputs, write_onnx
@@ -30,7 +30,6 @@ from voxport.export.verification.report import ParityError
 from voxport.runtime.backends import cuda as cuda_memory
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.model import OnnxModel
-from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import read_sidecar, sidecar_path
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import METADATA_KEY, Array
@@ -72,14 +71,8 @@ def world(
     no_capture()
     cuda = FakeCuda()
     trt = BuilderTensorRT(cuda, getattr(request, "param", "10.16.1.11"))
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    caches = (cuda_memory.cuda_module, plan_library.error_log)
-    for cached in caches:
-        cached.cache_clear()
-    yield World(cuda, trt, tmp_path, exported.checkpoint_path)
-    for cached in caches:
-        cached.cache_clear()
+    with installed(monkeypatch, trt, cuda):
+        yield World(cuda, trt, tmp_path, exported.checkpoint_path)
 
 
 @pytest.fixture(autouse=True)

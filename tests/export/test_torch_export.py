@@ -373,25 +373,3 @@ def test_torchscript_command(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["passed"] is True
     assert "PyTorch has deprecated TorchScript" in result.stderr
     assert read_contract(out).max_frames == 30
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("torchscript", "none.pt", "-o", "m.torchscript"), "none.pt: no such checkpoint"),
-        (("torchscript", "none.pt", "-o", "m.pt2"), "would mislead"),
-        (("pt2", "none.pt", "-o", "m.pt2"), "none.pt: no such checkpoint"),
-        (("pt2", "none.pt", "-o", "m.pt"), "only by the suffix .pt2"),
-        (("pt2", "none.pt", "-o", "m.pt2", "--device", "cuda"), "--device is for --aoti"),
-        (("pt2", "none.pt", "-o", "m.pt2", "--min-frames", "9", "--max-frames", "8"), "min_frames 9 and max_fr"),
-    ],
-)
-def test_mistakes_are_one_clear_line(
-    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = run(*arguments)
-    assert result.exit_code == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.output
-    assert list(tmp_path.iterdir()) == []

@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.fake_cuda import FakeCuda
-from tests.runtime.fake_rtx import START, FakeRtx
-from tests.runtime.fake_tensorrt import FakeTensorRT, make_plan
+from tests.fakes.cuda import FakeCuda, forget_libraries
+from tests.fakes.rtx import START, FakeRtx
+from tests.fakes.trt import FakeTensorRT, make_plan
 from tests.runtime.tiny_models import FRONTEND, TinyModel, make_tiny
 from voxport.runtime import BackendOptions, load_backend
-from voxport.runtime.backends import cuda as cuda_memory
 from voxport.runtime.backends.options import LoadedBackend
 from voxport.runtime.backends.rtx.library import PORTABLE
 from voxport.runtime.backends.rtx.model import BUILT_FOR
-from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import write_sidecar
 from voxport.runtime.contract import InputKind
 from voxport.runtime.length_range import LengthRange
@@ -95,8 +93,7 @@ class Plan(Engine):
         self.forget()
 
     def forget(self) -> None:
-        for cached in (cuda_memory.cuda_module, plan_library.error_log):
-            cached.cache_clear()
+        forget_libraries()
 
     def install(self) -> None:
         self.patch.setitem(sys.modules, self.module, FakeTensorRT(self.cuda))

@@ -1,7 +1,6 @@
 """`voxport embed`, `enroll`, `verify` and `identify --gallery`: answers, exit codes, refusals."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -93,21 +92,6 @@ def test_embed_leaves_out_what_cannot_be_used_and_says_so(
     assert result.stderr.splitlines()[-1] == "1 of 2 files could not be answered"
     with np.load(tmp_path / "voices.npz") as arrays:
         assert arrays["files"].tolist() == [str(low)]
-
-
-def test_embed_never_writes_over_a_sound(tiny: TinyModel, low: Path) -> None:
-    before = low.read_bytes()
-    result = run("embed", tiny.path, "-o", low, low, code=2)
-    assert "does not end in .npz" in result.stderr
-    assert low.read_bytes() == before
-
-
-def test_embed_says_before_the_work_that_it_cannot_write(tiny: TinyModel, tmp_path: Path) -> None:
-    (tmp_path / "folder.npz").mkdir()
-    for place, says in (("absent/voices.npz", "there is no such folder"), ("folder.npz", "is a folder")):
-        result = run("embed", tiny.path, "-o", tmp_path / place, tmp_path / "never-read.wav", code=1)
-        assert says in result.stderr
-        assert "never-read" not in result.stderr
 
 
 # --- enroll -------------------------------------------------------------------------------------------
@@ -211,44 +195,6 @@ def test_another_models_gallery_is_refused_by_every_command(
     assert people.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "give NAME and FILEs to enroll"),
-        (["Eve"], "no sound of 'Eve' was given"),
-        (["Eve", "eve.wav"], "voxport enroll MODEL GALLERY NAME FILE..."),
-        (["--calibrate", "0"], "--calibrate"),
-        (["--calibrate", "1"], "--calibrate"),
-    ],
-)
-def test_enroll_says_what_is_missing(people: Path, arguments: list[str], message: str) -> None:
-    assert message in run("enroll", people, *arguments, code=2).stderr
-
-
-def test_a_forgotten_name_is_noticed(tiny: TinyModel, people: Path, low: Path, high: Path) -> None:
-    result = run("enroll", people, "--model", tiny.path, low, high, code=2)
-    assert "NAME comes before the FILEs" in result.stderr
-    assert len(Gallery.load(people, None)) == 2
-
-
-def test_a_name_that_cannot_be_used_is_refused_before_any_work(people: Path, low: Path) -> None:
-    result = run("enroll", people, "--model", "absent.onnx", "a\nb", low, code=1)
-    assert "control characters" in result.stderr
-
-
-def test_a_gallery_that_is_none_is_an_error(tiny: TinyModel, low: Path, bad: Path) -> None:
-    for command in (
-        ("enroll", bad, "--list"),
-        ("enroll", bad, "--model", tiny.path, "Eve", low),
-        ("verify", bad, "--model", tiny.path, "Eve", low),
-        ("identify", tiny.path, low, "--gallery", bad),
-    ):
-        assert run(*map(str, command), code=1).stderr.startswith(f"error: {bad}: ")
-    missing = bad.with_name("absent")
-    assert "there is no such file" in run("enroll", missing, "--remove", "Eve", code=1).stderr
-    assert not os.path.lexists(missing)
-
-
 # --- verify -------------------------------------------------------------------------------------------
 
 
@@ -261,6 +207,7 @@ def test_verify_exits_with_0_where_all_are_accepted_and_3_where_one_is_not(
         "file": str(low),
         "speaker": "Low",
         "cosine": pytest.approx(1, abs=1e-5),
+        "normalized": None,
         "threshold": 0.99,
         "accepted": True,
         "duration_s": 0.4,
@@ -297,11 +244,6 @@ def test_verify_of_a_bad_file_is_an_error_whatever_the_others_are(
         assert str(other) in result.stdout
 
 
-def test_verify_of_a_stranger_names_the_way_out(tiny: TinyModel, people: Path, low: Path) -> None:
-    result = run("verify", people, "--model", tiny.path, "Eve", low, "--threshold", 0.5, code=1)
-    assert f"{people}: 'Eve' is not enrolled; see who is: voxport gallery list" in result.stderr
-
-
 # --- identify -----------------------------------------------------------------------------------------
 
 
@@ -312,18 +254,3 @@ def test_identify_looks_among_the_enrolled(tiny: TinyModel, people: Path, low: P
     assert [entry["known"] for entry in found["results"]] == [None, None]
     page = run("identify", tiny.path, low, "--gallery", people, "--threshold", 0.9, "--top", 1).stdout
     assert page.splitlines()[-1].split() == [str(low), "Low", "1.0000", "yes"]
-
-
-def test_a_threshold_without_a_gallery_is_a_usage_error(tiny: TinyModel, low: Path) -> None:
-    assert "needs --gallery" in run("identify", tiny.path, low, "--threshold", 0.5, code=2).stderr
-
-
-def test_a_threshold_that_is_no_number_is_a_usage_error(tiny: TinyModel, people: Path, low: Path) -> None:
-    for command in (
-        ("identify", tiny.path, low, "--gallery", people),
-        ("timeline", tiny.path, low, "--gallery", people),
-        ("stream", tiny.path, low, "--gallery", people),
-        ("verify", people, "--model", tiny.path, "Low", low),
-    ):
-        result = run(*map(str, command), "--threshold", "nan", code=2)
-        assert "must be a cosine between -1 and 1, found nan" in result.stderr

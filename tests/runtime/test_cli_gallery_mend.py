@@ -151,30 +151,6 @@ def test_model_comes_first_and_other_orders_are_told_by_content(
     assert len({tuple(each) for each in asked.values()}) == 1
 
 
-def test_places_that_are_missing_or_double_are_told(
-    tiny: TinyModel, people: Path, sounds: dict[str, Path], tmp_path: Path
-) -> None:
-    low = sounds["low"]
-    for arguments, message in (
-        ((tiny.path, people, "--model", tiny.path, "Ada", low), "MODEL is given twice"),
-        ((people, "Ada", low), "expected MODEL GALLERY NAME FILE..."),
-        ((tiny.path, people, "Ada"), "expected MODEL GALLERY NAME FILE..."),
-        ((tiny.path,), "expected MODEL GALLERY NAME FILE..."),
-    ):
-        assert message in run("verify", *arguments, code=2).stderr
-    assert "MODEL is given twice" in run("enroll", tiny.path, people, "--model", tiny.path, "A", low, code=2).stderr
-    for command in ("identify", "timeline", "stream", "embed"):
-        result = run(command, people, low, code=2)
-        assert f"{people} is a gallery; MODEL comes first, and the gallery with --gallery {people}" in result.stderr
-
-
-def test_a_damaged_model_is_named_and_no_gallery_is_made(sounds: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_text("not a model")
-    result = run("enroll", tmp_path / "model.onnx", tmp_path / "new", "Ada", sounds["low"], code=1)
-    assert f"{tmp_path / 'model.onnx'}: " in result.stderr
-    assert not (tmp_path / "new").exists()
-
-
 def test_a_gallery_or_arrays_in_the_model_s_place_are_called_what_they_are(people: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "voices.npz", embeddings=np.zeros((1, SIZE)))
     for given, words in (
@@ -192,12 +168,6 @@ def test_a_gallery_without_thresholds_says_what_that_means_for_strangers(
     words = f"note: {people} has no threshold, so a stranger is given the name of whoever is most alike"
     assert words in run("identify", tiny.path, sounds["far"], "--gallery", people).stderr
     assert words not in run("identify", tiny.path, sounds["far"], "--gallery", people, "--threshold", 0.5).stderr
-
-
-def test_a_missing_model_is_named(people: Path, sounds: dict[str, Path], tmp_path: Path) -> None:
-    for command in ("enroll", "verify"):
-        result = run(command, tmp_path / "absent.onnx", people, "Ada", sounds["low"], code=1)
-        assert result.stderr.startswith(f"error: {tmp_path / 'absent.onnx'}: ")
 
 
 def test_gallery_calibrate_is_what_enroll_calibrate_is(people: Path, tiny: TinyModel, tmp_path: Path) -> None:

@@ -91,37 +91,6 @@ def test_features_are_taken_where_the_model_takes_features(tiny: TinyModel, tmp_
     assert entry["ranked"][0]["speaker"] == tiny.contract.labels[int(tiny.scores(values).argmax())]
 
 
-def test_features_are_refused_where_the_model_takes_sound(tiny_waveform: TinyModel, tmp_path: Path) -> None:
-    np.save(tmp_path / "who.npy", features(20))
-    result = run(tiny_waveform.path, tmp_path / "who.npy")
-    assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: {tmp_path / 'who.npy'}: ")
-    assert "takes sound, not features" in result.stderr
-    assert result.stdout == ""
-
-
-@pytest.mark.parametrize("arguments", [["--top", "0"], ["--threads", "0"], ["--device", "tpu"], ["--no-such-option"]])
-def test_wrong_options_are_usage_errors(tiny: TinyModel, sounds: list[Path], arguments: list[str]) -> None:
-    assert run(tiny.path, sounds[0], *arguments).exit_code == 2
-
-
-def test_no_file_is_a_usage_error(tiny: TinyModel) -> None:
-    assert run(tiny.path).exit_code == 2
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not a model"])
-def test_a_model_that_is_none_is_an_error_without_a_traceback(
-    tmp_path: Path, sounds: list[Path], content: bytes | None
-) -> None:
-    path = tmp_path / "model.onnx"
-    if content is not None:
-        path.write_bytes(content)
-    result = run(path, sounds[0])
-    assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: {path}: ")
-    assert result.stdout == ""
-
-
 def test_cuda_is_never_replaced_by_the_cpu(tiny: TinyModel, sounds: list[Path]) -> None:
     import onnxruntime
 
@@ -155,12 +124,6 @@ def test_features_need_no_audio_package(tiny: TinyModel, tmp_path: Path, monkeyp
     assert run(tiny.path, tmp_path / "who.npy").exit_code == 0
 
 
-def test_help_has_an_example() -> None:
-    result = run("--help")
-    assert result.exit_code == 0
-    assert "voxport identify model.onnx" in result.stdout
-
-
 def test_a_bar_is_shown_at_a_terminal_and_never_in_a_pipe(
     tiny: TinyModel, sounds: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +138,6 @@ def test_a_bar_is_shown_at_a_terminal_and_never_in_a_pipe(
         return original(files, **options)
 
     monkeypatch.setattr(click, "progressbar", spy)
-    monkeypatch.setattr("voxport.cli.runtime.shared.at_terminal", lambda: True)
+    monkeypatch.setattr("voxport.cli.runtime.shared.is_shown", lambda: True)
     assert json.loads(run(tiny.path, *many, "--json").stdout)["errors"] == []
     assert seen == [6]

@@ -128,21 +128,6 @@ def test_without_onnxruntime_the_page_is_shown_and_the_check_asked_for(
     assert run(tiny.path, "--no-verify").exit_code == 0
 
 
-def test_another_file_is_an_error_without_a_page(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("hello")
-    for path in (tmp_path / "notes.txt", tmp_path / "absent.onnx", tmp_path):
-        result = run(path)
-        assert result.exit_code == 1
-        assert result.stdout == ""
-        assert result.stderr.startswith(f"error: {path}: ")
-
-
-def test_help_has_an_example() -> None:
-    result = run("--help")
-    assert result.exit_code == 0
-    assert "voxport inspect model.onnx" in result.stdout
-
-
 def test_a_plan_is_shown_by_what_lies_beside_it(tiny: TinyModel, tmp_path: Path) -> None:
     """Without TensorRT nothing can be replayed, which is said; the page is there all the same."""
     plan = tmp_path / "model.plan"

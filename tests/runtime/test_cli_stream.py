@@ -127,8 +127,6 @@ def test_standard_input_may_be_closed(tiny: TinyModel, kind: str) -> None:
         (["--format", "f32"], np.array([0.0] * 9 + [np.nan], "<f4").tobytes(), "the chunk at 0.000 s: holds NaN"),
         (["--format", "f32"], np.full(9, 500.0, "<f4").tobytes(), "expected [-1, 1]"),
         (["--rate", "100"], PCM.tobytes(), "sample_rate: 100 Hz"),
-        (["absent.wav"], b"", "absent.wav: No such file"),
-        (["--window", "9"], PCM.tobytes(), "window_s"),
         ([], b"RIFF" + bytes(1000), "a WAV file, but raw PCM is expected"),
         ([], b"fLaC", "a FLAC file"),
     ],
@@ -208,12 +206,3 @@ def test_a_terminal_is_no_sound(tiny: TinyModel) -> None:
         os.close(follower)
     assert result.returncode == 1
     assert "raw PCM" in result.stderr
-
-
-@pytest.mark.parametrize("typed", [("--rate", 8000), ("--channels", 2), ("--format", "f32")])
-def test_options_of_raw_pcm_are_refused_for_a_file(tiny: TinyModel, tmp_path: Path, typed: tuple[object, ...]) -> None:
-    """They would have no effect, and who gives them expects one."""
-    soundfile.write(tmp_path / "talk.wav", tone(1), 16000)
-    result = run(tiny.path, tmp_path / "talk.wav", *typed)
-    assert result.exit_code == 2
-    assert f"{typed[0]}: of raw PCM on standard input" in result.stderr

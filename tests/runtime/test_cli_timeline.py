@@ -92,38 +92,6 @@ def test_silence_is_said_in_words(tiny: TinyModel, tmp_path: Path) -> None:
     assert b"<svg" in (tmp_path / "m.svg").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["absent.wav"], "absent.wav: No such file"),
-        (["{meeting}", "--window", "9"], "window_s: this model takes"),
-        (["{meeting}", "--hop", "nan"], "hop_s must be"),
-        (["{meeting}", "--plot", "x.jpeg2000"], "pictures end in"),
-        (["{meeting}", "--rttm", "no/such/folder.rttm"], "no/such: there is no such folder"),
-        (["{meeting}", "--plot", "."], "is a folder"),
-    ],
-)
-def test_mistakes_are_told_in_a_line(
-    tiny: TinyModel,
-    meeting: Path,
-    arguments: list[str],
-    says: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if "--plot" in arguments:
-        pytest.importorskip("matplotlib")
-    folder = tmp_path_factory.mktemp("empty")
-    monkeypatch.chdir(folder)
-    result = run(tiny.path, *(each.format(meeting=meeting) for each in arguments))
-    assert list(folder.iterdir()) == []
-    assert result.exit_code == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert says in result.stderr
-
-
 def test_a_place_that_cannot_be_written_is_told_before_the_work(
     tiny: TinyModel, meeting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +123,7 @@ def test_without_a_picture_matplotlib_is_not_imported(tiny: TinyModel, meeting: 
 
 def test_the_bar_is_shown_to_a_person_only(tiny: TinyModel, meeting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Listening" not in run(tiny.path, meeting).stderr
-    monkeypatch.setattr("voxport.cli.runtime.timeline.at_terminal", lambda: True)
+    monkeypatch.setattr("voxport.cli.runtime.timeline.is_shown", lambda: True)
     shown: list[int] = []
     with click.progressbar(length=1) as any_bar:
         kind = type(any_bar)

@@ -23,7 +23,7 @@ from tests.runtime.test_example_cpp import embedding_only
 from tests.runtime.test_speech import melody, noise, talk
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
-from voxport.runtime.contract import Rejection, Windowing
+from voxport.runtime.contract import LengthTemperature, Rejection, Windowing
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.speech import USUAL_RULE
 from voxport.runtime.windowing.cutting import sound_windows
@@ -107,7 +107,10 @@ def test_the_page_shows_what_python_answers(drive: Drive, tiny_waveform: TinyMod
 
 def test_long_sounds_are_heard_in_windows_and_silence_is_nobodys(drive: Drive, tmp_path: Path) -> None:
     rule = Windowing(speech_only=True, max_frames=150)
-    model = make_tiny(tmp_path / "m.onnx", "waveform", max_frames=200, speech=USUAL_RULE, windowing=rule)
+    points = (LengthTemperature(2.0, 12.0), LengthTemperature(40.0, 3.0))
+    model = make_tiny(
+        tmp_path / "m.onnx", "waveform", max_frames=200, speech=USUAL_RULE, windowing=rule, temperature_by_length=points
+    )
     talking = np.concatenate([talk(5, 1), noise(6, 0.02), np.zeros(16000, np.float32), talk(2.3, 2)])
     long = write(tmp_path / "long.wav", talking, subtype="FLOAT")
     wrong = write(tmp_path / "wired.wav", np.stack([0.9 * talk(3), -talk(3)], axis=1), subtype="FLOAT")
@@ -210,14 +213,18 @@ def test_the_server_gives_the_page_and_nothing_else_and_survives_what_it_is_aske
 
 # --- the reader of contracts, in node -----------------------------------------------------------------
 
+SECONDS = (0.01, 0.5, 0.9, 1, 1.7, 4, 300)
+
 READER = """
 import { readFileSync } from "node:fs";
-import { readContract, UserError } from "%s";
+import { readContract, temperatureFor, UserError } from "%s";
 for (const path of JSON.parse(readFileSync(0, "utf8"))) {
   let said;
   try {
-    const { labels, shortest, longest, golden } = readContract(new Uint8Array(readFileSync(path)));
-    said = { labels, shortest, longest, input: golden.input.length, scores: [...golden.scores] };
+    const contract = readContract(new Uint8Array(readFileSync(path)));
+    const { labels, shortest, longest, golden } = contract;
+    const temperatures = %s.map((length) => temperatureFor(contract, length));
+    said = { labels, shortest, longest, input: golden.input.length, scores: [...golden.scores], temperatures };
   } catch (problem) {
     said = problem instanceof UserError ? { refused: problem.message } : { crashed: String(problem) };
   }
@@ -228,7 +235,7 @@ for (const path of JSON.parse(readFileSync(0, "utf8"))) {
 
 def read(node: str, folder: Path, paths: list[Path]) -> list[dict[str, Any]]:
     script = folder / "reader.mjs"
-    script.write_text(READER % (PAGE / "contract.js").as_uri())
+    script.write_text(READER % ((PAGE / "contract.js").as_uri(), list(SECONDS)))
     result = subprocess.run(
         [node, str(script)], input=json.dumps(list(map(str, paths))), capture_output=True, text=True, check=False,
         timeout=300,
@@ -249,6 +256,25 @@ def test_the_reader_finds_what_python_finds(node: str, tmp_path: Path, framing: 
         assert (found["shortest"], found["longest"]) == (allowed.shortest, allowed.longest)
         assert found["input"] == model.contract.golden.input.values.size
         assert found["scores"] == model.contract.golden.scores.values.tolist()
+
+
+def test_the_reader_s_temperatures_are_python_s(node: str, tmp_path: Path) -> None:
+    points = (LengthTemperature(0.5, 9.0), LengthTemperature(1.0, 3.0), LengthTemperature(4.0, 1.5))
+    some = [((), 1.0), ((), 7.5), (points, 20.0), (points[:1], 1.0)]
+    models = [
+        make_tiny(tmp_path / f"{i}.onnx", "waveform", temperature=single, temperature_by_length=by_length)
+        for i, (by_length, single) in enumerate(some)
+    ]
+    for model, found in zip(models, read(node, tmp_path, [model.path for model in models]), strict=True):
+        expected = [model.contract.temperature_for(seconds) for seconds in SECONDS]
+        assert found["temperatures"] == pytest.approx(expected, rel=1e-12)
+    graph, text = tiny_graph("waveform", models[2].project, models[2].classes), models[2].contract.to_json()
+    wrong = [text.replace('"seconds": 0.5,', seconds) for seconds in ('"seconds": 2.0,', '"seconds": "0.5",', "")]
+    for i, changed in enumerate(wrong):
+        assert changed != text
+        save(tmp_path / f"wrong{i}.onnx", graph, changed)
+    for found in read(node, tmp_path, [tmp_path / f"wrong{i}.onnx" for i in range(len(wrong))]):
+        assert "does not hold together" in found["refused"]
 
 
 def test_hostile_files_are_refused_in_words_and_at_once(node: str, tiny_waveform: TinyModel, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import soundfile
 from tests.runtime.test_speech import melody, noise, talk, tones
 from tests.runtime.tiny_models import FRONTEND, LABELS, TinyModel, make_tiny, save, tiny_graph, tone
 from voxport.runtime import SpeakerIdentifier
-from voxport.runtime.contract import Array, Rejection
+from voxport.runtime.contract import Array, LengthTemperature, Rejection
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.speech import REASONS, USUAL_RULE, Silence, find_speech
 
@@ -140,6 +140,25 @@ def test_probabilities_are_at_the_contract_s_temperature(run: Run, tmp_path: Pat
     assert [float(row[0]) for row in rows] == pytest.approx([each.probability for each in expected.ranked], abs=1e-5)
     flat = make_tiny(tmp_path / "flat.onnx", "waveform")
     assert run(flat.path, path).stdout.splitlines()[0].split("\t")[0] != rows[0][0]
+
+
+def test_a_contract_may_have_a_temperature_for_each_length(run: Run, tmp_path: Path) -> None:
+    """At, between and beyond its points, and before its single temperature."""
+    points = (LengthTemperature(0.2, 9.0), LengthTemperature(0.4, 3.0), LengthTemperature(0.5, 1.5))
+    model = make_tiny(tmp_path / "m.onnx", "waveform", temperature=20.0, temperature_by_length=points)
+    identifier = SpeakerIdentifier.load(model.path)
+    for seconds in (0.1, 0.2, 0.27, 0.4, 0.43, 0.55):
+        path = write(tmp_path / "who.wav", tone(seconds))
+        rows = [line.split("\t") for line in run(model.path, path).stdout.splitlines()]
+        expected = [each.probability for each in identifier.identify(path).ranked]
+        assert [float(row[0]) for row in rows] == pytest.approx(expected, abs=1e-5)
+    text = model.contract.to_json()
+    assert '"seconds": 0.2,' in text
+    graph = tiny_graph("waveform", model.project, model.classes)
+    save(tmp_path / "falling.onnx", graph, text.replace('"seconds": 0.2,', '"seconds": 0.6,'))
+    result = run(tmp_path / "falling.onnx", path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "do not rise in length" in result.stderr
 
 
 def test_a_sound_without_speech_is_nobody_s(run: Run, tmp_path: Path) -> None:

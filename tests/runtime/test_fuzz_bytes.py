@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fuzz.archives import SIZES, archive_of, program_members, script_members
 from fuzz.engines import BETWEEN, ENGINE
 from fuzz.live import CHUNK, HEAD, chunks_of, identifier
+from fuzz.mutations import KINDS, LIES, edit
 from fuzz.run import NAMES
 from fuzz.seeds import SEEDS, a_contract, engines, galleries, gallery_members, recordings, sound_files
 from fuzz.targets import FRONTEND, TARGETS, model_file
@@ -29,9 +30,9 @@ from voxport.runtime.inspection import inspect_model
 
 EDITS = st.lists(
     st.tuples(
-        st.sampled_from(["replace", "insert", "delete", "cut", "repeat"]),
+        st.sampled_from(KINDS),
         st.floats(0, 1, exclude_max=True),
-        st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f"])),
+        st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from(LIES)),
         st.booleans(),  # in the head, where the lies do most
     ),
     max_size=6,
@@ -41,18 +42,8 @@ QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def changed(data: bytes, edits: list[tuple[str, float, bytes, bool]]) -> bytes:
-    for kind, place, content, head in edits:
-        at = int(place * (min(64, len(data)) if head else len(data)))
-        if kind == "replace":
-            data = data[:at] + content + data[at + len(content) :]
-        elif kind == "insert":
-            data = data[:at] + content + data[at:]
-        elif kind == "delete":
-            data = data[:at] + data[at + len(content) :]
-        elif kind == "cut":
-            data = data[:at]
-        else:
-            data = data[:at] + data[at : at + 4096] + data[at:]
+    for each in edits:
+        data = edit(data, *each)
     return data
 
 
@@ -146,6 +137,7 @@ SEEDS_OF = {name: SEEDS[name]() for name in HERE}
 # In a process of its own, which may neither grow nor run on: a crash, a hang or a flood is an exit status.
 LIMITED = """
 import random, resource, sys
+from fuzz.mutations import lies
 from fuzz.seeds import SEEDS
 from fuzz.targets import TARGETS
 
@@ -158,11 +150,7 @@ resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20),) * 2)
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 chance = random.Random(7)
 for _ in range(400):
-    data = bytearray(chance.choice(seeds))
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(min(len(data), chance.choice((64, 1 << 20))))
-        data[at : at + 4] = chance.choice((bytes(4), b"\\xff" * 4, b"\\xff\\xff\\xff\\x7f", chance.randbytes(4)))
-    TARGETS[name](bytes(data))
+    TARGETS[name](lies(chance.choice(seeds), chance))
 print("done")
 """
 

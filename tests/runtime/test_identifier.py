@@ -345,14 +345,6 @@ def test_a_sound_in_an_unknown_format_is_an_audio_error(identifier: SpeakerIdent
         identifier.identify(tmp_path / "notes.wav")
 
 
-@given(st.binary(max_size=300))
-def test_any_bytes_called_npy_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.npy"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + content)
-    with pytest.raises(VoxportError, match=r"any\.npy"):
-        read_features(path)
-
-
 def test_a_pickle_in_a_npy_file_is_never_run(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> Any:

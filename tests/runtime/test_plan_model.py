@@ -2,7 +2,6 @@
 
 import gc
 import json
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,14 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.fake_cuda import FakeCuda
-from tests.runtime.fake_tensorrt import FakeTensorRT, Shape, make_plan
-from tests.runtime.tiny_models import FRONTEND, LABELS, MAX_FRAMES, TinyModel, features, make_tiny, tone
+from tests.fakes.cuda import FakeCuda, installed
+from tests.fakes.trt import FakeTensorRT, Shape, make_plan
+from tests.runtime.tiny_models import (
+    FRONTEND,
+    LABELS,
+    MAX_FRAMES,
+    TinyModel,
+    check_rows,
+    features,
+    make_tiny,
+    tone,
+)
 from voxport.runtime import SpeakerIdentifier, VoxportError, read_contract
-from voxport.runtime.backends import cuda as cuda_memory
 from voxport.runtime.backends.load import load_backend
 from voxport.runtime.backends.options import DeviceChoice
-from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import VERSION_COMPATIBLE, sidecar_path, write_sidecar
 from voxport.runtime.backends.trt.model import PlanModel, PlanOptions
 from voxport.runtime.contract import InputKind
@@ -52,33 +58,11 @@ class World:
 def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     cuda = FakeCuda()
     trt = FakeTensorRT(cuda, request.param)
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    caches = (cuda_memory.cuda_module, plan_library.error_log)
-    for cached in caches:
-        cached.cache_clear()
-    yield World(cuda, trt, tmp_path)
-    for cached in caches:
-        cached.cache_clear()
+    with installed(monkeypatch, trt, cuda):
+        yield World(cuda, trt, tmp_path)
 
 
 every_version = pytest.mark.parametrize("world", ["8.6.1", "10.0.1", "10.16.1.11", "11.4.0.106"], indirect=True)
-
-
-def padded(rows: list[Any], garbage: float = math.nan) -> tuple[Any, Any]:
-    lengths = np.array([len(row) for row in rows])
-    batch = np.full((len(rows), lengths.max() + 3, *rows[0].shape[1:]), garbage, np.float32)
-    for i, row in enumerate(rows):
-        batch[i, : len(row)] = row
-    return batch, lengths
-
-
-def check_rows(model: PlanModel, tiny: TinyModel, rows: list[Any]) -> None:
-    answer = model.run(*padded(rows))
-    assert answer.scores.shape == (len(rows), len(LABELS))
-    for scores, embedding, row in zip(answer.scores, answer.embedding, rows, strict=True):
-        np.testing.assert_allclose(scores, tiny.scores(row), atol=1e-4)
-        np.testing.assert_allclose(embedding, tiny.embedding(row), atol=1e-5)
 
 
 # --- answers ------------------------------------------------------------------------------------------

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.runtime.fake_cuda import FakeCuda
-from tests.runtime.fake_rtx import START, CudaGraphStrategy, Diagnostics, FakeRtx, Kernels, Validity, shapes_of
-from tests.runtime.fake_tensorrt import Shape, make_plan
+from tests.fakes.cuda import FakeCuda, installed
+from tests.fakes.rtx import START, CudaGraphStrategy, Diagnostics, FakeRtx, Kernels, Validity, shapes_of
+from tests.fakes.trt import Shape, make_plan
 from tests.runtime.tiny_models import FRONTEND, TinyModel, features
+from tests.runtime.tiny_models import check_rows as check_answers
 from voxport.runtime import BackendOptions, load_backend, read_contract
-from voxport.runtime.backends import cuda as cuda_memory
 from voxport.runtime.backends.formats import format_of
 from voxport.runtime.backends.rtx.library import PORTABLE
 from voxport.runtime.backends.rtx.model import BUILT_FOR, RtxModel, RtxOptions
-from voxport.runtime.backends.trt import library as plan_library
 from voxport.runtime.backends.trt.file import write_sidecar
 from voxport.runtime.errors import BackendError, ContractError
 from voxport.runtime.inspection import inspect_model
@@ -54,25 +52,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     cuda = FakeCuda()
     cuda.capability = (8, 9)
     trt = FakeRtx(cuda)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    caches = (cuda_memory.cuda_module, plan_library.error_log)
-    for cached in caches:
-        cached.cache_clear()
-    yield World(cuda, trt, tmp_path)
-    for cached in caches:
-        cached.cache_clear()
+    with installed(monkeypatch, trt, cuda):
+        yield World(cuda, trt, tmp_path)
 
 
 def check_rows(model: RtxModel, tiny: TinyModel, lengths: list[int]) -> None:
-    rows = features(lengths, seed=sum(lengths))
-    batch = np.full((len(rows), max(lengths) + 3, N), np.nan, np.float32)
-    for i, row in enumerate(rows):
-        batch[i, : len(row)] = row
-    answer = model.run(batch, np.array(lengths))
-    for scores, embedding, row in zip(answer.scores, answer.embedding, rows, strict=True):
-        np.testing.assert_allclose(scores, tiny.scores(row), atol=1e-4)
-        np.testing.assert_allclose(embedding, tiny.embedding(row), atol=1e-5)
+    check_answers(model, tiny, features(lengths, seed=sum(lengths)))
 
 
 @pytest.mark.parametrize("graphs", [True, False])

@@ -4,6 +4,7 @@ Each is a masked mean over time and two matrix products: nothing of voxport's ow
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from voxport.runtime.backends.base import Backend
 from voxport.runtime.contract import METADATA_KEY, Array, Contract, Golden, InputKind, Parity
 from voxport.runtime.frontend.presets import profile
 
@@ -149,3 +151,21 @@ def features(frames: Sequence[int] | int, seed: int = 1) -> Any:
     if isinstance(frames, int):
         return generator.normal(size=(frames, FRONTEND.n_mels)).astype(np.float32)
     return [generator.normal(size=(count, FRONTEND.n_mels)).astype(np.float32) for count in frames]
+
+
+def padded(rows: list[Any], garbage: float = math.nan) -> tuple[Any, Any]:
+    """Rows of several lengths as a batch with three more places than the longest needs, and their lengths."""
+    lengths = np.array([len(row) for row in rows])
+    batch = np.full((len(rows), lengths.max() + 3, *rows[0].shape[1:]), garbage, np.float32)
+    for i, row in enumerate(rows):
+        batch[i, : len(row)] = row
+    return batch, lengths
+
+
+def check_rows(model: Backend, tiny: TinyModel, rows: list[Any]) -> None:
+    """Each row of a padded batch is answered as NumPy answers it alone."""
+    answer = model.run(*padded(rows))
+    assert answer.scores.shape == (len(rows), len(LABELS))
+    for scores, embedding, row in zip(answer.scores, answer.embedding, rows, strict=True):
+        np.testing.assert_allclose(scores, tiny.scores(row), atol=1e-4)
+        np.testing.assert_allclose(embedding, tiny.embedding(row), atol=1e-5)

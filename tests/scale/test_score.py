@@ -184,7 +184,3 @@ def test_the_command_says_what_it_did_and_ends_with_1_where_nothing_could_be_sco
     assert done.exit_code == 1
     assert "no utterance could be scored" in done.stderr
     assert re.search(r"of them with an error +3\n", done.stdout)
-    missing = CliRunner().invoke(cli, ["score", "nowhere", str(model.path), "--out", str(tmp_path / "x")])
-    assert missing.exit_code == 1
-    assert missing.stderr.count("\n") == 1
-    assert "nowhere: no such directory" in missing.stderr

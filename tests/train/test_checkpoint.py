@@ -75,16 +75,6 @@ def test_hostile_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "hostile").exists()
 
 
-def test_damaged_files_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    path = tmp_path / "model.pt"
-    save_checkpoint(checkpoint, path)
-    whole = path.read_bytes()
-    for size in (0, 1, 100, len(whole) // 2, len(whole) - 30):
-        path.write_bytes(whole[:size])
-        with pytest.raises(CheckpointError, match=r"model\.pt"):
-            load_checkpoint(path)
-
-
 def test_other_files_are_named(tmp_path: Path, checkpoint: Checkpoint) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.pt")

@@ -72,31 +72,6 @@ def test_fit_evaluate_predict(here: Path) -> None:
     assert json.loads(resumed.stdout)["accuracy_whole"] == json.loads(fit.stdout)["accuracy_whole"]
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("train fit --out run", "--data and --recipe are needed"),
-        ("train fit --out run --data corpus --recipe nonesuch", "no recipe 'nonesuch'"),
-        ("train fit --out run --data nowhere --recipe tiny.toml", "nowhere"),
-        ("train fit --out run --data corpus --recipe tiny.toml --noise corpus", "--noise and --rirs change sounds"),
-        ("train fit --out run --data corpus --recipe tiny.toml --frontend nonesuch", "homework_mel40"),
-        ("train fit --out run --resume", "no run to resume"),
-        ("train fit --out run --resume --steps 4", "leave out --steps"),
-        ("train fit --out run --resume --skip-bad", "leave out --skip-bad"),
-        ("train predict nothing.pt --csv nowhere/a.csv", "there is no folder nowhere"),
-        ("train evaluate nothing.pt", "no such checkpoint"),
-        ("train evaluate nothing.pt --save", "say for which --false-accept-rate"),
-        ("train predict tiny.toml --csv a.csv", "tiny.toml: not a readable checkpoint"),
-    ],
-)
-def test_mistakes_are_told_in_one_message(here: Path, line: str, message: str) -> None:
-    result = voxport(line)
-    assert result.exit_code in (1, 2)
-    assert message in result.stderr
-    assert "Traceback" not in result.output
-    assert not (here / "run" / "run.json").exists()
-
-
 def test_recipes_are_listed_with_parameters_and_reported_figures() -> None:
     result = voxport("train recipes --speakers 240 --json")
     listed = {recipe["name"]: recipe for recipe in json.loads(result.stdout)}

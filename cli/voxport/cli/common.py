@@ -8,6 +8,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -17,8 +18,16 @@ if TYPE_CHECKING:
     from voxport.runtime.contract import ConditionLine
 
 F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
+
+FILE_PATH = click.Path(path_type=Path)  # an option or argument that names a file or folder
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+
+
+def together(*options: Decorator) -> Decorator:
+    """One decorator of several; help lists their options in this order."""
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def example(text: str) -> str:

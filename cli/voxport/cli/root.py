@@ -126,7 +126,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="\b\nExample:\n  voxport demo --out demo-out\n  voxport export onnx runs/first/model.pt -o model.onnx",
 )
 @click.option(

@@ -1,29 +1,14 @@
-"""What a person is shown of long work and of an evaluation."""
+"""An evaluation as files: JSON and plots."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.storage import atomic
 from voxport.runtime.storage.serialization import encode
 from voxport.train import plots
 from voxport.train.evaluation.evaluate import Evaluation, Evidence
-from voxport.train.evaluation.inference import Progress as Report
 from voxport.train.evaluation.unseen import Unseen
-
-
-@contextlib.contextmanager
-def progress_bar(title: str, shown: bool) -> Iterator[Report]:
-    """A bar on stderr; the function that it yields takes (done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def write_evaluation(evaluation: Evaluation, evidence: Evidence, out: Path, unseen: Unseen | None = None) -> None:

@@ -9,47 +9,51 @@ from voxport.benchmarks.backends.build import read_facts
 from voxport.benchmarks.backends.registry import Array, Lengths
 from voxport.benchmarks.core.settings import BackendSpec, Cell
 from voxport.benchmarks.system.machine import Fact
+from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.formats import read_contract
 from voxport.runtime.backends.onnxrt.session import OnnxOptions, import_onnxruntime
 from voxport.runtime.errors import BackendError
 from voxport.runtime.frontend.spec import Frontend
 
 
-class OnnxBackend:
-    """An artefact through the runtime's own API, as an application calls it."""
+class _Loaded:
+    """A model that the runtime itself loaded, asked as an application asks it."""
+
+    def __init__(self, model: Backend) -> None:
+        self._model = model
+        self.frontend = model.contract.frontend
+        self.speakers = len(model.contract.labels)
+
+    def run(self, inputs: Array, lengths: Lengths) -> Array:
+        return self._model.run(inputs, lengths).scores
+
+
+class OnnxBackend(_Loaded):
+    """An artefact through the runtime's own API."""
 
     def __init__(self, spec: BackendSpec) -> None:
         from voxport.runtime.backends.onnxrt.model import OnnxModel
 
+        super().__init__(OnnxModel.load(spec.path, OnnxOptions(device=spec.device, threads=spec.threads)))
         self._spec = spec
-        self._model = OnnxModel.load(spec.path, OnnxOptions(device=spec.device, threads=spec.threads))
-        self.frontend = self._model.contract.frontend
-        self.speakers = len(self._model.contract.labels)
-
-    def run(self, inputs: Array, lengths: Lengths) -> Array:
-        return self._model.run(inputs, lengths).scores
 
     def facts(self) -> tuple[Fact, ...]:
         return (Fact("threads", str(self._spec.threads)), Fact("device", self._spec.device))
 
 
-class ArtefactBackend:
+class ArtefactBackend(_Loaded):
     """A file that the runtime itself loads: a TensorRT plan, an RTX engine, TorchScript, .pt2, ONNX on a plugin."""
 
     def __init__(self, spec: BackendSpec) -> None:
         from voxport.runtime.backends.load import load_backend
         from voxport.runtime.backends.options import BackendOptions
 
-        options = BackendOptions(device=spec.device, threads=spec.threads)
-        self._model = load_backend(spec.path, options)
-        self.frontend = self._model.contract.frontend
-        self.speakers = len(self._model.contract.labels)
-
-    def run(self, inputs: Array, lengths: Lengths) -> Array:
-        return self._model.run(inputs, lengths).scores
+        model = load_backend(spec.path, BackendOptions(device=spec.device, threads=spec.threads))
+        super().__init__(model)
+        self._explain = model.explain
 
     def facts(self) -> tuple[Fact, ...]:
-        told = self._model.explain()
+        told = self._explain()
         return (Fact("device", told.device), *(Fact("note", note) for note in told.notes))
 
 
@@ -196,7 +200,7 @@ def provider_of(runtime: Any, spec: BackendSpec) -> str:
     return name
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(_Loaded):
     """An artefact's ONNX file in OpenVINO through the runtime's own API, in the precision that `spec` asks for."""
 
     def __init__(self, spec: BackendSpec) -> None:
@@ -206,14 +210,10 @@ class OpenVinoBackend:
         computed = spec.precision
         if computed not in ("fp32", "bf16", "fp16"):
             raise BackendError(f"{spec.name}: OpenVINO does not compute in {computed}")
-        options = OpenVinoOptions(threads=spec.threads, computed=computed)
-        self._model = OpenVinoModel.load(spec.path, options)
-        self.frontend = self._model.contract.frontend
-        self.speakers = len(self._model.contract.labels)
-
-    def run(self, inputs: Array, lengths: Lengths) -> Array:
-        return self._model.run(inputs, lengths).scores
+        model = OpenVinoModel.load(spec.path, OpenVinoOptions(threads=spec.threads, computed=computed))
+        super().__init__(model)
+        self._explain = model.explain
 
     def facts(self) -> tuple[Fact, ...]:
-        told = self._model.explain()
+        told = self._explain()
         return (Fact("threads", str(told.threads)), Fact("precision", told.precision))

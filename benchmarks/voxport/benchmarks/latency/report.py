@@ -1,9 +1,9 @@
 """The benchmark's JSON document: everything that was asked, seen and concluded, raw samples included."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -167,12 +167,6 @@ class LatencyReport:
     accuracy: tuple[Accuracy, ...] = ()
     limits: Limits | None = None
     profiles: tuple[Profile, ...] = ()
-
-    def without_samples(self) -> dict[str, Any]:
-        """The document without its blocks, for a screen or a pipe."""
-        plain: dict[str, Any] = encode(replace(self, blocks=()))
-        del plain["blocks"]
-        return plain
 
     def compared(self, backend: str) -> bool:
         """Whether this backend got a speed-up against eager in at least one cell, with equal answers."""

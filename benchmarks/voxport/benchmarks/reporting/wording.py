@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from voxport.benchmarks.core.settings import Scenario
 from voxport.benchmarks.reporting.page import Chip, Facts, Tone
-from voxport.benchmarks.stats.intervals import Interval
+from voxport.benchmarks.stats.intervals import Estimate, Interval
 from voxport.benchmarks.system.machine import Fact, Machine
 
 _TONES: dict[str, Tone] = {
@@ -65,6 +65,14 @@ def ratio(interval: Interval | None) -> str:
     if interval is None:
         return "n/a"
     return f"{number(interval.ratio)}× [{number(interval.low)}, {number(interval.high)}]"
+
+
+def estimate(found: Estimate | None, unit: str = "") -> str:
+    """A median with its interval, where there is one."""
+    if found is None:
+        return "n/a"
+    text = f"{number(found.median)}{unit}"
+    return text if found.low is None or found.high is None else f"{text} [{number(found.low)}, {number(found.high)}]"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -1,6 +1,5 @@
 """Long sound: the whole of it in one call, against windows of constant length: jobs of `scaling.runner`."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from voxport.benchmarks.core.inputs import Array, voice
 from voxport.benchmarks.scaling.models import open_model
 from voxport.benchmarks.scaling.points import Work, make_series, measure_points
 from voxport.benchmarks.scaling.report import ScaleSettings
+from voxport.benchmarks.system.resources import peak_memory
 from voxport.runtime.errors import LengthError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.length_range import LengthRange
@@ -89,16 +89,7 @@ def chunk_memory(request: dict[str, Any]) -> dict[str, int | None]:
     settings = decode(ScaleSettings, request["settings"], "settings")
     identifier = SpeakerIdentifier(open_model(settings).backend)
     answer(identifier, SEPARATE, 2, settings)()  # libraries take their own memory at the first call
-    before = _peak()
+    before = peak_memory()
     answer(identifier, request["name"], request["seconds"], settings)()
-    after = _peak()
+    after = peak_memory()
     return {"bytes": None if before is None or after is None else after - before}
-
-
-def _peak() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -4,6 +4,7 @@ The counters count the whole package or board, whoever made it work: only on a q
 energy.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,16 @@ class Energy:
 
     joules: float | None
     source: str
+
+
+def peak_memory() -> int | None:
+    """The most resident bytes that this process had so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 POWERCAP = Path("/sys/class/powercap")

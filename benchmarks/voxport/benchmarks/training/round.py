@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from voxport.benchmarks.backends.precision import autocast, cuda_event, set_float32
 from voxport.benchmarks.system.machine import Fact
+from voxport.benchmarks.system.resources import peak_memory
 from voxport.benchmarks.tasks.device_peaks import (
     cudnn_version,
     parameters_of,
@@ -160,7 +160,7 @@ class _Trainer:
             torch.cuda.reset_peak_memory_stats()
         steps, seconds = self._run(settings.seconds)
         device_bytes = torch.cuda.max_memory_allocated() if settings.device == "cuda" else None
-        resident = _peak()
+        resident = peak_memory()
         phases = self._phases()
         loss = float(self.loss.detach())
         if not np.isfinite(loss):
@@ -225,13 +225,3 @@ def _facts(settings: TrainSettings) -> tuple[Fact, ...]:
     if settings.device == "cuda":
         found += [Fact("gpu", torch.cuda.get_device_name()), Fact("cudnn", cudnn_version())]
     return tuple(found)
-
-
-def _peak() -> int | None:
-    """The most resident bytes that this process had so far; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -35,7 +35,7 @@ from voxport.benchmarks.core.protocol import (
 from voxport.benchmarks.core.settings import BackendSpec, Cell, Load
 from voxport.benchmarks.core.timing import Clock, harness_cost_ns, time_calls, warm_up
 from voxport.benchmarks.system.machine import Fact
-from voxport.benchmarks.system.resources import memory_now, open_meter
+from voxport.benchmarks.system.resources import memory_now, open_meter, peak_memory
 from voxport.benchmarks.worker.scenarios import answer_all, caller, load_inputs, time_server
 from voxport.runtime.contract import Array
 from voxport.runtime.errors import VoxportError
@@ -170,16 +170,6 @@ def versions() -> tuple[Fact, ...]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return tuple(found)
-
-
-def peak_memory() -> int | None:
-    """The most resident bytes that this process had so far; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def serve(source: TextIO, sink: TextIO, worker: Worker) -> None:

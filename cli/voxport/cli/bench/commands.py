@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, progress_bar
+from voxport.cli.bench.common import check_output, finish
 from voxport.cli.bench.compare import compare_command
 from voxport.cli.bench.conditions import conditions_command
 from voxport.cli.bench.gpu import gpu_command
 from voxport.cli.bench.latency_options import check_together, latency_settings, scenario_options, truth_options
-from voxport.cli.bench.latency_tables import show_latency
 from voxport.cli.bench.profile import profile_command
 from voxport.cli.bench.report import report_command
 from voxport.cli.bench.scale import scale_command
 from voxport.cli.bench.selftest import selftest
 from voxport.cli.bench.train import train_command
-from voxport.cli.common import emit_json, example, json_option, needs
+from voxport.cli.common import FILE_PATH, example, json_option, needs
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.latency.report import LatencyReport
@@ -50,24 +50,16 @@ bench.add_command(report_command)
         """
     )
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=FILE_PATH)
 @click.option(
     "--against",
     "checkpoint",
     required=True,
     metavar="CHECKPOINT",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="The checkpoint behind the models; eager PyTorch runs it as the baseline.",
 )
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1,),
-    show_default=True,
-    help="Batch size; repeatable.",
-)
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1,), help="Batch size; repeatable.")
 @click.option(
     "--frames",
     multiple=True,
@@ -78,37 +70,20 @@ bench.add_command(report_command)
 @scenario_options
 @truth_options
 @click.option(
-    "--rounds",
-    type=click.IntRange(5),
-    default=5,
-    show_default=True,
-    help="Number of rounds, each in a fresh process per back end.",
+    "--rounds", type=click.IntRange(5), default=5, help="Number of rounds, each in a fresh process per back end."
 )
+@click.option("--seconds", type=click.FloatRange(0.01), default=2.0, help="Seconds to time in each block.")
+@click.option("--warmup", type=click.FloatRange(0), default=1.0, help="Shortest warm-up of a block, in seconds.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device of all back ends.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each back end.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.01), default=2.0, show_default=True, help="Seconds to time in each block."
+    "--control/--no-control", default=True, help="Also time eager PyTorch against itself, for the noise floor."
 )
-@click.option(
-    "--warmup",
-    type=click.FloatRange(0),
-    default=1.0,
-    show_default=True,
-    help="Shortest warm-up of a block, in seconds.",
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each back end.")
-@click.option(
-    "--control/--no-control",
-    default=True,
-    show_default=True,
-    help="Also time eager PyTorch against itself, for the noise floor.",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of inputs, order and bootstrap.")
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=300.0, show_default=True, help="Worker timeout, in seconds."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything, raw samples too, as JSON.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
-@click.option("--pareto", type=click.Path(path_type=Path), help="Draw accuracy, or error, against latency.")
+@click.option("--seed", type=int, default=1, help="Seed of inputs, order and bootstrap.")
+@click.option("--timeout", type=click.FloatRange(1), default=300.0, help="Worker timeout, in seconds.")
+@click.option("-o", "--output", type=FILE_PATH, help="Write everything, raw samples too, as JSON.")
+@click.option("--plot", type=FILE_PATH, help="Draw a chart (.png, .svg or .pdf).")
+@click.option("--pareto", type=FILE_PATH, help="Draw accuracy, or error, against latency.")
 @json_option
 @needs("bench", "cpu")
 def latency(
@@ -129,27 +104,17 @@ def latency(
     """
     from voxport.benchmarks.latency.chart import draw_latency
     from voxport.benchmarks.latency.pareto import draw_pareto
-    from voxport.benchmarks.latency.report import write_report
     from voxport.benchmarks.latency.runner import measure_latency
 
     check_together(click.get_current_context())
     check_output("--output", output)
     pictures = _pictures((("--plot", plot, draw_latency), ("--pareto", pareto, draw_pareto)))
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_latency(models, checkpoint, latency_settings(choices), progress)
-    written = []
-    if output is not None:
-        write_report(report, output)
-        written.append(output)
-    for path, draw in pictures if report.rows else ():
+    drawn = pictures if report.rows else []
+    for path, draw in drawn:
         draw(report, path)
-        written.append(path)
-    if as_json:
-        emit_json(report.without_samples())
-    else:
-        show_latency(report)
-        for path in written:
-            click.echo(f"wrote {path}")
+    finish(report, output, as_json, [path for path, _ in drawn])
     if report.not_compared:
         click.echo(f"error: not compared with eager PyTorch: {', '.join(report.not_compared)}", err=True)
         raise click.exceptions.Exit(1)

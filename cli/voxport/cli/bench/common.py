@@ -1,32 +1,17 @@
-"""What the commands of `voxport bench` share: a progress bar, checks of outputs, numbers as text."""
+"""What the commands of `voxport bench` share: checks of outputs, and how reports are written and shown."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-Progress = Callable[[int, int, str], None]  # steps done, steps in all, what comes next
+from voxport.cli.common import emit_json, show_table
 
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr. It is redrawn between steps only: its own thread would disturb what is timed."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    except ModuleNotFoundError:
-        yield lambda done, total, what: click.echo(f"[{done}/{total}] {what}", err=True) if what else None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
-        task = bar.add_task("")
-
-        def show(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what, refresh=True)
-
-        yield show
+if TYPE_CHECKING:
+    from voxport.benchmarks.documents import Document
+    from voxport.benchmarks.reporting.page import Entry
 
 
 def check_output(option: str, path: Path | None) -> None:
@@ -41,20 +26,49 @@ def check_output(option: str, path: Path | None) -> None:
         raise click.BadParameter(f"{path.absolute().parent}: may not be written to", param_hint=option)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """`value` with this many significant digits, or n/a."""
-    if value is None:
-        return "n/a"
-    text = f"{value:.{digits}g}"
-    return f"{value:,.0f}" if "e" in text and abs(value) >= 1 else text
+def finish(report: "Document", output: Path | None, as_json: bool, more: Iterable[Path | None] = ()) -> None:
+    """Write `report` to `output`, show it, and name it with what else was written."""
+    from voxport.benchmarks.core.writing import write_json
+    from voxport.runtime.storage.serialization import encode
+
+    plain = encode(report)
+    if output is not None:
+        write_json(plain, output)
+    if as_json:
+        plain.pop("blocks", None)  # raw samples, for files alone
+        emit_json(plain)
+        return
+    show_document(report)
+    for path in (output, *more):
+        if path is not None:
+            click.echo(f"wrote {path}")
 
 
-def with_interval(value: float, low: float | None, high: float | None, unit: str = "") -> str:
-    """`1.23 [1.10, 1.37]`, or the value alone where there is no interval."""
-    text = f"{number(value)}{unit}"
-    return text if low is None or high is None else f"{text} [{number(low)}, {number(high)}]"
+def show_document(document: "Document") -> None:
+    """Print what `voxport bench report` makes a page of, without the charts, whose figures its tables hold.
 
+    The headline comes last, where a terminal stands still.
+    """
+    from voxport.benchmarks.reporting.build import part_of
+    from voxport.benchmarks.reporting.page import Chip, Facts, Notes, Table, Text
 
-def size(value: int | None) -> str:
-    """Bytes in MB."""
-    return "n/a" if value is None else f"{value / 1e6:,.0f} MB"
+    def plain(entry: "Entry") -> str:
+        return (entry.text if isinstance(entry, Chip) else entry).replace("\u00a0", " ")
+
+    part = part_of(document)
+    for section in reversed(part.sections):
+        title = section.title
+        for block in section.blocks:
+            if isinstance(block, (Table, Facts)):
+                columns, rows = (("", ""), block.items) if isinstance(block, Facts) else (block.columns, block.rows)
+                heading = ": ".join(filter(None, (title, block.caption if isinstance(block, Table) else "")))
+                show_table(heading, columns, [[plain(entry) for entry in row] for row in rows])
+            elif isinstance(block, (Notes, Text)):
+                lines = block.items if isinstance(block, Notes) else (block.text,)
+                click.echo("\n".join([title, *(f"- {line}" for line in lines)] if title else lines))
+            else:
+                continue
+            click.echo()
+            title = ""
+    show_table("", ("", "", ""), [(plain(tile.value), tile.label, plain(tile.detail)) for tile in part.tiles])
+    click.echo(f"\n{part.headline}\n({part.kicker})")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, number
-from voxport.cli.common import emit_json, example, json_option, show_table
+from voxport.cli.bench.common import check_output
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, show_table
 
 if TYPE_CHECKING:
     from voxport.benchmarks.compare.compare import Comparison, Difference
@@ -23,25 +23,18 @@ _COLUMNS = ("cell", "back end", "before ms", "after ms", "before / after [95 %]"
         """
     ),
 )
-@click.argument("before", metavar="BEFORE.json", type=click.Path(path_type=Path))
-@click.argument("after", metavar="AFTER.json", type=click.Path(path_type=Path))
+@click.argument("before", metavar="BEFORE.json", type=FILE_PATH)
+@click.argument("after", metavar="AFTER.json", type=FILE_PATH)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
     default=3.0,
-    show_default=True,
     help="Smallest change that counts, in percent.",
 )
-@click.option(
-    "--clock",
-    type=click.Choice(["wall", "cpu"]),
-    default="wall",
-    show_default=True,
-    help="Clock to compare: wall or CPU time.",
-)
+@click.option("--clock", type=click.Choice(["wall", "cpu"]), default="wall", help="Clock to compare: wall or CPU time.")
 @click.option("--relative", is_flag=True, help="Compare speed-ups against each document's own baseline.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the bootstrap.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Also write the table as Markdown to this file.")
+@click.option("--seed", type=int, default=1, help="Seed of the bootstrap.")
+@click.option("--markdown", type=FILE_PATH, help="Also write the table as Markdown to this file.")
 @json_option
 def compare_command(before: Path, after: Path, markdown: Path | None, as_json: bool, **choices: Any) -> None:
     """Compare two documents of `voxport bench latency` or `voxport bench train`, cell by cell.
@@ -84,6 +77,8 @@ def _show(comparison: "Comparison") -> None:
 
 
 def _row(each: "Difference") -> tuple[str, ...]:
+    from voxport.benchmarks.reporting.wording import number
+
     change = each.change if each.gate else f"{each.change} (not gated)"
     return each.cell, each.backend, number(each.before_ms), number(each.after_ms), _ratio(each), change
 

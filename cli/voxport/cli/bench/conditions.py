@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.bench.common import check_output, progress_bar
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.bench.common import check_output, finish
+from voxport.cli.common import FILE_PATH, example, json_option, needs
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.conditions.report import ConditionsReport
@@ -22,27 +23,21 @@ if TYPE_CHECKING:
         """
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("model", type=FILE_PATH)
+@click.argument("data", type=FILE_PATH)
+@click.option("--seed", type=click.IntRange(0), default=1, help="Seed of noises, voices, rooms and bootstrap.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of noises, voices, rooms and bootstrap."
+    "--limit", type=click.IntRange(2), default=500, help="Most files, spread evenly over DATA; they are held in memory."
 )
 @click.option(
-    "--limit",
-    type=click.IntRange(2),
-    default=500,
-    show_default=True,
-    help="Most files, spread evenly over DATA; they are held in memory.",
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto", show_default=True
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]), default="auto", help="Device of MODEL."
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the model.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report as JSON.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw a chart (.png, .svg or .pdf).")
+@click.option("-o", "--output", type=FILE_PATH, help="Write the report as JSON.")
+@click.option("--plot", type=FILE_PATH, help="Draw a chart (.png, .svg or .pdf).")
 @click.option(
     "--save",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="Checkpoint that MODEL was exported from: store a line a kind in it, which later exports then carry.",
 )
 @json_option
@@ -63,9 +58,6 @@ def conditions_command(
     from voxport.benchmarks.conditions.chart import draw_conditions
     from voxport.benchmarks.conditions.measure import measure_conditions
     from voxport.benchmarks.conditions.report import ConditionsSettings
-    from voxport.benchmarks.core.writing import write_json
-    from voxport.benchmarks.reporting.sections.conditions import COLUMNS, table_row
-    from voxport.runtime.storage.serialization import encode
 
     check_output("--output", output)
     check_output("--plot", plot)
@@ -74,32 +66,13 @@ def conditions_command(
     if save is not None:
         _check_source(str(choices["model"]), save)
     settings = ConditionsSettings(str(choices.pop("model")), str(choices.pop("data")), **choices)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_conditions(settings, progress)
     if save is not None:
         _store(report, save)
-    if output is not None:
-        write_json(encode(report), output)
     if plot is not None:
         draw_conditions(report, plot)
-    if as_json:
-        emit_json(report)
-        return
-    title = f"{report.model} on {report.files} files of {report.speakers} speakers, {report.known} of them known to it"
-    if not report.speakers:
-        title = f"{report.model} on {report.files} files of CASE"
-    show_table(title, COLUMNS, [table_row(report, number) for number in range(len(report.rows))])
-    kinds = [
-        (row.kind, row.conditions, *("–" if x is None else f"{100 * x:.1f} %" for x in (row.accuracy, row.eer)))
-        for row in report.kinds
-    ]
-    click.echo()
-    show_table("By kind", ("kind", "conditions", "right", "EER"), kinds)
-    for note in report.notes:
-        click.echo(f"- {note}")
-    for path in (output, plot, save):
-        if path is not None:
-            click.echo(f"wrote {path}")
+    finish(report, output, as_json, (plot, save))
 
 
 def _check_source(model: str, checkpoint: Path) -> None:

@@ -1,15 +1,14 @@
 """Options of `voxport bench latency` beyond the grid: scenarios, more back ends, truth beside speed."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from voxport.cli.common import together
+
 if TYPE_CHECKING:
     from voxport.benchmarks.core.settings import LatencySettings
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # Written out here, so that `--help` imports no room; a test holds the list against the room's own.
 ALSO = (
@@ -19,95 +18,75 @@ ALSO = (
 )  # fmt: skip
 
 
-def scenario_options(command: F) -> F:
-    """How calls follow one another, with which lengths, and on which further back ends."""
-    for option in reversed(
-        (
-            click.option(
-                "--scenario",
-                type=click.Choice(["single-stream", "offline", "server"]),
-                default="single-stream",
-                show_default=True,
-                help="Load: call after call, a whole set at once, or queries that arrive at random.",
-            ),
-            click.option(
-                "--bound-ms",
-                type=click.FloatRange(0, min_open=True),
-                default=100.0,
-                show_default=True,
-                help="Server: 99 % of the queries must be answered within this time.",
-            ),
-            click.option(
-                "--queries",
-                type=click.IntRange(1),
-                default=64,
-                show_default=True,
-                help="Offline: number of utterances in the set.",
-            ),
-            click.option(
-                "--trace",
-                default="",
-                metavar="DATA",
-                help="Also time lengths as they come in this corpus, or in a .txt file of lengths in frames.",
-            ),
-            click.option(
-                "--also",
-                multiple=True,
-                type=click.Choice(ALSO),
-                help="Additional back end; repeatable. An unavailable one is reported with the reason.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def truth_options(command: F) -> F:
-    """What is measured beside speed."""
-    for option in reversed(
-        (
-            click.option(
-                "--accuracy-data",
-                default="",
-                metavar="DATA",
-                help="Labelled corpus on which to measure accuracy; a back end that loses too much is not ranked.",
-            ),
-            click.option(
-                "--accuracy-limit", type=click.IntRange(1), help="Largest number of utterances. Default: all."
-            ),
-            click.option(
-                "--max-drop",
-                type=click.FloatRange(0),
-                default=0.2,
-                show_default=True,
-                help="Points of accuracy that a model may lose against eager PyTorch.",
-            ),
-            click.option(
-                "--cold-start",
-                "cold_starts",
-                type=int,
-                default=0,
-                metavar="N",
-                callback=_enough_starts,
-                help="Also start each back end in N fresh processes, at least 10.",
-            ),
-            click.option(
-                "--limits/--no-limits",
-                default=True,
-                show_default=True,
-                help="Measure the machine's ceilings and each model's distance from them.",
-            ),
-            click.option("--profile", is_flag=True, help="Profile the model with the lowest roofline efficiency."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 def _enough_starts(_: click.Context, __: click.Parameter, value: int) -> int:
     if value != 0 and value < 10:
         raise click.BadParameter(f"{value} is too few: a median with an interval needs at least 10 processes")
     return value
+
+
+# How calls follow one another, with which lengths, and on which further back ends.
+scenario_options = together(
+    click.option(
+        "--scenario",
+        type=click.Choice(["single-stream", "offline", "server"]),
+        default="single-stream",
+        help="Load: call after call, a whole set at once, or queries that arrive at random.",
+    ),
+    click.option(
+        "--bound-ms",
+        type=click.FloatRange(0, min_open=True),
+        default=100.0,
+        help="Server: 99 % of the queries must be answered within this time.",
+    ),
+    click.option("--queries", type=click.IntRange(1), default=64, help="Offline: number of utterances in the set."),
+    click.option(
+        "--trace",
+        default="",
+        show_default=False,
+        metavar="DATA",
+        help="Also time lengths as they come in this corpus, or in a .txt file of lengths in frames.",
+    ),
+    click.option(
+        "--also",
+        multiple=True,
+        type=click.Choice(ALSO),
+        help="Additional back end; repeatable. An unavailable one is reported with the reason.",
+    ),
+)
+
+
+# What is measured beside speed.
+truth_options = together(
+    click.option(
+        "--accuracy-data",
+        default="",
+        show_default=False,
+        metavar="DATA",
+        help="Labelled corpus on which to measure accuracy; a back end that loses too much is not ranked.",
+    ),
+    click.option("--accuracy-limit", type=click.IntRange(1), help="Largest number of utterances. Default: all."),
+    click.option(
+        "--max-drop",
+        type=click.FloatRange(0),
+        default=0.2,
+        help="Points of accuracy that a model may lose against eager PyTorch.",
+    ),
+    click.option(
+        "--cold-start",
+        "cold_starts",
+        type=int,
+        default=0,
+        metavar="N",
+        callback=_enough_starts,
+        help="Also start each back end in N fresh processes, at least 10.",
+    ),
+    click.option(
+        "--limits/--no-limits",
+        default=True,
+        help="Measure the machine's ceilings and each model's distance from them.",
+    ),
+    click.option("--profile", is_flag=True, help="Profile the model with the lowest roofline efficiency."),
+)
 
 
 def check_together(context: click.Context) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from voxport.cli.bench.common import number, progress_bar, with_interval
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.benchmarks.profiling.operators import ModelProfile, OpProfileReport
@@ -23,37 +23,18 @@ if TYPE_CHECKING:
         """
     )
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=FILE_PATH)
 @click.option(
     "--against",
     metavar="CHECKPOINT|ONNX",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="What was before: a checkpoint, whose eager network torch.onnx.export writes as it comes, or an ONNX file.",
 )
-@click.option(
-    "--frames",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(128,),
-    show_default=True,
-    help="Length in frames; repeatable.",
-)
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1,),
-    show_default=True,
-    help="Batch size; repeatable.",
-)
-@click.option(
-    "--runs", type=click.IntRange(1), default=20, show_default=True, help="Number of calls under the profiler."
-)
-@click.option(
-    "--rounds", type=click.IntRange(1), default=9, show_default=True, help="Rounds of timing without the profiler."
-)
-@click.option("--top", type=click.IntRange(1), default=15, show_default=True, help="Number of operators to show.")
+@click.option("--frames", multiple=True, type=click.IntRange(1), default=(128,), help="Length in frames; repeatable.")
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1,), help="Batch size; repeatable.")
+@click.option("--runs", type=click.IntRange(1), default=20, help="Number of calls under the profiler.")
+@click.option("--rounds", type=click.IntRange(1), default=9, help="Rounds of timing without the profiler.")
+@click.option("--top", type=click.IntRange(1), default=15, help="Number of operators to show.")
 @json_option
 @needs("bench", "export", "cpu")
 def profile_command(
@@ -74,7 +55,7 @@ def profile_command(
     from voxport.benchmarks.profiling.operators import OpProfileSettings, profile_models
 
     settings = OpProfileSettings(frames, batches, runs, rounds)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = profile_models(models, against, settings, progress)
     if as_json:
         emit_json(report)
@@ -98,7 +79,9 @@ def _show(report: "OpProfileReport", top: int) -> None:
 
 
 def _graph_row(each: "ModelProfile") -> tuple[str, ...]:
-    graph, call, faster = each.graph, each.call_ms, each.faster
+    from voxport.benchmarks.reporting.wording import estimate
+
+    graph = each.graph
     return (
         each.model,
         str(graph.written),
@@ -107,13 +90,15 @@ def _graph_row(each: "ModelProfile") -> tuple[str, ...]:
         str(sum(graph.fused.values())),
         str(graph.transposes),
         f"{each.nodes_us:,.0f}",
-        with_interval(call.median, call.low, call.high),
-        "" if faster is None else with_interval(faster.median, faster.low, faster.high, " ×"),
+        estimate(each.call_ms),
+        "" if each.faster is None else estimate(each.faster, "×"),
     )
 
 
 def _ops(profiles: "Sequence[ModelProfile]", top: int) -> list[tuple[str, ...]]:
     """Operators by the time that they take in any of the models, each model in a column."""
+    from voxport.benchmarks.reporting.wording import number
+
     found = [{op.op: op for op in each.ops} for each in profiles]
     most = {op: max(ops[op].us for ops in found if op in ops) for ops in found for op in ops}
     order = sorted(most, key=lambda op: -most[op])

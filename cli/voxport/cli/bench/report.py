@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from voxport.cli.bench.common import check_output
-from voxport.cli.common import emit_json, example, json_option
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option
 
 
 @click.command(
@@ -17,10 +17,10 @@ from voxport.cli.common import emit_json, example, json_option
         """
     ),
 )
-@click.argument("results", nargs=-1, required=True, metavar="RESULT.json...", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="HTML file to write, self-contained.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Also write the page as Markdown, without charts.")
-@click.option("--title", default="", help="Heading of the page.")
+@click.argument("results", nargs=-1, required=True, metavar="RESULT.json...", type=FILE_PATH)
+@click.option("-o", "--output", type=FILE_PATH, help="HTML file to write, self-contained.")
+@click.option("--markdown", type=FILE_PATH, help="Also write the page as Markdown, without charts.")
+@click.option("--title", default="", show_default=False, help="Heading of the page.")
 @json_option
 def report_command(
     results: tuple[Path, ...], output: Path | None, markdown: Path | None, title: str, as_json: bool

@@ -1,15 +1,13 @@
 """`voxport bench scale`: how cost grows with length, batch, speakers, a gallery, a recording."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from voxport.cli.bench.common import check_output, number, progress_bar
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
-
-if TYPE_CHECKING:
-    from voxport.benchmarks.scaling.report import ScaleReport, Series
+from voxport.cli.bench.common import check_output, finish
+from voxport.cli.common import FILE_PATH, example, json_option, let_threads_sleep, needs
+from voxport.cli.progress import step_bar
 
 _CURVES = ("length", "batch", "speakers", "gallery", "chunks")
 
@@ -24,37 +22,22 @@ _CURVES = ("length", "batch", "speakers", "gallery", "chunks")
         """
     ),
 )
-@click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--recipe",
-    default="sap_am_bn_3layers",
-    show_default=True,
-    help="Recipe of a freshly initialised network, without MODEL.",
-)
+@click.argument("model", required=False, type=FILE_PATH)
+@click.option("--recipe", default="sap_am_bn_3layers", help="Recipe of a freshly initialised network, without MODEL.")
 @click.option(
     "--curve", "curves", multiple=True, type=click.Choice(_CURVES), help="Curve to measure; repeatable. Default: all."
 )
 @click.option("--sizes", multiple=True, metavar="CURVE=N,N,…", help="Sizes at which to measure a curve; repeatable.")
-@click.option(
-    "--questions", type=click.IntRange(1), default=64, show_default=True, help="Queries of a gallery at once."
-)
-@click.option(
-    "--embedding", type=click.IntRange(1), default=256, show_default=True, help="Embedding size of heads and gallery."
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option(
-    "--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Seconds to time at each point."
-)
-@click.option(
-    "--patience", type=click.FloatRange(0.01), default=20.0, show_default=True, help="Longest call, in seconds."
-)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Time limit of a curve, in seconds."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
+@click.option("--questions", type=click.IntRange(1), default=64, help="Queries of a gallery at once.")
+@click.option("--embedding", type=click.IntRange(1), default=256, help="Embedding size of heads and gallery.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device of the network.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="Number of CPU threads.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Number of rounds over all points.")
+@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, help="Seconds to time at each point.")
+@click.option("--patience", type=click.FloatRange(0.01), default=20.0, help="Longest call, in seconds.")
+@click.option("--seed", type=int, default=1, help="Seed of inputs and weights.")
+@click.option("--timeout", type=click.FloatRange(1), default=600.0, help="Time limit of a curve, in seconds.")
+@click.option("-o", "--output", type=FILE_PATH, help="Write everything as JSON.")
 @json_option
 @needs("train", "cpu")
 def scale_command(
@@ -67,26 +50,17 @@ def scale_command(
     answered whole or in windows. `voxport bench report` draws them. Exits with 1 where a curve could not be measured.
     """
     let_threads_sleep()
-    from voxport.benchmarks.core.writing import write_json
     from voxport.benchmarks.scaling.report import CURVES, ScaleSettings
     from voxport.benchmarks.scaling.runner import measure_scale
-    from voxport.runtime.storage.serialization import encode
 
     check_output("--output", output)
     if model is not None and not model.exists():
         raise click.BadParameter(f"{model}: no such file", param_hint="MODEL")
     choices["curves"] = choices["curves"] or CURVES
     settings = ScaleSettings(model=str(model or ""), sizes=_sizes(sizes), **choices)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_scale(settings, progress)
-    if output is not None:
-        write_json(encode(report), output)
-    if as_json:
-        emit_json(report)
-    else:
-        _show(report)
-        if output is not None:
-            click.echo(f"wrote {output}")
+    finish(report, output, as_json)
     if any(curve.failure for curve in report.curves):
         raise click.exceptions.Exit(1)
 
@@ -105,34 +79,3 @@ def _sizes(texts: tuple[str, ...]) -> tuple[Any, ...]:
         if name not in _CURVES:
             raise click.BadParameter(f"{text}: curves are {', '.join(_CURVES)}", param_hint="--sizes")
     return tuple(found.values())
-
-
-def _show(report: "ScaleReport") -> None:
-    click.echo(f"model: {report.model}")
-    click.echo(f"machine: {report.machine.cpu}, {report.machine.usable_cores:g} usable cores")
-    for curve in report.curves:
-        if curve.failure:
-            click.echo(f"\n{curve.title}: failed, {curve.failure}")
-            continue
-        sizes = sorted({point.size for series in curve.series for point in series.points})
-        columns = ("ms", *(f"{size:,}" for size in sizes), "grows as")
-        title = f"\n{curve.title} ({curve.size}); {curve.cost}"
-        show_table(title, columns, [_row(series, sizes) for series in curve.series])
-        for note in (*curve.notes, *(f"{each.name} ends: {each.ended}" for each in curve.series if each.ended)):
-            click.echo(f"- {note}")
-    for note in report.notes:
-        click.echo(f"- {note}")
-
-
-def _row(series: "Series", sizes: list[int]) -> tuple[str, ...]:
-    found = {point.size: number(point.ms) for point in series.points}
-    return series.name, *(found.get(size, "") for size in sizes), growth_text(series)
-
-
-def growth_text(series: "Series") -> str:
-    """`n^1.98 [1.91, 2.05]`, or nothing where it could not be fitted."""
-    growth = series.growth
-    if growth is None:
-        return ""
-    interval = "" if growth.low is None or growth.high is None else f" [{growth.low:.2f}, {growth.high:.2f}]"
-    return f"n^{growth.exponent:.2f}{interval}"

@@ -6,7 +6,7 @@ from voxport.cli.common import emit_json, example, json_option, needs, show_tabl
 
 
 @click.command(epilog=example("voxport bench selftest"))
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated comparisons.")
+@click.option("--seed", type=int, default=1, help="Seed of the simulated comparisons.")
 @json_option
 @needs("bench", "cpu")
 def selftest(seed: int, as_json: bool) -> None:

@@ -1,15 +1,13 @@
 """`voxport bench train`: how many optimiser steps a second, and how far from what the machine can do."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from voxport.cli.bench.common import check_output, number, progress_bar, size, with_interval
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
-
-if TYPE_CHECKING:
-    from voxport.benchmarks.training.report import TrainReport
+from voxport.cli.bench.common import check_output, finish
+from voxport.cli.common import FILE_PATH, example, json_option, let_threads_sleep, needs
+from voxport.cli.progress import step_bar
 
 
 @click.command(
@@ -22,42 +20,29 @@ if TYPE_CHECKING:
         """
     ),
 )
-@click.option("--recipe", default="sap_am_bn_3layers", show_default=True, help="A recipe's name, or a .toml file.")
-@click.option("--data", type=click.Path(path_type=Path), help="Corpus to train on. Default: synthetic features.")
+@click.option("--recipe", default="sap_am_bn_3layers", help="A recipe's name, or a .toml file.")
+@click.option("--data", type=FILE_PATH, help="Corpus to train on. Default: synthetic features.")
 @click.option("--frontend", help="Frontend profile. Default: the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Utterances in a step. Default: the recipe's.")
 @click.option("--frames", type=click.IntRange(1), help="Length of a crop. Default: the recipe's.")
 @click.option(
-    "--speakers",
-    type=click.IntRange(2),
-    default=600,
-    show_default=True,
-    help="Speakers of the synthetic corpus, without --data.",
+    "--speakers", type=click.IntRange(2), default=600, help="Speakers of the synthetic corpus, without --data."
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     default="fp32",
-    show_default=True,
     help="Precision of training; tf32 and fp16 need a GPU, bf16 and fp16 are mixed precision.",
 )
-@click.option("--compile/--no-compile", default=False, show_default=True, help="Train with torch.compile.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option(
-    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Number of rounds, each in a fresh process."
-)
-@click.option(
-    "--seconds", type=click.FloatRange(0.01), default=5.0, show_default=True, help="Seconds to time in each round."
-)
-@click.option(
-    "--warmup", type=click.FloatRange(0), default=2.0, show_default=True, help="Warm-up of each round, in seconds."
-)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Time limit of a round, in seconds."
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
+@click.option("--compile/--no-compile", default=False, help="Train with torch.compile.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to train on.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="Number of CPU threads.")
+@click.option("--rounds", type=click.IntRange(1), default=5, help="Number of rounds, each in a fresh process.")
+@click.option("--seconds", type=click.FloatRange(0.01), default=5.0, help="Seconds to time in each round.")
+@click.option("--warmup", type=click.FloatRange(0), default=2.0, help="Warm-up of each round, in seconds.")
+@click.option("--seed", type=int, default=1, help="Seed of weights and crops.")
+@click.option("--timeout", type=click.FloatRange(1), default=600.0, help="Time limit of a round, in seconds.")
+@click.option("-o", "--output", type=FILE_PATH, help="Write everything as JSON.")
 @json_option
 @needs("train")
 def train_command(output: Path | None, as_json: bool, **choices: Any) -> None:
@@ -68,10 +53,8 @@ def train_command(output: Path | None, as_json: bool, **choices: Any) -> None:
     to data, forward pass, backward pass and optimiser. Exits with 1 where a round failed.
     """
     let_threads_sleep()
-    from voxport.benchmarks.core.writing import write_json
     from voxport.benchmarks.training.report import TrainSettings
     from voxport.benchmarks.training.runner import measure_training
-    from voxport.runtime.storage.serialization import encode
     from voxport.train.recipe import load_recipe
 
     check_output("--output", output)
@@ -79,49 +62,8 @@ def train_command(output: Path | None, as_json: bool, **choices: Any) -> None:
     choices["batch_size"] = choices["batch_size"] or recipe.train.batch_size
     choices["frames"] = choices["frames"] or recipe.train.crop_frames
     choices["data"], choices["frontend"] = str(choices["data"] or ""), choices["frontend"] or ""
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = measure_training(TrainSettings(**choices), progress)
-    if output is not None:
-        write_json(encode(report), output)
-    if as_json:
-        emit_json(report)
-    else:
-        _show(report)
-        if output is not None:
-            click.echo(f"wrote {output}")
+    finish(report, output, as_json)
     if report.failures:
         raise click.exceptions.Exit(1)
-
-
-def _show(report: "TrainReport") -> None:
-    settings, middle = report.settings, report.rounds[len(report.rounds) // 2]
-    click.echo(f"machine: {report.machine.cpu}, {report.machine.usable_cores:g} usable cores")
-    for gpu in report.machine.gpus:
-        click.echo("gpu: " + ", ".join(fact.value for fact in gpu.facts[:3]))
-    compiled = ", torch.compile" if settings.compile else ""
-    click.echo(
-        f"recipe {settings.recipe}: {report.parameters:,} parameters, {report.speakers} speakers; batch "
-        f"{settings.batch_size} × {settings.frames} frames, {settings.precision}{compiled}, {settings.device}\n"
-    )
-    rows = [("rounds", str(len(report.rounds)))]
-    if report.rate is not None:
-        rate = report.rate
-        rows.append(("steps a second", with_interval(rate.value, rate.low, rate.high)))
-        rows.append(("utterances a second", number(rate.value * settings.batch_size)))
-    if report.share is not None:
-        share = report.share
-        value = with_interval(100 * share.value, _percent(share.low), _percent(share.high), " %")
-        rows.append(("of the arithmetic ceiling", value))
-    rows.append(("operations of a step", f"{number(middle.gflop)} GFLOP"))
-    for name in ("data", "forward", "backward", "optimiser"):
-        rows.append((name, f"{getattr(middle.phases, name) / middle.phases.total:.1%} of a step"))
-    rows.append(("peak memory", size(middle.resident)))
-    if middle.device_bytes is not None:
-        rows.append(("peak memory on the GPU", size(middle.device_bytes)))
-    show_table("Training", ("what", "value"), rows)
-    for note in report.notes:
-        click.echo(f"- {note}")
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value

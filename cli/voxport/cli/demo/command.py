@@ -1,6 +1,5 @@
 """`voxport demo`: the whole way once, on speech made on the spot."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.progress import is_shown, progress_option
 
 if TYPE_CHECKING:
     from voxport.cli.demo.steps import DemoOptions
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("voxport demo --out demo-out\nvoxport demo --out demo-out --seed 3 --json"))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True, help="Folder.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=87, show_default=True, help="Of sentences, training and timing."
-)
-@click.option("--steps", type=click.IntRange(1), default=280, show_default=True, help="Optimiser steps.")
-@click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
+@click.option("--out", type=FILE_PATH, default=Path("demo-out"), help="Folder to write everything to.")
+@click.option("--seed", type=click.IntRange(0), default=87, help="Seed of sentences, training and timing.")
+@click.option("--steps", type=click.IntRange(1), default=280, help="Optimiser steps of the training.")
+@progress_option
 @json_option
 @needs("demo", "cpu")
 def demo(out: Path, seed: int, steps: int, progress: bool | None, as_json: bool) -> None:
@@ -36,8 +34,7 @@ def demo(out: Path, seed: int, steps: int, progress: bool | None, as_json: bool)
 
     check_packages()
     let_threads_sleep()
-    shown = sys.stderr.isatty() if progress is None else progress
-    summary = run_demo(out, DemoOptions(seed, steps, shown))
+    summary = run_demo(out, DemoOptions(seed, steps, is_shown(progress)))
     if as_json:
         emit_json(summary)
         return

@@ -57,7 +57,7 @@ class Answer:
 
 def speak(folder: DemoFolder, options: DemoOptions) -> DemoCorpus:
     """Make the corpus of sound files."""
-    from voxport.train.reporting import progress_bar
+    from voxport.train.progress import progress_bar
 
     plan = CorpusPlan(options.train_files, options.held_out_files, options.seed)
     written = 0
@@ -106,7 +106,7 @@ def bench(folder: DemoFolder, checkpoint: Path, options: DemoOptions) -> "Latenc
     from voxport.benchmarks.latency.chart import draw_latency
     from voxport.benchmarks.latency.report import write_report
     from voxport.benchmarks.latency.runner import measure_latency
-    from voxport.train.reporting import progress_bar
+    from voxport.train.progress import progress_bar
 
     rule = BlockRule.lasting(BENCH_SECONDS, BENCH_SECONDS)
     settings = LatencySettings(frames=BENCH_FRAMES, seed=options.seed, rule=rule)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     "--timeout",
     type=click.FloatRange(1.0),
     default=120.0,
-    show_default=True,
     help="Seconds that each library may take to start, in a process of its own.",
 )
 @json_option

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, given_options, json_option, needs, show_table
 from voxport.cli.export.options import gate_choices, gate_options, show_report, warn
 from voxport.cli.export.tensorrt_check import TensorRTChoice, check_fit, tensorrt_check_options
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
         """
     )
 )
-@click.argument("model", metavar="A", type=click.Path(path_type=Path))
-@click.argument("other", metavar="[B]", type=click.Path(path_type=Path), required=False)
-@click.option("--report", "folder", type=click.Path(path_type=Path), help="Folder for the report (JSON, page, plot).")
+@click.argument("model", metavar="A", type=FILE_PATH)
+@click.argument("other", metavar="[B]", type=FILE_PATH, required=False)
+@click.option("--report", "folder", type=FILE_PATH, help="Folder for the report (JSON, page, plot).")
 @click.option(
     "--bisect",
     is_flag=True,

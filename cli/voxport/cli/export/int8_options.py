@@ -1,12 +1,11 @@
 """The options of int8: how activations get their scales, from which recordings, and which layers stay in float."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import given_options
-from voxport.cli.export.options import is_shown, together
+from voxport.cli.common import FILE_PATH, given_options, together
+from voxport.cli.progress import is_shown
 
 if TYPE_CHECKING:
     from voxport.export.quantization.quantizer import QuantizeOptions
@@ -34,26 +33,20 @@ int8_options = together(
         "scheme",
         type=click.Choice(["dynamic", "static"]),
         default="dynamic",
-        show_default=True,
         help="int8: give activations one scale per frame as they come, or one per layer from a calibration.",
     ),
     click.option(
         "--calibration",
-        type=click.Path(path_type=Path),
+        type=FILE_PATH,
         help="int8: corpus of real utterances. Default: the training part of the checkpoint's own.",
     ),
     click.option(
-        "--calibration-count",
-        type=click.IntRange(1),
-        default=64,
-        show_default=True,
-        help="int8: number of calibration utterances.",
+        "--calibration-count", type=click.IntRange(1), default=64, help="int8: number of calibration utterances."
     ),
     click.option(
         "--calibration-method",
         type=click.Choice(["max", "percentile", "entropy"]),
         default="max",
-        show_default=True,
         help="int8, static: how ranges are chosen from the magnitudes seen.",
     ),
     click.option(
@@ -61,14 +54,12 @@ int8_options = together(
         callback=_layer_count,
         metavar="N|auto",
         default="auto",
-        show_default=True,
         help="int8: how many of the most harmful layers stay in float; auto: as few as the budget demands.",
     ),
     click.option(
         "--sensitivity-budget",
         type=float,
         default=1e-3,
-        show_default=True,
         help="int8: mean 1 - cosine of embeddings that --keep-float auto allows.",
     ),
 )

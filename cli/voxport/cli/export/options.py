@@ -1,21 +1,17 @@
 """What every `voxport export …` shares: its options, its one way of running, and how reports and dry runs are shown."""
 
-import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, given_options, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, Decorator, emit_json, given_options, json_option, needs, show_table, together
+from voxport.cli.progress import is_shown, progress_option
 
 if TYPE_CHECKING:
     from voxport.export.dry_run import Preview
     from voxport.export.verification.report import ParityReport
-
-F = TypeVar("F", bound=Callable[..., Any])
-Decorator = Callable[[Any], Any]
 
 _REAL = 40
 
@@ -34,14 +30,9 @@ class OutputChoice(click.Choice[str]):
         return ("scores", "embedding") if chosen == "both" else (chosen,)
 
 
-def together(*options: Decorator) -> Decorator:
-    """One decorator of several; help lists their options in this order."""
-    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
-
-
 def precision_option(choices: Sequence[str], default: str, text: str) -> Decorator:
     """`--precision`."""
-    return click.option("--precision", type=click.Choice(list(choices)), default=default, show_default=True, help=text)
+    return click.option("--precision", type=click.Choice(list(choices)), default=default, help=text)
 
 
 input_option = click.option(
@@ -49,7 +40,6 @@ input_option = click.option(
     "input_kind",
     type=click.Choice(["features", "waveform"]),
     default="features",
-    show_default=True,
     help="What the model takes: log-mel features, or sound with the features computed inside.",
 )
 output_option = click.option(
@@ -57,31 +47,25 @@ output_option = click.option(
     "outputs",
     type=OutputChoice(["scores", "embedding", "both"]),
     default="both",
-    show_default=True,
     help="What the model gives: scores of its speakers, the voice as a vector, or both.",
 )
 length_options = together(
-    click.option(
-        "--min-frames", type=click.IntRange(1), default=20, show_default=True, help="Shortest input, in frames."
-    ),
-    click.option(
-        "--max-frames", type=click.IntRange(1), default=3000, show_default=True, help="Longest input, in frames."
-    ),
+    click.option("--min-frames", type=click.IntRange(1), default=20, help="Shortest input, in frames."),
+    click.option("--max-frames", type=click.IntRange(1), default=3000, help="Longest input, in frames."),
 )
-opset_option = click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 18 to 22.")
+opset_option = click.option("--opset", type=int, default=20, help="ONNX operator set, 18 to 22.")
 gate_options = together(
     click.option(
         "--real",
         type=click.IntRange(0),
         default=_REAL,
-        show_default=True,
         help="Real utterances to compare, at most, where the checkpoint's data is still there.",
     ),
-    click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features, as in training."),
-    click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: at a terminal."),
+    click.option("--cache", type=FILE_PATH, help="Folder of computed features, as in training."),
+    progress_option,
     click.option(
         "--accuracy-data",
-        type=click.Path(path_type=Path),
+        type=FILE_PATH,
         help="Labelled utterances on which the exported model must be as accurate as eager PyTorch: homework folder, "
         "folder per speaker, or CSV/JSONL manifest.",
     ),
@@ -89,7 +73,6 @@ gate_options = together(
         "--max-drop",
         type=click.FloatRange(0, 100, max_open=True),
         default=0.2,
-        show_default=True,
         help="Points of accuracy that may be lost on --accuracy-data; more fails where chance does not explain it.",
     ),
     click.option("--accuracy-limit", type=click.IntRange(1), help="Labelled utterances to take, at most."),
@@ -103,8 +86,8 @@ def export_options(*own: Decorator, inputs: bool = True, outputs: bool = True) -
     """
     names = ["-o", "output"] if outputs else ["-o", "--output", "output"]
     return together(
-        click.argument("checkpoint", type=click.Path(path_type=Path)),
-        click.option(*names, type=click.Path(path_type=Path), required=True, help="File to write."),
+        click.argument("checkpoint", type=FILE_PATH),
+        click.option(*names, type=FILE_PATH, required=True, help="File to write."),
         *((input_option,) if inputs else ()),
         *((output_option,) if outputs else ()),
         *own,
@@ -187,11 +170,6 @@ def show_export(name: str, done: Any, output: Path, as_json: bool, show: "Callab
     if show is not None:
         show(done)
     click.echo(f"report: {report_stem(output)}.json, .md, .png")
-
-
-def is_shown(progress: bool | None) -> bool:
-    """Whether to show progress: by default at a terminal."""
-    return sys.stderr.isatty() if progress is None else progress
 
 
 def show_report(report: "ParityReport") -> None:

@@ -47,7 +47,6 @@ def torchscript(**choices: Any) -> None:
         "--device",
         type=click.Choice(["cpu", "cuda"]),
         default="cpu",
-        show_default=True,
         help="With --aoti: what to compile for. It must be here, since the proof runs on it.",
     ),
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
 from voxport.cli.export.options import export_options, run_export
 
 
@@ -18,7 +18,7 @@ from voxport.cli.export.options import export_options, run_export
     )
 )
 @export_options(
-    click.option("--language", default="unspecified", show_default=True, help="Free text, which sherpa-onnx asks for."),
+    click.option("--language", default="unspecified", help="Free text, which sherpa-onnx asks for."),
     inputs=False,
     outputs=False,
 )
@@ -40,7 +40,7 @@ def sherpa(**choices: Any) -> None:
         """
     ),
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=FILE_PATH)
 @json_option
 @needs("cpu")
 def sherpa_check(model: Path, as_json: bool) -> None:

@@ -78,7 +78,6 @@ def tensorrt_check_options(command: F) -> F:
             "--timeout",
             type=click.FloatRange(0, min_open=True),
             default=600.0,
-            show_default=True,
             help="Seconds after which TensorRT is ended (with --tensorrt).",
         ),
         click.option(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, given_options, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, given_options, json_option, needs, show_table
 from voxport.cli.export.options import gate_choices, gate_options, input_option, length_options, precision_option
 from voxport.cli.export.trt import numbers
 
@@ -25,30 +25,15 @@ _OF_CHECKPOINTS = ("input_kind", "precision", "min_frames", "max_frames", "real"
         """
     )
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", "repository", type=click.Path(path_type=Path), required=True, help="Model repository, a folder."
-)
+@click.argument("model", type=FILE_PATH)
+@click.option("-o", "--output", "repository", type=FILE_PATH, required=True, help="Model repository, a folder.")
 @click.option("--name", required=True, help="The model's name in Triton, and its folder in the repository.")
 @click.option("--max-batch", type=click.IntRange(0), help="Largest batch that Triton makes; 0: none.")
 @click.option("--preferred", metavar="N,N,…", callback=numbers, help="Batch sizes to wait for, such as 4,8.")
-@click.option(
-    "--delay",
-    "delay_us",
-    type=click.IntRange(0),
-    default=2000,
-    show_default=True,
-    help="Longest queueing delay, in µs.",
-)
-@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Number of instances.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "gpu"]),
-    default="auto",
-    show_default=True,
-    help="Device of the instances.",
-)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each instance.")
+@click.option("--delay", "delay_us", type=click.IntRange(0), default=2000, help="Longest queueing delay, in µs.")
+@click.option("--instances", type=click.IntRange(1), default=1, help="Number of instances.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", help="Device of the instances.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each instance.")
 @input_option
 @precision_option(["fp32", "fp16"], "fp32", "Precision of the ONNX graph, where MODEL is a checkpoint.")
 @length_options

@@ -1,11 +1,10 @@
 """`voxport export tensorrt`: a plan for this machine's GPU, or an engine for RTX GPUs."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import example, given_options, needs, show_table
+from voxport.cli.common import FILE_PATH, example, given_options, needs, show_table
 from voxport.cli.export.options import export_options, opset_option, precision_option, run_export
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ def _not_beside_onnx() -> None:
         "library",
         type=click.Choice(["tensorrt", "rtx"]),
         default="tensorrt",
-        show_default=True,
         help="tensorrt: a plan, built on the GPU that it is for. rtx: an engine for RTX GPUs, built without one.",
     ),
     click.option(
@@ -72,14 +70,11 @@ def _not_beside_onnx() -> None:
         "fp16",
         "Precision of the engine; fp16 keeps inputs, outputs, norms, softmax and pooling in fp32. For int8 see --onnx.",
     ),
-    click.option(
-        "--onnx", type=click.Path(path_type=Path), help="Start from this ONNX file of CHECKPOINT, for example in int8."
-    ),
+    click.option("--onnx", type=FILE_PATH, help="Start from this ONNX file of CHECKPOINT, for example in int8."),
     click.option(
         "--batch",
         metavar="MIN,OPT,MAX",
         default="1,1,8",
-        show_default=True,
         callback=three_numbers,
         help="Batch sizes of the profile: smallest, tuned for, largest.",
     ),
@@ -93,13 +88,10 @@ def _not_beside_onnx() -> None:
         "hardware",
         type=click.Choice(["none", "ampere", "same-capability"]),
         default="none",
-        show_default=True,
         help="Also for other GPUs: Ampere and newer, or of the same compute capability.",
     ),
-    click.option(
-        "--timing-cache", "timings", type=click.Path(path_type=Path), help="File of timings, read and written."
-    ),
-    click.option("--engine-cache", "engines", type=click.Path(path_type=Path), help="Folder of plans proven before."),
+    click.option("--timing-cache", "timings", type=FILE_PATH, help="File of timings, read and written."),
+    click.option("--engine-cache", "engines", type=FILE_PATH, help="Folder of plans proven before."),
     opset_option,
     outputs=False,
 )

@@ -12,14 +12,13 @@ from voxport.cli.runtime.shared import (
     check_output,
     check_packages,
     check_place,
-    device_option,
     each_file,
     fail_if_any,
     per_channel,
     report_errors,
+    run_options,
     show_errors,
     show_notes,
-    threads_option,
     titled,
     voices_of,
 )
@@ -43,8 +42,7 @@ _WIDEST = 8  # files; the table of more would not fit a terminal
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("-o", "--output", type=click.Path(), help="Write the vectors there, as NumPy's .npz.")
 @channel_option("others are embedded each")
-@device_option
-@threads_option
+@run_options
 @json_option
 @needs("cpu", "audio")
 def embed(

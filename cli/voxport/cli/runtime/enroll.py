@@ -13,13 +13,12 @@ from voxport.cli.runtime.shared import (
     channel_option,
     check_output,
     check_packages,
-    device_option,
     each_file,
     one_voice,
     per_channel,
+    run_options,
     show_errors,
     show_notes,
-    threads_option,
     titled,
 )
 
@@ -61,8 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option("--list", "listed", is_flag=True, help="Show who is enrolled, and the thresholds.")
 @channel_option("others are refused")
-@device_option
-@threads_option
+@run_options
 @json_option
 @needs("cpu", "audio")
 def enroll(

@@ -7,6 +7,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.runtime.arguments import refuse_gallery
+from voxport.cli.runtime.gallery_tables import likeness_cells, likeness_columns
 from voxport.cli.runtime.shared import (
     channel_option,
     check_output,
@@ -27,6 +28,7 @@ from voxport.cli.runtime.shared import (
     threads_option,
     threshold_option,
     titled,
+    verify_option,
     voices_of,
 )
 
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=click.Path())
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Speakers to show for each file.")
+@click.option("--top", type=click.IntRange(1), default=3, help="Speakers to show for each file.")
 @channel_option("others are answered each")
 @gallery_option
 @threshold_option
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 @runtime_option
 @precision_option
 @threads_option
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@verify_option
 @click.option("--explain", is_flag=True, help="Say on stderr what runs where, and why. --json always holds it.")
 @json_option
 @needs("cpu", "audio")
@@ -149,6 +151,7 @@ def _among_enrolled(
     from voxport.runtime import Gallery
 
     gallery = Gallery.load(path, identifier.contract)
+    gallery.check_threshold(threshold)
 
     def answer(name: str) -> "list[tuple[Voice, Matches]]":
         voices = voices_of(identifier, name, channel)
@@ -171,17 +174,19 @@ def _show_matches(answers: "list[tuple[str, tuple[Voice, Matches]]]") -> None:
     from voxport.runtime import Match
 
     words = {True: "yes", False: "no", None: "no threshold"}
+    every = [match for _, (_, matches) in answers for match in matches.ranked]
+    nothing = math.nan if any(match.normalized is not None for match in every) else None
     rows = [
         (
             titled(name, voice.channel) if place == 0 else "",
             match.speaker,
-            "" if math.isnan(match.cosine) else f"{match.cosine:.4f}",
+            *likeness_cells(match),
             words[matches.known] if place == 0 else "",
         )
         for name, (voice, matches) in answers
-        for place, match in enumerate(matches.ranked or (Match("(no speech)", math.nan),))
+        for place, match in enumerate(matches.ranked or (Match("(no speech)", math.nan, nothing),))
     ]
-    show_table("Who is speaking", ("file", "speaker", "cosine", "known"), rows)
+    show_table("Who is speaking", ("file", "speaker", *likeness_columns(every), "known"), rows)
 
 
 def _report(

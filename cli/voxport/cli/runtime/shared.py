@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from voxport.cli.common import together
+from voxport.cli.progress import is_shown
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -25,7 +28,6 @@ device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt", "rtx"]),
     default="auto",
-    show_default=True,
     help="Device to run the model on. auto takes the GPU where onnxruntime starts on it, else the CPU.",
 )
 runtime_option = click.option(
@@ -70,8 +72,12 @@ gallery_option = click.option(
     "--gallery", type=click.Path(), help="Identify against this gallery, not against the model's own speakers."
 )
 threshold_option = click.option(
-    "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."
+    "--threshold", type=float, help="With --gallery: cosine, or normalised score, from which a voice is known."
 )
+
+verify_option = click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
+run_options = together(device_option, threads_option)
+live_options = together(gallery_option, threshold_option, run_options, verify_option)
 
 
 def gallery_scorer(
@@ -105,7 +111,7 @@ def check_threshold(gallery: str | None, threshold: float | None) -> None:
     if threshold is not None and gallery is None:
         raise click.UsageError("--threshold needs --gallery: a model carries its own threshold")
     if threshold is not None and threshold != threshold:  # NaN, which lies in every range
-        raise click.UsageError("--threshold must be a cosine between -1 and 1, found nan")
+        raise click.UsageError("--threshold must be a number, such as a cosine between -1 and 1, found nan")
 
 
 def check_packages(files: Sequence[str], model: str | None = None, runtime: str | None = None) -> None:
@@ -177,11 +183,6 @@ def holds_features(name: str) -> bool:
     return name.lower().endswith(".npy")
 
 
-def at_terminal() -> bool:
-    """Whether a person watches stderr."""
-    return sys.stderr.isatty()
-
-
 def each_file(
     files: Sequence[str], label: str, answer: Callable[[str], R]
 ) -> tuple[list[tuple[str, R]], list[tuple[str, str]]]:
@@ -190,7 +191,7 @@ def each_file(
 
     answers: list[tuple[str, R]] = []
     errors: list[tuple[str, str]] = []
-    shown = at_terminal() and len(files) >= _BAR_FROM
+    shown = is_shown() and len(files) >= _BAR_FROM
     with click.progressbar(files, label=label, file=sys.stderr) if shown else nullcontext(files) as names:
         for name in names:
             try:

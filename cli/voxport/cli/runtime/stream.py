@@ -15,11 +15,8 @@ from voxport.cli.runtime.shared import (
     channel_option,
     check_output,
     check_threshold,
-    device_option,
-    gallery_option,
     gallery_scorer,
-    threads_option,
-    threshold_option,
+    live_options,
     titled,
 )
 
@@ -49,28 +46,16 @@ _CONTAINERS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg"}
 )
 @click.argument("model", type=click.Path())
 @click.argument("file", type=click.Path(), default="-", metavar="[FILE|-]")
-@click.option("--rate", type=int, default=16000, show_default=True, help="Sample rate of raw PCM input, in Hz.")
-@click.option(
-    "--channels",
-    type=click.IntRange(1, 8),
-    default=1,
-    show_default=True,
-    help="Channels of raw PCM input, interleaved.",
-)
-@click.option("--format", "kind", type=click.Choice(list(_FORMATS)), default="s16", show_default=True,
+@click.option("--rate", type=int, default=16000, help="Sample rate of raw PCM input, in Hz.")
+@click.option("--channels", type=click.IntRange(1, 8), default=1, help="Channels of raw PCM input, interleaved.")
+@click.option("--format", "kind", type=click.Choice(list(_FORMATS)), default="s16",
               help="Sample format of raw PCM input, little-endian.")  # fmt: skip
 @click.option("--firm", "only_firm", is_flag=True, help="Print firm decisions only.")
 @click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
 @click.option("--hop", type=float, metavar="SECONDS", help="Step from window to window.  [default: a quarter window]")
-@click.option(
-    "--top", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of speakers in a decision."
-)
+@click.option("--top", type=click.IntRange(1, 1000), default=3, help="Number of speakers in a decision.")
 @channel_option("others are decided each, and channels of standard input are averaged")
-@gallery_option
-@threshold_option
-@device_option
-@threads_option
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@live_options
 @json_option
 @needs("cpu", "audio")
 def stream(
@@ -255,7 +240,7 @@ def _line(decision: "Decision") -> str:
 
 
 def _cosine_line(scale: float, decision: "Decision") -> str:
-    """Of an enrolled voice a person wants the cosine, which thresholds are set in."""
+    """Of an enrolled voice a person wants the cosine, or normalised score, which thresholds are set in."""
     return _worded(decision, f"{decision.best.score / scale:6.3f}")
 
 

@@ -1,32 +1,26 @@
 """`voxport timeline`: who speaks when in a recording?"""
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import counting_bar, is_shown
 from voxport.cli.runtime.arguments import refuse_gallery
 from voxport.cli.runtime.shared import (
-    at_terminal,
     channel_option,
     check_output,
     check_place,
     check_threshold,
-    device_option,
-    gallery_option,
     gallery_scorer,
-    threads_option,
-    threshold_option,
+    live_options,
     written_whole,
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Segment
+    from voxport.runtime import GalleryScorer, Segment
     from voxport.runtime.audio.channels import ChannelChoice
 
 
@@ -42,23 +36,15 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=click.Path())
 @click.argument("file", type=click.Path())
-@click.option("--rttm", type=click.Path(path_type=Path), help="Also write RTTM, which diarisation tools read.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Also draw a picture (.png, .svg or .pdf).")
+@click.option("--rttm", type=FILE_PATH, help="Also write RTTM, which diarisation tools read.")
+@click.option("--plot", type=FILE_PATH, help="Also draw a picture (.png, .svg or .pdf).")
 @click.option("--window", type=float, metavar="SECONDS", help="Length of a window.  [default: 2, if the model allows]")
 @click.option("--hop", type=float, metavar="SECONDS", help="Step from window to window.  [default: a quarter window]")
-@click.option(
-    "--switch-penalty", type=float, default=0.25, show_default=True, help="Cost of a change of speaker, in cosine."
-)
-@click.option("--min-segment", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Shortest segment.")
-@click.option(
-    "--max-gap", type=float, default=0.5, show_default=True, metavar="SECONDS", help="Longest pause within a segment."
-)
+@click.option("--switch-penalty", type=float, default=0.25, help="Cost of a change of speaker, in cosine.")
+@click.option("--min-segment", type=float, default=0.5, metavar="SECONDS", help="Shortest segment, in seconds.")
+@click.option("--max-gap", type=float, default=0.5, metavar="SECONDS", help="Longest pause within a segment.")
 @channel_option("others are divided each")
-@gallery_option
-@threshold_option
-@device_option
-@threads_option
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Replay the model's golden vector first.")
+@live_options
 @json_option
 @needs("cpu", "audio")
 def timeline(
@@ -72,6 +58,7 @@ def timeline(
     gallery has one, is unknown. Memory does not grow with the recording.
     """
     from voxport.runtime import SpeakerIdentifier, Timeline, TimelineOptions
+    from voxport.runtime.audio.decode import audio_seconds
 
     refuse_gallery(model)
     check_threshold(gallery, threshold)
@@ -92,9 +79,16 @@ def timeline(
     check_output(identifier, model, "scores" if gallery is None else "embedding")
     scorer = gallery_scorer(identifier, gallery, threshold)
     engine = Timeline(identifier, settings, scorer=scorer)
-    with _progress(file) as done:
-        segments = engine.segments(file, progress=done, channel=channel)
-    seconds = done.seconds
+    length = audio_seconds(file)  # also says at once what is wrong with the file
+    seconds = 0.0
+    with counting_bar("Listening", is_shown() and length is not None) as show:
+
+        def heard(done: float) -> None:
+            nonlocal seconds
+            seconds = done
+            show(done, length or 0)
+
+        segments = engine.segments(file, progress=heard, channel=channel)
     if rttm is not None:
         _write_rttm(segments, file, rttm)
     if plot is not None:
@@ -108,32 +102,7 @@ def timeline(
             among = {"gallery": gallery, "threshold": used}
         emit_json({"model": model, **among, "file": file, "duration_s": seconds, "segments": _encoded(segments)})
     else:
-        _show(file, seconds, segments, None if scorer is None else scorer.scale)
-
-
-class _Done:
-    """How far the work is; moves a progress bar where there is one."""
-
-    def __init__(self, move: Callable[[int], None]) -> None:
-        self.seconds = 0.0
-        self._move = move
-
-    def __call__(self, seconds: float) -> None:
-        self._move(int(seconds) - int(self.seconds))
-        self.seconds = seconds
-
-
-@contextmanager
-def _progress(file: str) -> Iterator[_Done]:
-    """A bar over the recording's seconds on stderr, where a person watches and the header states them."""
-    from voxport.runtime.audio.decode import audio_seconds
-
-    length = audio_seconds(file)  # also says at once what is wrong with the file
-    if not at_terminal() or length is None:
-        yield _Done(lambda step: None)
-        return
-    with click.progressbar(length=max(1, int(length)), label="Listening", file=sys.stderr) as bar:
-        yield _Done(bar.update)
+        _show(file, seconds, segments, scorer)
 
 
 def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
@@ -143,8 +112,8 @@ def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
         part.write_text("".join(f"{line}\n" for line in rttm_lines(segments, Path(file).stem)), encoding="utf-8")
 
 
-def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: float | None) -> None:
-    """`scale` turns the scores of enrolled speakers into cosines; None for the model's own speakers."""
+def _show(file: str, seconds: float, segments: tuple["Segment", ...], scorer: "GalleryScorer | None") -> None:
+    """`scorer` is that of enrolled speakers, shown with a cosine or a normalised score; None for the model's own."""
     if not segments:
         click.echo(f"{file}: nobody speaks in its {seconds:.1f} s")
         return
@@ -158,13 +127,15 @@ def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: flo
             "(unknown)" if segment.speaker is None else segment.speaker,
             *(
                 [f"{segment.probability:.1%}", f"{segment.score:.2f}"]
-                if scale is None
-                else [f"{segment.score / scale:.3f}"]
+                if scorer is None
+                else [f"{segment.score / scorer.scale:.3f}"]
             ),
         )
         for segment in segments
     ]
-    likeness = ("probability", "score") if scale is None else ("cosine",)
+    likeness: tuple[str, ...] = ("probability", "score")
+    if scorer is not None:
+        likeness = ("cosine",) if scorer.as_norm is None else ("normalised",)
     columns = (*(("channel",) if several else ()), "from", "to", "length", "speaker", *likeness)
     show_table(f"Who speaks when in {file}", columns, rows)
 

@@ -1,14 +1,12 @@
 """`voxport score`: every utterance of a corpus, in as many processes as there are cores or machines."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import counting_bar, is_shown, progress_option
 
 if TYPE_CHECKING:
     from voxport.scale.scoring.run import Summary
@@ -23,23 +21,22 @@ if TYPE_CHECKING:
         """
     )
 )
-@click.argument("corpus", type=click.Path(path_type=Path))
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; it may be resumed.")
+@click.argument("corpus", type=FILE_PATH)
+@click.argument("model", type=FILE_PATH)
+@click.option("--out", required=True, type=FILE_PATH, help="Folder of the run; it may be resumed.")
 @click.option(
     "--engine",
     type=click.Choice(["ray", "local"]),
     default="ray",
-    show_default=True,
     help="What spreads the work: Ray Data, on this machine or a cluster, or processes of this machine.",
 )
 @click.option("--address", help="A cluster of Ray to work on, such as ray://head:10001.  [default: this machine]")
 @click.option("--workers", type=click.IntRange(1), help="Processes that run the model; default: one per CPU, or GPU.")
-@click.option("--device", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each worker.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Speakers that a row names.")
-@click.option("--embeddings/--no-embeddings", default=True, show_default=True, help="Keep each utterance's vector.")
-@click.option("--gallery", type=click.Path(path_type=Path), help="Look among the speakers enrolled there instead.")
+@click.option("--device", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", help="Device of each worker.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each worker.")
+@click.option("--top", type=click.IntRange(1), default=5, help="Number of speakers that a row names.")
+@click.option("--embeddings/--no-embeddings", default=True, help="Keep each utterance's vector.")
+@click.option("--gallery", type=FILE_PATH, help="Look among the speakers enrolled there instead.")
 @click.option("--part-rows", type=click.IntRange(1), help="Utterances of one Parquet file; default: 32 to 1024.")
 @click.option("--layout", help="Layout of the corpus, where it is not recognised; see docs/training.md.")
 @click.option("--speaker-column", help="Column of a table that holds the speaker, if one does.")
@@ -50,7 +47,7 @@ if TYPE_CHECKING:
     help="Channel of sounds that have several: its number from 1, their average, or each as a row of its own.  "
     "[default: all where they are of one sound; others become rows with an error]",
 )
-@click.option("--progress/--no-progress", default=None, help="A progress bar; default: at a terminal.")
+@progress_option
 @json_option
 @needs("scale", "cpu")
 def score(
@@ -72,7 +69,7 @@ def score(
     from voxport.scale.scoring.run import score as run
 
     layout = LayoutOptions(**{name: choices.pop(name) for name in ("layout", "speaker_column", "encoding", "channel")})
-    with _bar(sys.stderr.isatty() if progress is None else progress) as told:
+    with counting_bar("Scoring", is_shown(progress)) as told:
         summary = run(corpus, model, out, ScoreOptions(layout=layout, **choices), told)
     if as_json:
         emit_json(summary)
@@ -81,20 +78,6 @@ def score(
     if summary.errors == summary.utterances:
         click.echo("error: no utterance could be scored; the column `error` says why", err=True)
         raise SystemExit(1)
-
-
-@contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[int, int], None]]:
-    if not shown:
-        yield lambda done, total: None
-        return
-    with click.progressbar(length=1, label="Scoring", file=sys.stderr, show_pos=True) as bar:
-
-        def told(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield told
 
 
 def _show(summary: "Summary") -> None:

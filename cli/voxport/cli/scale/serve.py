@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from voxport.cli.common import emit_json, example, needs
+from voxport.cli.common import FILE_PATH, emit_json, example, needs
 
 
 @click.command(
@@ -19,39 +19,41 @@ from voxport.cli.common import emit_json, example, needs
         """
     )
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=FILE_PATH)
 @click.option("--store", help="Where voices are kept: a SQLite file or postgresql://…  [default: until the end]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, help="Port to listen on.")
 @click.option(
     "--grpc-port", type=click.IntRange(1, 65535), help="Port of KServe's protocol over gRPC.  [default: none]"
 )
-@click.option("--keys", type=click.Path(path_type=Path), help="File of API keys, one a line.  [default: none needed]")
+@click.option("--keys", type=FILE_PATH, help="File of API keys, one a line.  [default: none needed]")
 @click.option(
     "--engine",
     type=click.Choice(["ray", "local"]),
     default="ray",
-    show_default=True,
     help="Ray Serve, with any number of replicas, or this process alone.",
 )
 @click.option("--address", help="A cluster of Ray to serve on.  [default: this machine]")
-@click.option("--replicas", type=click.IntRange(1), default=1, show_default=True, help="Processes with a model each.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of each replica.")
-@click.option("--max-batch", type=click.IntRange(1), default=16, show_default=True, help="Requests that run together.")
-@click.option("--max-wait-ms", type=click.FloatRange(0), default=5.0, show_default=True, help="For company.")
-@click.option("--max-mb", type=click.FloatRange(0.001), default=50.0, show_default=True, help="Of a sound file.")
-@click.option("--max-seconds", type=click.FloatRange(0.1), default=3600.0, show_default=True, help="Longest sound.")
-@click.option("--queue", type=click.IntRange(1), default=128, show_default=True, help="Requests at work in a replica.")
-@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds to an answer.")
+@click.option("--replicas", type=click.IntRange(1), default=1, help="Processes with a model each.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]), default="cpu", help="Device of each replica."
+)
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each replica.")
+@click.option("--max-batch", type=click.IntRange(1), default=16, help="Most requests that run as one batch.")
+@click.option("--max-wait-ms", type=click.FloatRange(0), default=5.0, help="Longest wait for a batch to fill, in ms.")
+@click.option("--max-mb", type=click.FloatRange(0.001), default=50.0, help="Largest sound file, in MB.")
+@click.option("--max-seconds", type=click.FloatRange(0.1), default=3600.0, help="Longest sound, in seconds.")
+@click.option(
+    "--queue", type=click.IntRange(1), default=128, help="Most requests at work in a replica; more are refused."
+)
+@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, help="Longest time to an answer, in seconds.")
 @click.option(
     "--shutdown-delay",
     type=click.FloatRange(0),
     default=0.0,
-    show_default=True,
     help="Seconds to go on taking requests when told to end, until load balancers know.",
 )
-@click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end in.")
+@click.option("--drain", type=click.FloatRange(0), default=30.0, help="Time for requests at work to end, in seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print where it listens as JSON on stdout, when it is ready.")
 @needs("serve", "cpu")
 def serve(model: Path, keys: Path | None, as_json: bool, **choices: Any) -> None:

@@ -6,19 +6,15 @@ from typing import Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, needs, show_table
+from voxport.cli.progress import is_shown
 from voxport.cli.train.options import (
-    bad_option,
-    cache_option,
     corpus_options,
     data_option,
     default_frontend,
-    device_option,
     frontend_option,
-    is_shown,
-    jobs_option,
     layout_options_of,
-    progress_option,
+    reading_options,
     say,
 )
 
@@ -32,21 +28,16 @@ from voxport.cli.train.options import (
     )
 )
 @data_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of all runs and of the table.")
+@click.option("--out", type=FILE_PATH, required=True, help="Folder of all runs and of the table.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps of every recipe, in place of its own.")
 @click.option(
     "--recipes",
     multiple=True,
     help="Names and paths of recipes, with commas or repeated; default: the whole reference table.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each recipe.")
+@click.option("--seeds", type=click.IntRange(1), default=1, help="Runs of each recipe.")
 @frontend_option
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@progress_option
-@json_option
+@reading_options
 @needs("train")
 def ablate(data: Path | None, out: Path, recipes: tuple[str, ...], as_json: bool, **choices: Any) -> None:
     """Train the reference table, or recipes of your own, and compare them.

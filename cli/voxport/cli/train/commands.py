@@ -6,26 +6,22 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.progress import is_shown
 from voxport.cli.train.ablate import ablate
 from voxport.cli.train.augment import AUGMENT_NAMES, augment_options
 from voxport.cli.train.corpus import corpus as show_corpus
 from voxport.cli.train.evaluate import evaluate
 from voxport.cli.train.options import (
     LAYOUT_NAMES,
-    bad_option,
     bar,
-    cache_option,
     checkpoint_argument,
     compile_option,
     corpus_of,
     data_option,
-    device_option,
     frontend_option,
-    is_shown,
-    jobs_option,
     layout_options_of,
-    progress_option,
+    reading_options,
     resident_option,
     say,
 )
@@ -52,29 +48,23 @@ def train() -> None:
 )
 @data_option
 @click.option("--recipe", help="Name of a recipe (see `voxport train recipes`), or a path to a .toml file.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option("--out", type=FILE_PATH, required=True, help="Folder of the run.")
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps, in place of the recipe's.")
 @click.option("--seed", type=int, help="Seed, in place of the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on where the run in --out was stopped, to the same result.")
 @augment_options
 @frontend_option
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@click.option("--devices", type=click.IntRange(1), default=1, show_default=True, help="GPUs that share every batch.")
+@click.option("--devices", type=click.IntRange(1), default=1, help="GPUs that share every batch.")
 @click.option("--accumulate", type=click.IntRange(1), help="Pieces in which a batch goes through the network [1].")
 @click.option(
     "--false-accept-rate",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.05,
-    show_default=True,
     help='Share of strangers that the threshold of "nobody known" may let through; 0: no threshold.',
 )
 @resident_option
 @compile_option
-@progress_option
-@json_option
+@reading_options
 @needs("train")
 def fit(out: Path, resume: bool, device: str, progress: bool | None, as_json: bool, **choices: Any) -> None:
     """Train a recipe on a corpus; writes OUT/model.pt, logs and curves.
@@ -166,13 +156,8 @@ def _shares(batch_size: int, devices: int, pieces: int) -> str:
 @train.command(epilog=example("voxport train predict runs/best/model.pt --data corpus/ --csv predictions.csv"))
 @checkpoint_argument
 @data_option
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), required=True, help="File to write.")
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@progress_option
-@json_option
+@click.option("--csv", "csv_path", type=FILE_PATH, required=True, help="File to write.")
+@reading_options
 @needs("train")
 def predict(checkpoint: Path, csv_path: Path, device: str, as_json: bool, **choices: Any) -> None:
     """Write a CSV of predictions (Id,Category) for a corpus's test part, in its order."""
@@ -201,9 +186,7 @@ def predict(checkpoint: Path, csv_path: Path, device: str, as_json: bool, **choi
         """
     )
 )
-@click.option(
-    "--speakers", type=click.IntRange(1), default=600, show_default=True, help="Speakers of the heads that are counted."
-)
+@click.option("--speakers", type=click.IntRange(1), default=600, help="Speakers of the heads that are counted.")
 @json_option
 @needs("train")
 def recipes(speakers: int, as_json: bool) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
-from voxport.cli.train.options import is_shown, layout_options, layout_options_of, progress_option
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import is_shown, progress_option
+from voxport.cli.train.options import layout_options, layout_options_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ _WIDTH = 40  # characters of the longest bar
         """
     )
 )
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=FILE_PATH)
 @layout_options
 @click.option("--frontend", help="Frontend of stored features, which tells their seconds.", default="homework_mel40")
 @progress_option

@@ -8,25 +8,21 @@ import click
 
 from voxport.cli.common import (
     CONDITION_COLUMNS,
+    FILE_PATH,
     condition_row,
     emit_json,
     example,
-    json_option,
     needs,
     show_table,
 )
+from voxport.cli.progress import is_shown
 from voxport.cli.train.options import (
     LAYOUT_NAMES,
-    bad_option,
     bar,
-    cache_option,
     checkpoint_argument,
     corpus_of,
     data_option,
-    device_option,
-    is_shown,
-    jobs_option,
-    progress_option,
+    reading_options,
 )
 
 if TYPE_CHECKING:
@@ -51,31 +47,27 @@ if TYPE_CHECKING:
 )
 @checkpoint_argument
 @data_option
-@click.option("--part", type=click.Choice(["valid", "train", "all"]), default="valid", show_default=True)
+@click.option(
+    "--part", type=click.Choice(["valid", "train", "all"]), default="valid", help="Part of the corpus to score."
+)
 @click.option("--crop-frames", type=click.IntRange(1), help="Length of the crops; default: the recipe's.")
 @click.option(
     "--max-frames",
     type=click.IntRange(1),
     default=3000,
-    show_default=True,
     help="Longer utterances are heard in windows of this length, as by an export with this --max-frames.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (JSON) and plots.")
+@click.option("--out", type=FILE_PATH, help="Folder for the report (JSON) and plots.")
+@click.option("--trials", type=FILE_PATH, help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs.")
 @click.option(
-    "--trials", type=click.Path(path_type=Path), help="Lines `1 keyA keyB` or `0 keyA keyB`, in place of all pairs."
-)
-@click.option(
-    "--lengths",
-    default="64,100,128,200,400",
-    show_default=True,
-    help="Frames of the pieces in the table by length, with commas.",
+    "--lengths", default="64,100,128,200,400", help="Frames of the pieces in the table by length, with commas."
 )
 @click.option(
     "--unseen",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="A corpus of speakers that the network was not trained on: how well it compares strangers, by length.",
 )
-@click.option("--unseen-trials", type=click.Path(path_type=Path), help="A trial list of --unseen, for all its pairs.")
+@click.option("--unseen-trials", type=FILE_PATH, help="A trial list of --unseen, for all its pairs.")
 @click.option(
     "--as-norm",
     type=click.IntRange(2),
@@ -94,12 +86,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Store the threshold, and the lines of --conditions, in the checkpoint; an export then carries them.",
 )
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@progress_option
-@json_option
+@reading_options
 @needs("train")
 def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, as_json: bool, **choices: Any) -> None:
     """Score a checkpoint on labelled utterances.

@@ -1,43 +1,40 @@
 """What the `voxport train` commands share: options, progress, and how a corpus is opened."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from voxport.cli.common import FILE_PATH, json_option, together
+from voxport.cli.progress import is_shown, progress_option
 
 if TYPE_CHECKING:
     from voxport.train.data import Corpus, CorpusOptions, LayoutOptions
     from voxport.train.recipe import Recipe
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 LAYOUT_NAMES = ("layout", "speaker_column", "encoding", "channel")
 
 
-def layout_options(command: F) -> F:
-    """Add the options that decide how a corpus is read, where it does not say so itself."""
-    command = click.option(
+# How a corpus is read, where it does not say so itself.
+layout_options = together(
+    click.option("--layout", help="Layout of the corpus, where it is not recognised; see docs/training.md."),
+    click.option("--speaker-column", help="Column of a table that holds the speaker."),
+    click.option("--encoding", help="Encoding of a manifest that is not UTF-8, such as cp1252."),
+    click.option(
         "--channel",
         metavar="N|mix|each",
         help="Channel of sounds that have several: its number from 1, their average, or each as an utterance of its "
         "own.  [default: all where they are of one sound; others are refused]",
-    )(command)
-    command = click.option("--encoding", help="Encoding of a manifest that is not UTF-8, such as cp1252.")(command)
-    command = click.option("--speaker-column", help="Column of a table that holds the speaker.")(command)
-    return click.option("--layout", help="Layout of the corpus, where it is not recognised; see docs/training.md.")(
-        command
-    )
-
-
-def data_option(command: F) -> F:
-    """Add --data, and the options that decide how it is read."""
-    return click.option(
+    ),
+)
+data_option = together(
+    click.option(
         "--data",
-        type=click.Path(path_type=Path),
+        type=FILE_PATH,
         help="Corpus: a directory, a manifest or a shard; `voxport train corpus` says what it is taken for.",
-    )(layout_options(command))
+    ),
+    layout_options,
+)
 
 
 def layout_options_of(choices: dict[str, Any]) -> "LayoutOptions":
@@ -54,29 +51,26 @@ def say(line: str) -> None:
 
 frontend_option = click.option("--frontend", help="Frontend profile; for stored features, the one that they came from.")
 bad_option = click.option("--skip-bad/--strict", default=False, help="Leave unusable utterances out, or stop at them.")
-cache_option = click.option("--cache", type=click.Path(path_type=Path), help="Folder of computed features.")
+cache_option = click.option("--cache", type=FILE_PATH, help="Folder of computed features.")
 jobs_option = click.option("--jobs", type=click.IntRange(1), help="Processes that compute features.")
-device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-progress_option = click.option("--progress/--no-progress", default=None, help="Progress bars; default: at a terminal.")
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Device of PyTorch."
+)
 resident_option = click.option(
     "--resident",
     type=click.Choice(["auto", "yes", "no"]),
     default="auto",
-    show_default=True,
     help="Keep the corpus's features in the device's memory; auto: on a GPU with room for them.",
 )
 compile_option = click.option("--compile", "compiled", is_flag=True, help="Train with torch.compile.")
-checkpoint_argument = click.argument("checkpoint", type=click.Path(path_type=Path))
-
-
-def is_shown(progress: bool | None) -> bool:
-    """Whether progress bars are shown: as asked for, else where stderr is a terminal."""
-    return sys.stderr.isatty() if progress is None else progress
+# What every command ends with that reads a corpus.
+reading_options = together(bad_option, cache_option, jobs_option, device_option, progress_option, json_option)
+checkpoint_argument = click.argument("checkpoint", type=FILE_PATH)
 
 
 def bar(title: str, shown: bool) -> Any:
     """A progress bar that takes (done, total)."""
-    from voxport.train.reporting import progress_bar
+    from voxport.train.progress import progress_bar
 
     return progress_bar(title, shown)
 

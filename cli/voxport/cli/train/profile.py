@@ -1,24 +1,19 @@
 """`voxport train profile`: where the time of a training step goes."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, let_threads_sleep, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, let_threads_sleep, needs, show_table
+from voxport.cli.progress import is_shown
 from voxport.cli.train.options import (
-    bad_option,
-    cache_option,
     compile_option,
     corpus_options,
     data_option,
     default_frontend,
-    device_option,
     frontend_option,
-    is_shown,
-    jobs_option,
     layout_options_of,
-    progress_option,
+    reading_options,
     resident_option,
 )
 
@@ -34,31 +29,18 @@ from voxport.cli.train.options import (
 @click.option("--recipe", required=True, help="Name of a recipe (see `voxport train recipes`), or a path to a .toml.")
 @data_option
 @click.option(
-    "--speakers",
-    type=click.IntRange(2),
-    default=600,
-    show_default=True,
-    help="Speakers of the synthetic corpus, without --data.",
+    "--speakers", type=click.IntRange(2), default=600, help="Speakers of the synthetic corpus, without --data."
 )
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps to measure.")
-@click.option("--warmup", type=click.IntRange(1), default=5, show_default=True, help="Warm-up steps.")
+@click.option("--steps", type=click.IntRange(1), default=20, help="Steps to measure.")
+@click.option("--warmup", type=click.IntRange(1), default=5, help="Warm-up steps.")
 @click.option(
-    "--accumulate",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Pieces in which a batch goes through the network.",
+    "--accumulate", type=click.IntRange(1), default=1, help="Pieces in which a batch goes through the network."
 )
 @resident_option
 @compile_option
-@click.option("--trace", type=click.Path(path_type=Path), help="Chrome trace of three steps, for Perfetto.")
+@click.option("--trace", type=FILE_PATH, help="Chrome trace of three steps, for Perfetto.")
 @frontend_option
-@bad_option
-@cache_option
-@jobs_option
-@device_option
-@progress_option
-@json_option
+@reading_options
 @needs("train")
 def profile(recipe: str, progress: bool | None, as_json: bool, **choices: Any) -> None:
     """Measure a recipe's training step: sections, slowest operators, share of the device's ceiling.

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from voxport.cli.common import emit_json, example, json_option, needs, show_table
+from voxport.cli.common import FILE_PATH, emit_json, example, json_option, needs, show_table
+from voxport.cli.progress import step_bar
 
 if TYPE_CHECKING:
     from voxport.cli.tune.report import TuneReport
@@ -20,20 +21,18 @@ if TYPE_CHECKING:
         """
     )
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=FILE_PATH)
 @click.option(
     "--against",
     "checkpoint",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="The checkpoint behind MODEL; eager PyTorch with it is the reference.",
 )
-@click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path), required=True, help="Folder of what was found."
-)
+@click.option("-o", "--output", "folder", type=FILE_PATH, required=True, help="Folder of what was found.")
 @click.option(
     "--accuracy-data",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="Labelled utterances on which each form must be as accurate as eager PyTorch.",
 )
 @click.option("--accuracy-limit", type=click.IntRange(1), help="Labelled utterances to take, at most.")
@@ -41,26 +40,32 @@ if TYPE_CHECKING:
     "--max-drop",
     type=click.FloatRange(0, 100, max_open=True),
     default=0.2,
-    show_default=True,
     help="Points of accuracy that may be lost on --accuracy-data; more fails where chance does not explain it.",
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=FILE_PATH,
     help="Utterances that static int8 is calibrated with. Default: the checkpoint's training utterances.",
 )
-@click.option("--trace", default="", metavar="DATA", help="Time lengths as they come in this corpus, or .txt file.")
+@click.option(
+    "--trace",
+    default="",
+    show_default=False,
+    metavar="DATA",
+    help="Time lengths as they come in this corpus, or .txt file.",
+)
 @click.option("--frames", multiple=True, type=click.IntRange(1), help="Length to time; repeatable. Each counts alike.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of one run.")
-@click.option("--rounds", type=click.IntRange(5), default=5, show_default=True, help="Fresh processes per candidate.")
-@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, show_default=True, help="Timed, per block.")
-@click.option("--warmup", type=click.FloatRange(0), default=0.5, show_default=True, help="Least seconds before it.")
-@click.option("--real", type=click.IntRange(0), default=40, show_default=True, help="Real utterances in each proof.")
+@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of one run.")
+@click.option(
+    "--rounds", type=click.IntRange(5), default=5, help="Number of rounds, each in a fresh process per candidate."
+)
+@click.option("--seconds", type=click.FloatRange(0.01), default=1.0, help="Seconds to time in each block.")
+@click.option("--warmup", type=click.FloatRange(0), default=0.5, help="Shortest warm-up of a block, in seconds.")
+@click.option("--real", type=click.IntRange(0), default=40, help="Real utterances to compare in each proof, at most.")
 @click.option(
     "--clock",
     type=click.Choice(["wall", "cpu"]),
     default="wall",
-    show_default=True,
     help="What ranks: the time that passed, or the processor's, which other work disturbs less.",
 )
 @click.option("--again", is_flag=True, help="Prove and measure anew what is there from an earlier run.")
@@ -77,12 +82,11 @@ def tune(as_json: bool, **choices: Any) -> None:
     The folder is then a model: voxport identify DIR, SpeakerIdentifier.load("DIR"). A run that was stopped goes on; on
     another machine it measures anew, and says what changed.
     """
-    from voxport.cli.bench.common import progress_bar
     from voxport.cli.tune.work import TuneOptions, Tuning
 
     choices["frames"] = choices["frames"] or None
     options = TuneOptions(**choices)
-    with progress_bar() as progress:
+    with step_bar() as progress:
         report = Tuning(options, progress).run()
     if as_json:
         emit_json(report)

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -257,25 +256,16 @@ def _finding(places: Sequence[Place]) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    from voxport.runtime.storage.atomic import replace_file
+    from voxport.runtime.storage.atomic import writing
 
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with writing(target) as part:
         shutil.copyfile(source, part)
-        replace_file(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:
-    from voxport.runtime.storage.atomic import replace_file
+    from voxport.runtime.storage.atomic import write_text
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        replace_file(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -28,10 +28,10 @@ from voxport.train.models.speaker_net import SpeakerNet
 # What this room knows how to rebuild. A new option of the recipe must be looked at here first: a graph
 # that ignored it would fail only later, in the parity gate.
 _KNOWN: dict[str, tuple[str, ...] | None] = {
-    **dict.fromkeys("num_layers d_model num_heads ffn_dim kernel_size dropout head_dropout".split()),
-    **dict.fromkeys(
-        "batch_norm am_scale am_margin stack_frames aggregate_layers embedding_size band_statistics".split()
-    ),
+    **dict.fromkeys("num_layers d_model num_heads ffn_dim kernel_size dropout head_dropout batch_norm".split()),
+    **dict.fromkeys("am_scale am_margin stack_frames aggregate_layers embedding_size".split()),
+    "band_statistics": None,
+    "above_lowest": ("no", "beside", "instead"),
     "encoder": ("conformer", "transformer"),
     "pooling": ("self_attention", "self_attention_max", "attentive_statistics", "mean"),
     "head": ("am_softmax",),
@@ -52,6 +52,7 @@ class DeployableNet(nn.Module):
         super().__init__()
         self.attention: AttentionForm = attention
         self.stack_frames = network.stack_frames
+        self.above_lowest = network.above_lowest
         self.project = linear(network.project)
         self.shallow = None if network.shallow is None else linear(network.shallow)
         layers, last_norm = _layers(network.encoder, affine=not folds(network.pooling))
@@ -73,7 +74,15 @@ class DeployableNet(nn.Module):
         valid_BT = frames < lengths_B[:, None]
         # Padding may hold NaN, which no product can mask: replaced once here, all that follows is finite.
         clean_BTF = torch.where(valid_BT[:, :, None], features_BTF, 0.0)
+        above_BTF = clean_BTF
+        if self.above_lowest != "no":
+            lowest_B1F = torch.where(valid_BT[:, :, None], clean_BTF, torch.inf).amin(dim=1, keepdim=True)
+            above_BTF = torch.where(valid_BT[:, :, None], clean_BTF - lowest_B1F, 0.0)
+        if self.above_lowest == "instead":
+            clean_BTF = above_BTF
         bands_BE = None if self.bands is None else self.bands(clean_BTF, valid_BT)
+        if self.above_lowest == "beside":
+            clean_BTF = torch.cat([clean_BTF, above_BTF], dim=2)
         if self.stack_frames > 1:
             clean_BTF, valid_BT = self._stacked(clean_BTF, valid_BT)
         input_NF = clean_BTF.reshape(-1, clean_BTF.shape[2])

@@ -55,23 +55,9 @@ def int8_tolerance(
 
 
 def int8_noise(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> tuple[float, float]:
-    """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and with its products in int8.
-
-    Neither is the eager network or a graph, so that no mistake of an export can widen it.
-    """
-    plain, rounded = deployable_net(checkpoint).float(), products_in_int8(deployable_net(checkpoint).float())
-    score_noise = embedding_noise = 0.0
-    with few_threads(), torch.inference_mode():
-        for utterance in track(utterances, "Rounding to int8"):
-            values: Any = utterance.input
-            if values.ndim == 1:
-                values = compute_features(values, checkpoint.frontend)
-            features = torch.from_numpy(np.asarray(values, np.float32))[None]
-            lengths = torch.tensor([features.shape[1]])
-            (scores, embedding), (rough, rough_embedding) = plain(features, lengths), rounded(features, lengths)
-            score_noise = max(score_noise, float((rough - scores).abs().max()))
-            embedding_noise = max(embedding_noise, float((rough_embedding - embedding).norm()))
-    return score_noise, embedding_noise
+    """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and with its products in int8."""
+    rounded = products_in_int8(deployable_net(checkpoint).float())
+    return _noise(checkpoint, rounded, track(utterances, "Rounding to int8"))
 
 
 def products_in_int8(network: DeployableNet) -> DeployableNet:
@@ -114,19 +100,9 @@ def half_tolerance(
     checkpoint: Checkpoint, utterances: Sequence[Utterance], reference: Reference, track: Track
 ) -> Tolerance:
     """Three times the noise of half precision, and at least float32's own tolerance."""
-    scale = checkpoint.recipe.model.am_scale
-    score_noise, embedding_noise = half_noise(checkpoint, utterances, track)
-    least = tolerance(reference, scale)
-    reason = (
-        f"{_FACTOR} × what rounding the products of these inputs to half does, simulated in PyTorch (max |Δscore| "
-        f"{score_noise:.2g}, max ‖Δembedding‖ {embedding_noise:.2g}), at least float32's tolerance ({least.score:.2g}, "
-        f"{least.embedding:.2g}), rounded up to one digit"
-    )
-    return Tolerance(
-        round_up(max(_FACTOR * score_noise, least.score)),
-        round_up(max(_FACTOR * embedding_noise, least.embedding)),
-        reason,
-    )
+    noise = half_noise(checkpoint, utterances, track)
+    what = "rounding the products of these inputs to half does, simulated in PyTorch"
+    return _at_least_float32(noise, what, checkpoint, reference)
 
 
 def half_noise(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> tuple[float, float]:
@@ -140,11 +116,16 @@ def rounding_tolerance(
 ) -> Tolerance:
     """Of a float32 artefact that an engine computes in bf16 or fp16 throughout: three times what that rounding does."""
     noise = rounding_noise(computed, checkpoint, utterances, track)
+    what = f"rounding all products to {computed} does on these inputs, in PyTorch"
+    return _at_least_float32(noise, what, checkpoint, reference)
+
+
+def _at_least_float32(noise: tuple[float, float], what: str, checkpoint: Checkpoint, reference: Reference) -> Tolerance:
+    """A multiple of the noise of what is done to the products, or float32's tolerance where that is more."""
     least = tolerance(reference, checkpoint.recipe.model.am_scale)
     reason = (
-        f"{_FACTOR} × what rounding all products to {computed} does on these inputs, in PyTorch (max |Δscore| "
-        f"{noise[0]:.2g}, max ‖Δembedding‖ {noise[1]:.2g}), at least float32's tolerance ({least.score:.2g}, "
-        f"{least.embedding:.2g}), rounded up to one digit"
+        f"{_FACTOR} × what {what} (max |Δscore| {noise[0]:.2g}, max ‖Δembedding‖ {noise[1]:.2g}), at least float32's "
+        f"tolerance ({least.score:.2g}, {least.embedding:.2g}), rounded up to one digit"
     )
     score, embedding = max(_FACTOR * noise[0], least.score), max(_FACTOR * noise[1], least.embedding)
     return Tolerance(round_up(score), round_up(embedding), reason)
@@ -183,7 +164,10 @@ def golden_roundings(
 
 
 def _noise(checkpoint: Checkpoint, rounded: nn.Module, utterances: Iterable[Utterance]) -> tuple[float, float]:
-    """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and `rounded`."""
+    """The largest |Δscore| and ‖Δembedding‖ between the network in float32 and `rounded`.
+
+    Neither is the eager network or a graph, so that no mistake of an export can widen it.
+    """
     plain = deployable_net(checkpoint).float()
     score_noise = embedding_noise = 0.0
     with few_threads(), torch.no_grad():

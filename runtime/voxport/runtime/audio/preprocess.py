@@ -216,9 +216,12 @@ def read_features(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError as problem:
         raise VoxportError(f"{os.fspath(path)}: cannot be read ({problem.strerror or problem})") from problem
-    except (ValueError, OverflowError) as problem:  # Python objects are among them: they are never unpickled
+    except VoxportError:
+        raise
+    except Exception as problem:  # Python objects, never unpickled; and NumPy reads a damaged head as Python's text
+        reason = " ".join(str(problem)[:200].split()) if isinstance(problem, ValueError) else type(problem).__name__
         raise VoxportError(
-            f"{os.fspath(path)}: no NumPy array of features ({problem}); write it with numpy.save"
+            f"{os.fspath(path)}: no NumPy array of features ({reason}); write it with numpy.save"
         ) from problem
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from voxport.corpora.errors import Problem
 from voxport.corpora.layouts.base import Entry
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import writing
 from voxport.scale.errors import ScaleError
 from voxport.scale.scoring.listening import Listener, Row
 from voxport.scale.scoring.plan import PARTS, UTTERANCES, Part, read_part
@@ -119,9 +119,8 @@ class PartWriter:
         import pyarrow.parquet
 
         path = self._out / PARTS / part.name
-        hidden = path.with_name(f".{part.name}.{os.getpid()}.part")
         found = Figures()
-        try:
+        with writing(path) as hidden:
             with pyarrow.parquet.ParquetWriter(hidden, schema(), compression="zstd") as writer:
                 waiting: list[Row] = []
                 for row in rows:
@@ -138,10 +137,6 @@ class PartWriter:
                 raise ValueError(f"{found.rows} rows in place of {part.rows}")
             with open(hidden, "rb+") as file:
                 os.fsync(file.fileno())  # its name must not outlive a power cut that its content does not
-            replace_file(hidden, path)
-        finally:
-            with contextlib.suppress(OSError):
-                hidden.unlink(missing_ok=True)
         return found
 
 

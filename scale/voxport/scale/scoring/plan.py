@@ -19,7 +19,7 @@ from voxport.corpora.layouts.base import Entry, Listing, Span
 from voxport.corpora.layouts.members import ParquetCell, TarMember
 from voxport.corpora.recordings import list_recordings
 from voxport.runtime.backends.formats import read_contract
-from voxport.runtime.storage.atomic import file_sha256, replace_file
+from voxport.runtime.storage.atomic import file_sha256, writing
 from voxport.runtime.storage.serialization import decode, encode
 from voxport.scale.errors import ScaleError
 from voxport.scale.scoring.options import ScoreOptions
@@ -168,9 +168,8 @@ def _digest(lines: Sequence[bytes]) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    replace_file(part, path)
+    with writing(path) as part:
+        part.write_bytes(content)
 
 
 # --- utterances as lines ------------------------------------------------------------------------------

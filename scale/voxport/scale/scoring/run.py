@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from voxport.runtime.errors import GalleryError
-from voxport.runtime.storage.atomic import replace_file
+from voxport.runtime.storage.atomic import write_text
 from voxport.runtime.storage.lock import locked
 from voxport.runtime.storage.serialization import encode
 from voxport.scale.cluster import ClusterOptions, import_ray
@@ -159,9 +159,7 @@ def _sweep(parts: Path) -> None:
 
 
 def _write(path: Path, summary: Summary) -> None:
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.part")
-    hidden.write_text(json.dumps(encode(summary), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    replace_file(hidden, path)
+    write_text(path, json.dumps(encode(summary), indent=1, ensure_ascii=False) + "\n")
 
 
 def cpus() -> int:

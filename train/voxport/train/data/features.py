@@ -99,8 +99,8 @@ def load_cached(path: Path, n_mels: int) -> npt.NDArray[np.float32] | None:
         if features.dtype == np.float32 and features.ndim == 2 and features.shape[1] == n_mels:
             checked: npt.NDArray[np.float32] = features
             return checked
-    except (OSError, ValueError, EOFError, AttributeError):
-        pass
+    except Exception:  # of NumPy, which reads a damaged head as Python's text; the features are computed again
+        return None
     return None
 
 

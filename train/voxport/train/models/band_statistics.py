@@ -14,6 +14,15 @@ SMALLEST_VARIANCE = 1e-4  # a root has no slope at 0, where a single frame would
 SOFTNESS = 0.25  # how fast a frame that rises over the lowest counts as above it, per unit of the features
 
 
+def above_lowest(features: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Features (B, T, F), finite, less each band's lowest value over the frames that count; 0 in the padding."""
+    if padding is None:
+        return features - features.amin(dim=1, keepdim=True)
+    hidden = padding.unsqueeze(2)
+    lowest = features.masked_fill(hidden, float("inf")).amin(dim=1, keepdim=True)
+    return (features - lowest).masked_fill(hidden, 0.0)
+
+
 def band_statistics(features: Tensor, padding: Tensor | None = None) -> Tensor:
     """Features (B, T, F), finite, and padding (B, T), True where a frame is padding, or None → (B, 5 F).
 

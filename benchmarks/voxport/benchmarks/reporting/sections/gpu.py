@@ -16,7 +16,7 @@ from voxport.benchmarks.reporting.page import (
     Table,
     Tile,
 )
-from voxport.benchmarks.reporting.sections.training import PHASES, phase_ms
+from voxport.benchmarks.reporting.sections.training import PHASES, phase_ms, phase_shares
 from voxport.benchmarks.reporting.wording import machine_facts, megabytes, number, percent, ratio, verdict
 
 
@@ -126,14 +126,16 @@ def _grid(report: GpuReport) -> Table:
     lines = []
     for name in dict.fromkeys(row.backend for row in report.rows):
         found = [rows.get((name, cell)) for cell in cells]
-        texts = ["n/a" if row is None else number(row.p50_ms) for row in found]
-        texts = [
-            text + (" *" if row is not None and row.verdict == "answers differ" else "")
-            for text, row in zip(texts, found, strict=True)
-        ]
-        lines.append((name, *texts))
-    caption = "Median ms, batch × frames; * answers differ"
+        lines.append((name, *map(_grid_text, found)))
+    caption = "Median ms from host to host, batch × frames; × against eager fp32; * answers differ"
     return Table(("back end", *(str(cell) for cell in cells)), tuple(lines), caption)
+
+
+def _grid_text(row: GpuRow | None) -> str:
+    if row is None:
+        return "n/a"
+    times = "" if row.ratio is None or row.verdict == "baseline" else f" ({number(row.ratio)}×)"
+    return f"{number(row.p50_ms)}{times}" + (" *" if row.verdict == "answers differ" else "")
 
 
 def _backends(report: GpuReport) -> tuple[Block, ...]:
@@ -181,14 +183,15 @@ def _training(report: GpuReport) -> tuple[Block, ...]:
             number(each.gflop),
             number(None if each.ceiling is None else each.ceiling / 1e3),
             percent(each.share),
+            phase_shares(each.phases),
             megabytes(each.device_bytes),
             each.reason,
         )
         for each in report.training
     )
-    columns = ("training", "ran", "steps/s", "GFLOP a step", "ceiling TFLOP/s", "share", "on the GPU", "why not")
+    columns = ("training", "ran", "steps/s", "GFLOP a step", "ceiling TFLOP/s", "share", ", ".join(PHASES))
     chart = (BarChart("What a training step consists of", PHASES, bars, "ms"),) if bars else ()
-    return *chart, Table(columns, rows)
+    return *chart, Table((*columns, "on the GPU", "why not"), rows)
 
 
 def _ceilings(report: GpuReport) -> Facts:

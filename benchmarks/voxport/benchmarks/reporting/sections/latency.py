@@ -1,8 +1,11 @@
 """The part of a report about `voxport bench latency`: the sentence, the charts and the tables of times."""
 
+from collections.abc import Sequence
+
 from voxport.benchmarks.core.settings import Cell
 from voxport.benchmarks.latency.report import UNRANKED, LatencyReport, Row
 from voxport.benchmarks.reporting.page import (
+    Chip,
     Entry,
     Facts,
     IntervalChart,
@@ -227,6 +230,7 @@ def _speed_ups(report: LatencyReport) -> tuple[IntervalChart | Text, ...]:
 def _tables(report: LatencyReport) -> tuple[Table, ...]:
     columns = ("back end", "verdict", "speed-up", "p50 ms", "p90 ms", "p99 ms", "max ms", "CPU ms", "utt/s", "RTF")
     shares = any(row.share is not None for row in report.rows)
+    device = any(row.device_p50_ms is not None for row in report.rows)
     ranks = any(row.rank is not None for row in report.rows)
     served = any(row.queries_per_second is not None for row in report.rows)
     tables = []
@@ -234,16 +238,22 @@ def _tables(report: LatencyReport) -> tuple[Table, ...]:
         rows = [row for row in report.rows if row.cell == cell]
         if not rows:
             continue
-        head = (*columns, *(("queries/s",) if served else ()), *(("of the limit",) if shares else ()))
-        head += ("rank",) if ranks else ()
-        tables.append(Table(head, tuple(_row(row, shares, ranks, served) for row in rows), _cell_title(report, cell)))
+        further = (("GPU ms", device), ("queries/s", served), ("of the limit", shares), ("rank", ranks))
+        shown = [name for name, is_there in further if is_there]
+        tables.append(Table((*columns, *shown), tuple(_row(row, shown) for row in rows), _cell_title(report, cell)))
     return tuple(tables)
 
 
-def _row(row: Row, shares: bool, ranks: bool, served: bool) -> tuple[Entry, ...]:
+def _row(row: Row, shown: Sequence[str]) -> tuple[Entry, ...]:
+    further = {
+        "GPU ms": number(row.device_p50_ms),
+        "queries/s": number(row.queries_per_second),
+        "of the limit": percent(row.share, 0),
+        "rank": str(row.rank or ""),
+    }
     return (
         row.backend,
-        verdict(row.verdict),
+        Chip(row.verdict + (" (unstable)" if row.unstable_rounds else ""), verdict(row.verdict).tone),
         ratio(row.speed_up) if row.speed_up else "",
         number(row.p50_ms),
         number(row.p90_ms),
@@ -252,15 +262,17 @@ def _row(row: Row, shares: bool, ranks: bool, served: bool) -> tuple[Entry, ...]
         number(row.cpu_p50_ms),
         number(row.utterances_per_second),
         number(row.real_time_factor, 2),
-        *((number(row.queries_per_second),) if served else ()),
-        *((percent(row.share, 0),) if shares else ()),
-        *((str(row.rank or ""),) if ranks else ()),
+        *(further[name] for name in shown),
     )
 
 
 def _legend(report: LatencyReport) -> Table:
     rows = tuple((verdict(name), text) for name, text in VERDICTS)
-    rest = "utt/s: utterances a second; RTF: time over the duration of sound, below 1 is real time"
+    rest = (
+        "n/a: too few calls for that percentile, or not measured; unstable: warm-up did not settle in some round; "
+        "utt/s: utterances a second; RTF: time over the duration of sound, below 1 is real time. Each interval stands "
+        "for itself: of 20, expect one to miss its true value"
+    )
     return Table(("verdict", "when"), rows, f"What the verdicts mean; the margin is {report.margin:.0%}. {rest}")
 
 
@@ -279,15 +291,19 @@ def _failures(report: LatencyReport) -> Table:
 
 
 def _provenance(report: LatencyReport) -> tuple[Facts | Table, ...]:
-    settings = report.settings
+    settings, server = report.settings, report.settings.scenario == "server"
     items = [("scenario", report.scenario)]
     items += [(f"timed, {each.input_kind}", each.text) for each in report.boundaries]
     items += [
         ("device and threads", f"{settings.device}, {plural(settings.threads, 'thread')}"),
+        *([("bound", f"99 % of the queries answered within {settings.server.bound_ms:g} ms")] if server else []),
+        *([("set", f"{settings.queries} utterances")] if settings.scenario == "offline" else []),
+        *([("trace", f"lengths of {min(report.trace)} to {max(report.trace)} frames")] if report.trace else []),
         ("rounds", f"{settings.rounds}, timed {settings.rule.seconds:g} s each at every cell, seed {settings.seed}"),
     ]
     if report.harness_us is not None:
-        items.append(("the harness itself", f"{report.harness_us:.1f} µs of each call"))
+        share = f"{report.harness_us:.1f} µs of each call, {report.harness_us / 5e3:.3%} of a call of 5 ms"
+        items.append(("the harness itself", f"{share}; measured with a call that does nothing"))
     files = tuple(
         (
             item.spec.name,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from voxport.benchmarks.core.records import ColdStart, Limits, Profile
 from voxport.benchmarks.latency.report import UNRANKED, AnswerCheck, LatencyReport, Row
 from voxport.benchmarks.reporting.page import Bar, BarChart, Block, Dot, Notes, ScatterChart, Section, Table
-from voxport.benchmarks.reporting.wording import TIMED, megabytes, number, percent, verdict
+from voxport.benchmarks.reporting.wording import TIMED, estimate, megabytes, number, percent, verdict
 
 _OPS = 8  # kinds of operation that a profile shows
 
@@ -71,15 +71,16 @@ def _truth_tables(report: LatencyReport) -> tuple[Table, ...]:
                 percent(each.accuracy, 2),
                 f"{each.correct:,} of {each.utterances:,}",
                 "n/a" if each.drop is None else f"{each.drop:.2f} points",
+                f"{each.allowed_drop:g}",
                 "n/a" if each.lost is None else f"{each.lost}, {each.gained}",
                 verdict(each.verdict or "not judged"),
                 *(() if alike else (each.note,)),
             )
             for each in report.accuracy
         )
-        heads = ("back end", "accuracy", "right", "below eager", "lost, gained", "gate", *(() if alike else ("note",)))
+        heads = ("back end", "accuracy", "right", "below eager", "allowed", "lost, gained", "gate")
         caption = "Right answers on " + (report.accuracy[0].note if alike else "labelled utterances")
-        found.append(Table(heads, judged, caption))
+        found.append(Table(heads if alike else (*heads, "note"), judged, caption))
     return tuple(found)
 
 
@@ -146,7 +147,7 @@ def _cold_table(starts: Sequence[ColdStart]) -> Table:
         (
             each.backend,
             *(
-                number(part.median if part else None)
+                estimate(part)
                 for part in (
                     each.process_ms,
                     each.imports_ms,
@@ -180,7 +181,8 @@ def _memory_table(report: LatencyReport) -> Table:
             )
         )
     columns = ("back end", "file", "resident", "proportional share", "on the GPU", "mJ an utterance")
-    return Table(columns, tuple(rows), "The largest over all cells")
+    sources = sorted({block.energy.source for block in report.blocks if block.energy is not None})
+    return Table(columns, tuple(rows), f"The largest over all cells. Energy: {'; '.join(sources) or 'not measured'}")
 
 
 def _most(values: object) -> int | None:

@@ -29,15 +29,18 @@ def train_part(report: TrainReport) -> Part:
                 number(each.rate),
                 plural(each.steps, "step"),
                 number(1e3 * each.first_step),
+                number(each.gflop),
                 number(each.ceiling),
                 percent(each.rate * each.gflop / each.ceiling if each.ceiling else None),
+                phase_shares(each.phases),
                 megabytes(each.resident),
                 megabytes(each.device_bytes),
             )
             for number_, each in enumerate(report.rounds, 1)
         )
-        columns = ("round", "steps/s", "timed", "first step ms", "ceiling GFLOP/s", "share", "memory", "on the GPU")
-        sections.append(Section("Rounds", (Table(columns, rows),)))
+        columns = ("round", "steps/s", "timed", "first step ms", "GFLOP a step", "ceiling GFLOP/s", "share")
+        table = Table((*columns, ", ".join(PHASES), "memory", "on the GPU"), rows)
+        sections.append(Section("Rounds", (table,)))
     sections.append(Section("Notes", (Notes(report.notes or ("nothing unusual was seen",)),)))
     asked = (
         ("recipe", f"{settings.recipe}, {report.parameters:,} parameters, {report.speakers:,} speakers"),
@@ -50,6 +53,11 @@ def train_part(report: TrainReport) -> Part:
     sections.append(Section("Machine and settings", facts, folded=True))
     kicker = f"Training, {settings.device}, {settings.precision}, {report.created[:10]}"
     return Part(kicker, _headline(report), _tiles(report), tuple(sections))
+
+
+def phase_shares(phases: Phases | None) -> str:
+    """What part of a step each of PHASES takes."""
+    return "n/a" if phases is None else ", ".join(percent(ms / 1e3 / phases.total, 0) for ms in phase_ms(phases))
 
 
 def phase_ms(phases: Phases) -> tuple[float, ...]:

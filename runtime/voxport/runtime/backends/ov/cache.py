@@ -5,13 +5,12 @@ those are kept. Here an entry is named after all that makes it what it is: the m
 processor and what it can do, the precision, and the parts that were compiled.
 """
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
 from voxport.runtime.backends.base import cpu_name
 from voxport.runtime.errors import BackendError
-from voxport.runtime.storage.atomic import file_sha256, replace_file
+from voxport.runtime.storage.atomic import file_sha256, writing
 from voxport.runtime.storage.cache_root import cache_root
 
 if TYPE_CHECKING:
@@ -54,13 +53,9 @@ class CompiledCache:
             return
         import hashlib
 
-        part = self._place.with_name(f".{self._place.name}.{os.getpid()}.part")
         try:
             self._place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part.write_bytes(hashlib.sha256(content).hexdigest().encode() + content)
-            replace_file(part, self._place)
+            with writing(self._place) as part:
+                part.write_bytes(hashlib.sha256(content).hexdigest().encode() + content)
         except OSError as problem:
             self.problem = f"{self._place.parent}: cannot be written ({problem.strerror or problem})"
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)

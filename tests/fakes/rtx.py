@@ -8,9 +8,9 @@ import enum
 import importlib.machinery
 from typing import Any
 
-from tests.runtime import fake_tensorrt
-from tests.runtime.fake_cuda import FakeCuda
-from tests.runtime.fake_tensorrt import FakeTensorRT
+from tests.fakes import trt as fake_tensorrt
+from tests.fakes.cuda import FakeCuda
+from tests.fakes.trt import FakeTensorRT
 
 START = b"vtrt"  # of the real engines
 

@@ -4,10 +4,18 @@ What is queued on a stream runs when the stream is waited for, so that an answer
 old. What is queued during a capture is recorded and does not run. Every call is recorded and can be made to fail.
 """
 
+import contextlib
 import ctypes
 import enum
-from collections.abc import Callable
+import sys
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import pytest
+
+from voxport.runtime.backends import cuda as cuda_memory
+from voxport.runtime.backends.trt import library
 
 Work = Callable[[], object]
 
@@ -185,3 +193,19 @@ class FakeCuda:
     def _cudaGraphLaunch(self, graph: Graph, stream: Stream) -> None:
         assert graph in self.ready
         stream.queue.extend(graph.work)
+
+
+def forget_libraries() -> None:
+    """Drop what the runtime remembers of TensorRT, of TensorRT for RTX and of CUDA."""
+    for cached in (cuda_memory.cuda_module, library.error_log):
+        cached.cache_clear()
+
+
+@contextlib.contextmanager
+def installed(patch: pytest.MonkeyPatch, module: types.ModuleType, cuda: FakeCuda) -> Iterator[None]:
+    """The fake library `module` and its CUDA in place of the real ones."""
+    patch.setitem(sys.modules, module.__name__, module)
+    patch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    forget_libraries()
+    yield
+    forget_libraries()

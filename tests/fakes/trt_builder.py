@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from tests.runtime import fake_tensorrt
-from tests.runtime.fake_cuda import FakeCuda
-from tests.runtime.fake_tensorrt import FakeTensorRT, Severity, Shape
+from tests.fakes import trt as fake_tensorrt
+from tests.fakes.cuda import FakeCuda
+from tests.fakes.trt import FakeTensorRT, Severity, Shape
 from voxport.export.graph.fp16 import value_types
 
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -65,9 +65,8 @@ class BuilderTensorRT(FakeTensorRT):
         assert logger is self.logger
         return Parser(self, network)
 
-    def Runtime(self, logger: Any) -> "Runtime":  # type: ignore[override]
-        self.logger = logger
-        return Runtime(self)
+    def open_engine(self, plan: bytes) -> "Engine":
+        return Engine(self, plan)
 
 
 class ProgressMonitor:
@@ -267,21 +266,6 @@ def _plan(trt: BuilderTensorRT, network: Network, config: Config) -> bytes:
     return content.getvalue()
 
 
-class Runtime:
-    def __init__(self, trt: BuilderTensorRT) -> None:
-        self._trt = trt
-        self.engine_host_code_allowed = False
-
-    def deserialize_cuda_engine(self, plan: bytes) -> "Engine | None":
-        if self._trt.failing("deserialize_cuda_engine"):
-            return None
-        engine = Engine(self._trt, plan)
-        if engine.facts["host_code"] and not self.engine_host_code_allowed:
-            self._trt.logger.log(Severity.ERROR, "host code is not allowed")
-            return None
-        return engine
-
-
 class Engine(fake_tensorrt.Engine):
     """An engine that asks ONNX Runtime."""
 
@@ -306,6 +290,10 @@ class Engine(fake_tensorrt.Engine):
         else:
             self.device_memory_size = 4096
             self.create_execution_context_without_device_memory = self._new
+
+    @property
+    def host_code(self) -> bool:
+        return bool(self.facts["host_code"])
 
     def create_execution_context(self, strategy: Any = None) -> "Context | None":
         return self._new()

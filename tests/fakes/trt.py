@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.runtime.fake_cuda import FakeCuda
+from tests.fakes.cuda import FakeCuda
 from tests.runtime.tiny_models import SCALE, embedding_of
 
 Shape = tuple[int, ...]
@@ -76,6 +76,9 @@ class FakeTensorRT(types.ModuleType):
             raise TypeError("factory function returned nullptr")
         return Runtime(self)
 
+    def open_engine(self, plan: bytes) -> "Engine":
+        return Engine(self, plan)
+
     def failing(self, name: str) -> bool:
         self.calls.append(name)
         self.logger.log(Severity.WARNING, "nobody needs this")
@@ -92,8 +95,8 @@ class Runtime:
     def deserialize_cuda_engine(self, plan: bytes) -> "Engine | None":
         if self._trt.failing("deserialize_cuda_engine"):
             return None
-        engine = Engine(self._trt, plan)
-        if engine.changes.get("host_code") and not self.engine_host_code_allowed:
+        engine = self._trt.open_engine(plan)
+        if engine.host_code and not self.engine_host_code_allowed:
             self._trt.logger.log(Severity.ERROR, "the plan carries host code, which is not allowed")
             return None
         return engine
@@ -122,6 +125,10 @@ class Engine:
         else:
             self.device_memory_size = 4096
             self.create_execution_context_without_device_memory = self._new
+
+    @property
+    def host_code(self) -> bool:
+        return bool(self.changes.get("host_code"))
 
     def _managed(self, strategy: Strategy) -> "Context | None":
         assert strategy is Strategy.USER_MANAGED
