@@ -1,6 +1,7 @@
 """The written graph: free sizes, valid at its opset, clean, the same bytes each time, right at any shape."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import voxport.export
-from tests.export.conftest import Exported
+from tests.export.conftest import SMALL, Exported
 from tests.export.rtx_matrix import of_opset
 from tests.export.tiny import LABELS, write_checkpoint
 from voxport.export.errors import ExportError
@@ -81,8 +82,9 @@ def test_form_made_for_inference(exported: Exported) -> None:
     assert len({node.name for node in graph.node}) == len(kinds)
 
 
-def test_the_mask_takes_the_form_of_the_target(exported: Exported) -> None:
-    """On a CPU it is a row of the keys and no pass over all pairs of frames; a GPU gets the sum that it knows."""
+def test_attention_takes_the_form_of_the_target(exported: Exported) -> None:
+    """On a CPU the mask is a row of the keys and no pass over all pairs of frames, or with the other products in int8
+    each head stands alone, where its pairs stay in the cache; a GPU gets the sum that it knows."""
 
     def in_attention(graph: onnx.GraphProto) -> list[str]:
         return [node.op_type for node in graph.node if node.name.startswith("layers.0.attention/")]
@@ -90,6 +92,11 @@ def test_the_mask_takes_the_form_of_the_target(exported: Exported) -> None:
     for_cpu = in_attention(onnx.load(exported.model).graph)
     assert "Add" not in for_cpu
     assert "Pad" in for_cpu
+    small = build_graph(exported.checkpoint, ExportOptions(precision="int8"), "small.onnx").graph
+    heads = SMALL.num_heads
+    by_head = Counter(in_attention(small.graph))
+    assert (by_head["MatMul"], by_head["Softmax"], by_head["Pad"]) == (2 * heads, heads, 0)
+    assert by_head["Transpose"] <= heads  # of the keys alone
     half = build_graph(exported.checkpoint, ExportOptions(precision="fp16"), "half.onnx").graph
     plan = onnx_graph(exported.checkpoint, ExportOptions(), "a plan's graph")
     for graph in (plan.graph, half.graph):
