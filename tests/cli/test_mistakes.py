@@ -26,7 +26,7 @@ identify model.onnx low.wav --threads 0 | 2 | 0 is not in the range
 identify model.onnx low.wav --device tpu | 2 | 'tpu' is not one of
 identify model.onnx low.wav --no-such-option | 2 | No such option
 identify model.onnx low.wav --threshold 0.5 | 2 | needs --gallery
-identify model.onnx low.wav --gallery people --threshold nan | 2 | must be a cosine between -1 and 1, found nan
+identify model.onnx low.wav --gallery people --threshold nan | 2 | such as a cosine between -1 and 1, found nan
 identify people low.wav | 2 | people is a gallery; MODEL comes first, and the gallery with
 identify absent.onnx low.wav | 1 | absent.onnx: cannot be read
 identify empty.onnx low.wav | 1 | empty.onnx: not a whole ONNX file

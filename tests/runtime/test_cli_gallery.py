@@ -207,6 +207,7 @@ def test_verify_exits_with_0_where_all_are_accepted_and_3_where_one_is_not(
         "file": str(low),
         "speaker": "Low",
         "cosine": pytest.approx(1, abs=1e-5),
+        "normalized": None,
         "threshold": 0.99,
         "accepted": True,
         "duration_s": 0.4,

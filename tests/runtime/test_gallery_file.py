@@ -207,7 +207,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "huge number": (lambda _: text("9" * 60_000), "header"),
     "long header": (lambda _: text("{" + " " * 70_000 + "}"), "the array header"),
     "other format": (lambda path: header(path, format="zip"), "no voxport header"),
-    "version": (lambda path: header(path, version=4), "version 4, this voxport reads versions 1 to 3"),
+    "version": (lambda path: header(path, version=5), "version 5, this voxport reads versions 1 to 4"),
     "unknown key": (lambda path: header(path, extra=1), "unknown key extra"),
     "more speakers": (lambda path: header(path, speakers=4), "its names are not 4"),
     "no speakers": (lambda path: header(path, speakers=0), "its names are not 0"),

@@ -1,13 +1,19 @@
 """The learning rate's course, and what stops a lost run."""
 
 import copy
+import dataclasses
 import itertools
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
+from voxport.runtime.frontend.presets import profile
+from voxport.train.evaluation.lengths import normalised
 from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions, TrainOptions, load_recipe
+from voxport.train.training.dataloaders import Share
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError, learning_rate_factor
 from voxport.train.training.optimizers import FullMuon, build_optimizer, orthogonal
 
@@ -69,6 +75,39 @@ def test_the_second_crop_is_a_piece_of_the_first() -> None:
     assert all(torch.equal(piece[0, :, 0].diff(), torch.ones(piece.shape[1] - 1)) for piece in pieces)
     torch.manual_seed(3)  # the step alone decides: processes that share a batch seed torch differently
     assert torch.equal(module._piece(crops, 7), pieces[7])
+
+
+@pytest.mark.parametrize("normalize", ["mean", "mean_std"])
+def test_the_recipes_share_of_crops_is_normalised_as_a_piece_heard_alone(
+    normalize: Literal["mean", "mean_std"],
+) -> None:
+    network = build_network(ModelOptions(num_layers=1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3), 4, 3)
+    options = TrainOptions(crop_frames=30, fill="repeat", alone=0.3)
+    module = SpeakerModule(network, options, torch.tensor([0]), normalize=normalize)
+    crops = torch.randn(4000, 30, 4) * 3 + 5
+    heard = module._alone(crops, 0)
+    changed = (heard != crops).flatten(1).any(dim=1)
+    assert changed.float().mean() == pytest.approx(0.3, abs=0.03)  # four standard errors
+    frontend = dataclasses.replace(profile("psf_fbank40"), normalize=normalize)
+    for row in changed.nonzero()[:5, 0].tolist():
+        expected = normalised(crops[row].numpy(), frontend)
+        np.testing.assert_allclose(heard[row].numpy(), expected, atol=1e-5)
+    assert not torch.equal(module._alone(crops, 1), heard)
+    rest = SpeakerModule(network, options, torch.tensor([0]))  # whose frontend looks at each frame alone
+    assert rest._alone(crops, 0) is crops
+
+
+def test_processes_and_pieces_hear_the_same_crops_alone_as_one_process_would() -> None:
+    network = build_network(ModelOptions(num_layers=1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3), 4, 3)
+    options = TrainOptions(crop_frames=30, fill="repeat", alone=0.5)
+    module = SpeakerModule(network, options, torch.tensor([0]), normalize="mean")
+    crops = torch.randn(32, 30, 4) + 1
+    whole = module._alone(crops, 1)
+    module._parts = 4
+    for part in range(4):
+        module._part = part
+        rows = Share(rank=part % 2, world=2, pieces=2).rows(32, part // 2)
+        assert torch.equal(module._alone(crops[rows], 1), whole[rows])
 
 
 def test_the_loss_counts_the_second_crop_by_its_weight() -> None:

@@ -85,6 +85,8 @@ class TrainOptions:
     With `shortest_crop` every batch has a length of its own, drawn evenly from there to `crop_frames`.
     With `second_crop` = [shortest, longest] every crop is seen a second time in the same step, as a piece of it whose
     length is drawn evenly from that range, the same for all of a batch; its loss counts `second_crop_weight` times.
+    `alone` is the share of crops that are normalised over themselves, as a sound of their own is, where the frontend
+    normalises over the utterance; the others keep the whole utterance's mean, which no short sound has.
     `optimizer` is AdamW for all weights, or Muon for the matrices of hidden layers and AdamW for the rest.
     """
 
@@ -94,6 +96,7 @@ class TrainOptions:
     shortest_crop: int | None = None
     second_crop: tuple[int, ...] = ()
     second_crop_weight: float = 0.5
+    alone: float = 0.0
     fill: Literal["pad", "repeat"] = "pad"
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
@@ -120,6 +123,10 @@ class TrainOptions:
                 raise ValueError("shortest_crop and second_crop exclude each other: leave out one of the two")
         if self.second_crop_weight <= 0:
             raise ValueError(f"second_crop_weight must be positive, found {self.second_crop_weight}")
+        if not 0 <= self.alone <= 1:
+            raise ValueError(f"alone is a share from 0 to 1, found {self.alone}")
+        if self.alone > 0 and self.fill != "repeat":
+            raise ValueError('alone needs fill = "repeat": padding would count in the mean of a crop')
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: batch normalisation needs two utterances")
         if not 0 < self.valid_fraction < 1:

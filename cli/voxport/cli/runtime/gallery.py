@@ -26,7 +26,7 @@ gallery_argument = click.argument("gallery", type=click.Path())
     )
 )
 def gallery() -> None:
-    """Look at a gallery of enrolled people, and mend one that was spoiled; no model is needed.
+    """Look at a gallery of enrolled people, and mend one that was spoiled; but for convert no model is needed.
 
     Every change is made whole or not at all, and what several processes change at once is all kept.
     """
@@ -163,6 +163,32 @@ def calibrate(gallery: str, rate: float, strangers: str | None, accept_anyway: b
         return
     for line in threshold_lines(people):
         click.echo(line)
+
+
+@gallery.command(epilog=example("voxport gallery convert people.gallery model.onnx"))
+@gallery_argument
+@click.argument("model", type=click.Path())
+@json_option
+@needs("cpu")
+def convert(gallery: str, model: str, as_json: bool) -> None:
+    """Have GALLERY compare voices as MODEL does: by cosine, or by scores normalised with AS-norm.
+
+    MODEL is one of the checkpoint that GALLERY was enrolled with, exported with --as-norm or without. Nobody has to
+    be enrolled anew. The thresholds were for other scores, and are gone: calibrate again.
+    """
+    from voxport.runtime import Gallery, read_contract
+    from voxport.runtime.backends.formats import is_gallery
+    from voxport.runtime.contract import rule_text
+
+    if is_gallery(model) and not is_gallery(gallery):  # MODEL comes first in other commands
+        gallery, model = model, gallery
+    contract = read_contract(model)
+    with naming(gallery), Gallery.edit(gallery, None) as people:
+        changed = people.convert(contract)
+    what = f"voices are {'now' if changed else 'already'} compared {rule_text(people.as_norm)}"
+    _done(
+        gallery, people, f"{what}; calibrate it: voxport gallery calibrate {gallery} 0.01" if changed else what, as_json
+    )
 
 
 @gallery.command(epilog=example("voxport gallery check people.gallery || echo look at it"))

@@ -7,6 +7,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.runtime.arguments import refuse_gallery
+from voxport.cli.runtime.gallery_tables import likeness_cells, likeness_columns
 from voxport.cli.runtime.shared import (
     channel_option,
     check_output,
@@ -150,6 +151,7 @@ def _among_enrolled(
     from voxport.runtime import Gallery
 
     gallery = Gallery.load(path, identifier.contract)
+    gallery.check_threshold(threshold)
 
     def answer(name: str) -> "list[tuple[Voice, Matches]]":
         voices = voices_of(identifier, name, channel)
@@ -172,17 +174,19 @@ def _show_matches(answers: "list[tuple[str, tuple[Voice, Matches]]]") -> None:
     from voxport.runtime import Match
 
     words = {True: "yes", False: "no", None: "no threshold"}
+    every = [match for _, (_, matches) in answers for match in matches.ranked]
+    nothing = math.nan if any(match.normalized is not None for match in every) else None
     rows = [
         (
             titled(name, voice.channel) if place == 0 else "",
             match.speaker,
-            "" if math.isnan(match.cosine) else f"{match.cosine:.4f}",
+            *likeness_cells(match),
             words[matches.known] if place == 0 else "",
         )
         for name, (voice, matches) in answers
-        for place, match in enumerate(matches.ranked or (Match("(no speech)", math.nan),))
+        for place, match in enumerate(matches.ranked or (Match("(no speech)", math.nan, nothing),))
     ]
-    show_table("Who is speaking", ("file", "speaker", "cosine", "known"), rows)
+    show_table("Who is speaking", ("file", "speaker", *likeness_columns(every), "known"), rows)
 
 
 def _report(

@@ -70,6 +70,8 @@ def _file_rows(found: "Inspection") -> Rows:
 
 
 def _model_rows(found: "Inspection") -> Rows:
+    from voxport.runtime.contract import rule_text
+
     contract = found.contract
     shown = ", ".join(contract.labels[:_FIRST_LABELS])
     more = len(contract.labels) - _FIRST_LABELS
@@ -89,6 +91,7 @@ def _model_rows(found: "Inspection") -> Rows:
         ("embedding", f"{contract.embedding_size} numbers, unit length"),
         ("score", f"{contract.score_scale:g} × cosine"),
         ("probability", _probability(contract)),
+        *([("voices", f"compared {rule_text(contract.as_norm)}")] if contract.as_norm is not None else []),
         ("speech", "every sound is answered" if contract.speech is None else _rule(contract.speech)),
         (
             "unknown speakers",
@@ -153,7 +156,7 @@ def _proof_rows(found: "Inspection") -> Rows:
 
 
 def _report(found: "Inspection") -> dict[str, Any]:
-    """The page as JSON. The golden vector's numbers are left out, its shape and its verdict stay."""
+    """The page as JSON. The numbers of the golden vector and the cohort are left out, their shapes stay."""
     from voxport.runtime.storage.serialization import encode
 
     contract = encode(found.contract)
@@ -161,6 +164,8 @@ def _report(found: "Inspection") -> dict[str, Any]:
         "input_shape": found.contract.golden.input.shape,
         "tolerance": found.contract.golden.tolerance,
     }
+    if contract["as_norm"] is not None:
+        del contract["as_norm"]["cohort"]
     return {
         "path": found.path,
         "bytes": found.bytes,

@@ -72,7 +72,7 @@ gallery_option = click.option(
     "--gallery", type=click.Path(), help="Identify against this gallery, not against the model's own speakers."
 )
 threshold_option = click.option(
-    "--threshold", type=click.FloatRange(-1, 1), help="With --gallery: cosine from which a voice is known."
+    "--threshold", type=float, help="With --gallery: cosine, or normalised score, from which a voice is known."
 )
 
 verify_option = click.option("--verify/--no-verify", default=True, help="Replay the model's golden vector first.")
@@ -111,7 +111,7 @@ def check_threshold(gallery: str | None, threshold: float | None) -> None:
     if threshold is not None and gallery is None:
         raise click.UsageError("--threshold needs --gallery: a model carries its own threshold")
     if threshold is not None and threshold != threshold:  # NaN, which lies in every range
-        raise click.UsageError("--threshold must be a cosine between -1 and 1, found nan")
+        raise click.UsageError("--threshold must be a number, such as a cosine between -1 and 1, found nan")
 
 
 def check_packages(files: Sequence[str], model: str | None = None, runtime: str | None = None) -> None:

@@ -240,7 +240,7 @@ def _line(decision: "Decision") -> str:
 
 
 def _cosine_line(scale: float, decision: "Decision") -> str:
-    """Of an enrolled voice a person wants the cosine, which thresholds are set in."""
+    """Of an enrolled voice a person wants the cosine, or normalised score, which thresholds are set in."""
     return _worded(decision, f"{decision.best.score / scale:6.3f}")
 
 

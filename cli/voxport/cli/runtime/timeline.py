@@ -20,7 +20,7 @@ from voxport.cli.runtime.shared import (
 )
 
 if TYPE_CHECKING:
-    from voxport.runtime import Segment
+    from voxport.runtime import GalleryScorer, Segment
     from voxport.runtime.audio.channels import ChannelChoice
 
 
@@ -102,7 +102,7 @@ def timeline(
             among = {"gallery": gallery, "threshold": used}
         emit_json({"model": model, **among, "file": file, "duration_s": seconds, "segments": _encoded(segments)})
     else:
-        _show(file, seconds, segments, None if scorer is None else scorer.scale)
+        _show(file, seconds, segments, scorer)
 
 
 def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
@@ -112,8 +112,8 @@ def _write_rttm(segments: tuple["Segment", ...], file: str, path: Path) -> None:
         part.write_text("".join(f"{line}\n" for line in rttm_lines(segments, Path(file).stem)), encoding="utf-8")
 
 
-def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: float | None) -> None:
-    """`scale` turns the scores of enrolled speakers into cosines; None for the model's own speakers."""
+def _show(file: str, seconds: float, segments: tuple["Segment", ...], scorer: "GalleryScorer | None") -> None:
+    """`scorer` is that of enrolled speakers, shown with a cosine or a normalised score; None for the model's own."""
     if not segments:
         click.echo(f"{file}: nobody speaks in its {seconds:.1f} s")
         return
@@ -127,13 +127,15 @@ def _show(file: str, seconds: float, segments: tuple["Segment", ...], scale: flo
             "(unknown)" if segment.speaker is None else segment.speaker,
             *(
                 [f"{segment.probability:.1%}", f"{segment.score:.2f}"]
-                if scale is None
-                else [f"{segment.score / scale:.3f}"]
+                if scorer is None
+                else [f"{segment.score / scorer.scale:.3f}"]
             ),
         )
         for segment in segments
     ]
-    likeness = ("probability", "score") if scale is None else ("cosine",)
+    likeness: tuple[str, ...] = ("probability", "score")
+    if scorer is not None:
+        likeness = ("cosine",) if scorer.as_norm is None else ("normalised",)
     columns = (*(("channel",) if several else ()), "from", "to", "length", "speaker", *likeness)
     show_table(f"Who speaks when in {file}", columns, rows)
 

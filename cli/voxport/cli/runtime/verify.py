@@ -6,6 +6,7 @@ import click
 
 from voxport.cli.common import emit_json, example, json_option, needs, show_table
 from voxport.cli.runtime.arguments import find_places
+from voxport.cli.runtime.gallery_tables import likeness_cells, likeness_columns
 from voxport.cli.runtime.shared import (
     channel_option,
     check_output,
@@ -40,7 +41,7 @@ REJECTED = 3  # exit code; 1 is an error and 2 a wrong command line
 @click.argument("arguments", nargs=-1, required=True, type=click.Path(), metavar="MODEL GALLERY NAME FILE...")
 @click.option("--model", type=click.Path(), help="The model, where it is not the first argument.")
 @click.option(
-    "--threshold", type=click.FloatRange(-1, 1), help="Cosine from which on to accept; default: the gallery's."
+    "--threshold", type=float, help="Cosine, or normalised score, from which on to accept; default: the gallery's."
 )
 @channel_option("others are refused")
 @run_options
@@ -73,6 +74,7 @@ def verify(
     identifier = SpeakerIdentifier.load(model, device=device, threads=threads)
     check_output(identifier, model, "embedding")
     enrolled = Gallery.load(gallery, identifier.contract)
+    enrolled.check_threshold(threshold)
     if name not in enrolled:
         raise GalleryError(f"{gallery}: {name!r} is not enrolled; see who is: voxport gallery list {gallery}")
 
@@ -104,13 +106,15 @@ def _show(answers: "list[tuple[str, tuple[Voice, Verification]]]") -> None:
         (
             titled(file, voice.channel),
             found.speaker,
-            f"{found.cosine:.4f}",
+            *likeness_cells(found),
             "none" if found.threshold is None else f"{found.threshold:.4f}",
             words[found.accepted],
         )
         for file, (voice, found) in answers
     ]
-    show_table("", ("file", "speaker", "cosine", "threshold", "accepted"), rows)
+    show_table(
+        "", ("file", "speaker", *likeness_columns([found for _, (_, found) in answers]), "threshold", "accepted"), rows
+    )
 
 
 def _report(

@@ -1,5 +1,6 @@
 """The contract: everything about a model that its user must know, carried by the model itself."""
 
+from voxport.runtime.contract.as_norm import AsNorm, rule_text
 from voxport.runtime.contract.contract import CONTRACT_VERSION, METADATA_KEY, Contract
 from voxport.runtime.contract.limits import UNPRINTABLE, check_contract, printable
 from voxport.runtime.contract.parts import (
@@ -25,6 +26,7 @@ __all__ = [
     "OUTPUTS",
     "UNPRINTABLE",
     "Array",
+    "AsNorm",
     "ConditionLine",
     "Contract",
     "Dim",
@@ -40,4 +42,5 @@ __all__ = [
     "Windowing",
     "check_contract",
     "printable",
+    "rule_text",
 ]

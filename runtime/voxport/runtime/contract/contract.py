@@ -9,6 +9,7 @@ import itertools
 import json
 from dataclasses import dataclass
 
+from voxport.runtime.contract.as_norm import AsNorm
 from voxport.runtime.contract.parts import (
     MOST,
     OUTPUTS,
@@ -45,6 +46,7 @@ class Contract:
     With points `temperature_by_length`, rising in length, it is `temperature_for` a sound's length instead.
     `conditions` say how the model fares on either. `outputs` are those that its graph has. `speech` says
     which sounds are answered with a name; files from before it have the usual rule, and None answers every sound.
+    `as_norm` says that voices are compared by normalised scores, and by which speakers; None: by cosines.
     """
 
     labels: tuple[str, ...]
@@ -66,6 +68,7 @@ class Contract:
     temperature: float = 1.0
     conditions: tuple[ConditionLine, ...] = ()
     temperature_by_length: tuple[LengthTemperature, ...] = ()
+    as_norm: AsNorm | None = None
     version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
@@ -88,6 +91,12 @@ class Contract:
             raise ValueError(f"outputs must be some of {', '.join(OUTPUTS)}, in this order, found {self.outputs}")
         if "scores" not in self.outputs and self.golden.embedding is None:
             raise ValueError("a model without scores needs a golden embedding")
+        if self.as_norm is not None:
+            if "embedding" not in self.outputs:
+                raise ValueError("as_norm is about comparing voices, and a model without embeddings compares none")
+            if self.as_norm.shape != (len(self.labels), self.embedding_size):
+                expected = f"{len(self.labels)} speakers × {self.embedding_size} numbers"
+                raise ValueError(f"as_norm must hold {expected}, found {self.as_norm.shape}")
 
     @property
     def window_frames(self) -> int:
@@ -136,6 +145,8 @@ class Contract:
             del data["temperature_by_length"]
         if not self.conditions:
             del data["conditions"]
+        if self.as_norm is None:
+            del data["as_norm"]
         data["golden"] = {name: value for name, value in data["golden"].items() if value is not None}
         return json.dumps(data, sort_keys=True, ensure_ascii=False, allow_nan=False)
 

@@ -41,6 +41,7 @@ def check_contract(contract: Contract, where: str) -> Contract:
                     f"{where}: {part}{name} is {value!s:.20}, only {least:g} to {most:g} is possible; export it again"
                 )
     _check_tolerances(contract, where)
+    _check_cohort(contract, where)
     lines = [text for line in contract.conditions for text in (line.kind, line.measured_on)]
     if len(lines) > 2 * _MOST_LINES:
         raise ContractError(
@@ -57,6 +58,15 @@ def check_contract(contract: Contract, where: str) -> Contract:
         if not label.strip():
             raise ContractError(f"{where}: a label is empty; name that speaker and export it again")
     return contract
+
+
+def _check_cohort(contract: Contract, where: str) -> None:
+    """The vectors that scores are normalised by are read here, not in the middle of an answer."""
+    if contract.as_norm is not None:
+        try:
+            _ = contract.as_norm.speakers
+        except ContractError as problem:
+            raise ContractError(f"{where}: {problem}") from problem
 
 
 def _check_tolerances(contract: Contract, where: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 import numpy as np
 import numpy.typing as npt
 
+from voxport.runtime.contract.as_norm import MOST_NORMALIZED
 from voxport.runtime.errors import GalleryError
 from voxport.runtime.gallery.check import MOST_COMPARED, bounds_of, listed, pairs_of
 from voxport.runtime.gallery.results import Pair
@@ -16,8 +17,32 @@ from voxport.runtime.gallery.state import SAME, State
 from voxport.runtime.gallery.thresholds import LengthOf, ShortThresholds, Thresholds
 from voxport.runtime.gallery.utterances import Float32, Int64, Kept
 
-_STEPS = 1 << 19  # of the histogram for each unit of cosine; a power of two, so that its edges are exact
 _BLOCK = 1 << 21  # comparisons at a time: tens of megabytes
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Of the histogram of impostors' scores, from `low` to -low; powers of two, so that its edges are exact."""
+
+    low: float
+    steps: int  # to a unit
+
+    @property
+    def bins(self) -> int:
+        return int(-2 * self.low * self.steps) + 1
+
+
+_COSINES, _NORMALIZED = _Scale(-1.0, 1 << 19), _Scale(-MOST_NORMALIZED, 1 << 11)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Impostors' scores: `counts` (bins,) of each, and how many `same` are as alike as one and the same recording."""
+
+    counts: Int64
+    same: int
+    scale: _Scale
+
 
 SHORT_S = (1.0, 2.0)  # sounds below each of these have thresholds of their own
 FEW_STRANGERS = 20
@@ -72,16 +97,17 @@ def calibrate(
         whole = _kept(strangers.vectors, strangers.seconds, strangers.spoken)
         pieces = _kept(strangers.pieces, strangers.piece_seconds, strangers.piece_spoken)
     among = strangers is None
-    pairs, best = _histograms(state, whole, among)
-    verify, identify = (_threshold(histogram, false_accept_rate) for histogram in (pairs, best))
+    pairs, best = _seen(state, whole, among)
+    verify, identify = (_threshold(seen, false_accept_rate) for seen in (pairs, best))
     if verify is None:
         raise GalleryError(
             f"a false-accept rate of {false_accept_rate:g} needs at least {math.ceil(1 / false_accept_rate):,} "
-            f"comparisons of different people, there are {int(pairs.sum()):,}; "
+            f"comparisons of different people, there are {int(pairs.counts.sum()):,}; "
             "enroll more speakers, give recordings of strangers, or ask for a higher rate"
         )
     length_of = _length_of(whole, pieces)
-    found = Thresholds(verify, identify, false_accept_rate, len(state.names), length_of=length_of)
+    as_norm = None if state.rule is None else state.rule.top
+    found = Thresholds(verify, identify, false_accept_rate, len(state.names), length_of=length_of, as_norm=as_norm)
     by_length = tuple(_by_length(state, (whole, pieces), among, found))
     return replace(found, by_length=by_length, notes=tuple(_notes(state, strangers, by_length)))
 
@@ -129,8 +155,7 @@ def _by_length(state: State, sources: tuple[Kept, Kept], among: bool, found: Thr
             np.concatenate([one.owners[at] for one, at in zip(sources, rows, strict=True)]),
             np.concatenate([one.lengths[at] for one, at in zip(sources, rows, strict=True)]),
         )
-        pairs, best = _histograms(state, short, among)
-        verify, identify = (_threshold(histogram, rate) for histogram in (pairs, best))
+        verify, identify = (_threshold(seen, rate) for seen in _seen(state, short, among))
         if verify is not None:
             yield ShortThresholds(high, _higher(verify, found.verify), _higher(identify, found.identify))
 
@@ -165,41 +190,51 @@ def _notes(state: State, strangers: Strangers | None, by_length: tuple[ShortThre
         yield f"sounds below {SHORT_S[0]:g} s have no threshold of their own: too few were seen, the rate is not theirs"
 
 
-def _histograms(state: State, source: Kept, among: bool) -> tuple[Int64, Int64]:
-    """Of every comparison, and of every impostor's best one: how often each cosine was seen."""
-    pairs, best = (np.zeros(2 * _STEPS + 1, np.int64) for _ in range(2))
-    for cosines in _comparisons(state, source, among):
-        bins = np.floor((cosines + 1.0) * _STEPS).astype(np.int64)
+def _seen(state: State, source: Kept, among: bool) -> tuple[_Seen, _Seen]:
+    """Of every comparison, and of every impostor's best one, how often each score was seen."""
+    scale = _COSINES if state.norm is None else _NORMALIZED
+    pairs, best = (np.zeros(scale.bins, np.int64) for _ in range(2))
+    same = same_best = 0
+    for bins, alike in _comparisons(state, source, among, scale):
         compared = bins[bins >= 0]  # the rest are voices against themselves
         pairs += np.bincount(compared, minlength=len(pairs))
         best += np.bincount(bins.max(axis=1), minlength=len(best))
-    return pairs, best
+        same, same_best = same + int(alike.sum()), same_best + int(alike.any(axis=1).sum())
+    return _Seen(pairs, same, scale), _Seen(best, same_best, scale)
 
 
-def _comparisons(state: State, source: Kept, among: bool) -> Iterator[npt.NDArray[np.float64]]:
-    """Cosines (utterances, speakers), some rows at a time; -2 where voice and speaker are one person."""
+def _comparisons(
+    state: State, source: Kept, among: bool, scale: _Scale
+) -> Iterator[tuple[Int64, npt.NDArray[np.bool_]]]:
+    """Bins of scores (utterances, speakers), some rows at a time, and which are as alike as one recording.
+
+    The bin is -1 where voice and speaker are one person.
+    """
     if among and len(state.names) < 2:
         return
     rows = max(1, _BLOCK // len(state.names))
     for start in range(0, len(source.vectors), rows):
         chunk = source.vectors[start : start + rows]
         cosines = np.clip(chunk @ state.voices.T, -1, 1).astype(np.float64)
+        scores = cosines if state.norm is None else state.norm.scores(cosines, chunk)
+        bins = np.floor((np.clip(scores, scale.low, -scale.low) - scale.low) * scale.steps).astype(np.int64)
+        alike = cosines > SAME
         if among:
-            cosines[np.arange(len(chunk)), source.owners[start : start + rows]] = -2
-        yield cosines
+            own = np.arange(len(chunk)), source.owners[start : start + rows]
+            bins[own], alike[own] = -1, False
+        yield bins, alike
 
 
-def _threshold(histogram: Int64, rate: float) -> float | None:
-    """The lowest edge that at most `rate` of the cosines reach; None where that would be none of them."""
-    allowed = math.floor(rate * int(histogram.sum()) + 1e-9)
+def _threshold(seen: _Seen, rate: float) -> float | None:
+    """The lowest edge that at most `rate` of the scores reach; None where that would be none of them."""
+    allowed = math.floor(rate * int(seen.counts.sum()) + 1e-9)
     if allowed < 1:
         return None
-    reached = np.cumsum(histogram[::-1])[::-1]  # how many lie at or above each edge
+    reached = np.cumsum(seen.counts[::-1])[::-1]  # how many lie at or above each edge
     (edges,) = np.nonzero(reached <= allowed)
-    threshold = float(edges[0] / _STEPS - 1.0) if edges.size else 1.0
-    if threshold > SAME:  # nobody would be accepted again but the recording itself
+    if seen.same > allowed or not edges.size:  # nobody would be accepted again but the recording itself
         raise GalleryError(
             "more impostors than allowed are as alike as one and the same recording; "
             "look for people who are enrolled twice, or who are among the strangers"
         )
-    return threshold
+    return float(edges[0] / seen.scale.steps + seen.scale.low)

@@ -6,7 +6,8 @@ own speaker's others, and to other speakers' voices; else they are DIFFERENT and
 Below `different` two sounds are of two people: it is the verify threshold where the gallery has one, else half-way
 between the medians of both kinds. From `alike` on two names are one voice: as alike as 95 % of the utterances are to
 their own speaker, and further from the median of others than four standard deviations (by the median deviation, which
-a few people who are enrolled twice do not move). An utterance does not fit its speaker where it is less like the
+a few people who are enrolled twice do not move). Where scores are normalised, this rule goes by cosines all the same,
+and not by the threshold, which is none. An utterance does not fit its speaker where it is less like the
 speaker's other utterances than `different` says, or less like them than like another speaker's voice.
 """
 
@@ -45,7 +46,7 @@ def bounds_of(state: State) -> Bounds:
         spread = _SIGMA * float(np.median(np.abs(others - middle)))
         different = (middle + float(np.median(own))) / 2
         alike = max(float(np.quantile(own, 0.05)), middle + 4 * spread)
-    if state.thresholds.verify is not None:
+    if state.thresholds.verify is not None and state.norm is None:
         different = state.thresholds.verify
     return Bounds(different, min(max(alike, different), SAME))
 
@@ -83,7 +84,8 @@ def examine(state: State, name: str, vectors: Float64) -> tuple[Likeness, ...]:
         cosine = None if nearest is None else float(cosines[i])
         mine = None if np.isnan(own[i]) else float(own[i])
         doubt = None if repeated[i] else _doubt(name, row is None, mine, other, cosine, bounds)
-        warning = None if doubt else _warning(state, mine, other, cosine, bool(repeated[i]))
+        score = None if nearest is None else state.normalized(int(nearest[i]), vectors[i], float(cosines[i]))
+        warning = None if doubt else _warning(state, other, cosine, score, bool(repeated[i]))
         found.append(Likeness(mine, other, cosine, bool(repeated[i]), doubt, warning))
     return tuple(found)
 
@@ -120,12 +122,13 @@ def _doubt(
     return None
 
 
-def _warning(state: State, own: float | None, other: str | None, cosine: float | None, repeated: bool) -> str | None:
+def _warning(state: State, other: str | None, cosine: float | None, score: float | None, repeated: bool) -> str | None:
     if repeated:
         return "is there already, and counts once"
     threshold = state.thresholds.identify
-    if cosine is not None and threshold is not None and cosine >= threshold:
-        return f"would be taken for {other!r} too: cosine {cosine:.3f}, known from {threshold:.3f}"
+    what, value = ("cosine", cosine) if score is None else ("normalised score", score)
+    if value is not None and threshold is not None and value >= threshold:
+        return f"would be taken for {other!r} too: {what} {value:.3f}, known from {threshold:.3f}"
     return None
 
 

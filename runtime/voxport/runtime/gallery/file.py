@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.errors import GalleryError
+from voxport.runtime.contract import AsNorm
+from voxport.runtime.errors import ContractError, GalleryError
+from voxport.runtime.gallery.search import Normalization
 from voxport.runtime.gallery.state import KEPT, MAX_EMBEDDING_SIZE, MAX_NAME, PIECES, State, check_name, voices_of
 from voxport.runtime.gallery.thresholds import MAX_SPEAKERS, Thresholds
 from voxport.runtime.gallery.utterances import Kept
 from voxport.runtime.storage.npz import NpzReader, open_npz, write_npz
 from voxport.runtime.storage.serialization import decode, encode
 
-FORMAT, VERSION = "voxport gallery", 3
+FORMAT, PLAIN, NORMALIZED = "voxport gallery", 3, 4  # readers from before scores were normalised know the plain one
 _MAX_HEADER = 1 << 16
 _MEMBERS = {"header": "|u1", "names": "|u1", "counts": "<i8", "sums": "<f8", "kept": "<f4", "owners": "<i8"}
 # Since version 2: seconds of what is kept, short pieces of it, and whose name is one of the model's labels.
 _MORE = {"seconds": "<f4", "trained": "|u1", "pieces": "<f4", "piece_owners": "<i8", "piece_seconds": "<f4"}
 _SPOKEN = {"spoken": "<f4", "piece_spoken": "<f4"}  # since version 3: seconds of active speech in each
+_COHORT = {"cohort": "<f2"}  # in version 4: by whom scores are normalised
 
 Array = npt.NDArray[Any]
 
@@ -53,9 +56,11 @@ def write_gallery(path: Path, state: State, checkpoint_sha256: str) -> None:
     Raises:
         GalleryError: it cannot be written (full disk, no permission), or is too large; an older one stays.
     """
-    size = state.sums.shape[1]
-    header = Header(FORMAT, VERSION, checkpoint_sha256, size, len(state.names), len(state.kept), state.thresholds)
-    text = json.dumps(encode(header), sort_keys=True).encode()
+    size, rule = state.sums.shape[1], state.rule
+    version = PLAIN if rule is None else NORMALIZED
+    header = Header(FORMAT, version, checkpoint_sha256, size, len(state.names), len(state.kept), state.thresholds)
+    values = encode(header) | {"thresholds": state.thresholds.encoded()}
+    text = json.dumps(values, sort_keys=True).encode()
     if len(text) > _MAX_HEADER:
         raise GalleryError(f"{path}: the model's checkpoint hash is too long ({len(checkpoint_sha256):,} characters)")
     arrays: dict[str, Array] = {
@@ -74,6 +79,9 @@ def write_gallery(path: Path, state: State, checkpoint_sha256: str) -> None:
         "piece_spoken": state.pieces.spoken,
     }
     every = _MEMBERS | _MORE | _SPOKEN
+    if rule is not None:
+        arrays["cohort"] = rule.stored
+        every |= _COHORT
     write_npz(path, {name: np.ascontiguousarray(arrays[name], descr) for name, descr in every.items()})
 
 
@@ -83,7 +91,7 @@ def read_gallery(path: Path) -> tuple[Header, State]:
     Raises:
         GalleryError: the file is missing, no gallery, of another version, or damaged.
     """
-    with open_npz(path, "voxport gallery", _MEMBERS, _MORE | _SPOKEN) as reader:
+    with open_npz(path, "voxport gallery", _MEMBERS, _MORE | _SPOKEN | _COHORT) as reader:
         header = _header(reader, path)
         speakers, kept, size = header.speakers, header.kept, header.embedding_size
         names = _names(reader, speakers)
@@ -92,6 +100,7 @@ def read_gallery(path: Path) -> tuple[Header, State]:
         rows = reader.array("kept", _MEMBERS["kept"], (kept, size))
         owners = reader.array("owners", _MEMBERS["owners"], (kept,))
         lengths, pieces, trained = _more(reader, header)
+        rule = _rule(reader, header)
         if not _are_voices(counts, sums) or not _are_kept(Kept(rows, owners, lengths), speakers):
             raise reader.error("its numbers are not those of enrolled voices")
         if not _are_kept(pieces, speakers) or len(pieces.vectors) > PIECES:
@@ -100,7 +109,25 @@ def read_gallery(path: Path) -> tuple[Header, State]:
             voices = voices_of(sums, counts, names)
         except GalleryError as problem:
             raise reader.error(str(problem)) from problem
-    return header, State(names, counts, sums, voices, Kept(rows, owners, lengths), pieces, trained, header.thresholds)
+    norm = Normalization.of(rule, voices)
+    whole = Kept(rows, owners, lengths)
+    return header, State(names, counts, sums, voices, whole, pieces, trained, header.thresholds, norm)
+
+
+def _rule(reader: NpzReader, header: Header) -> AsNorm | None:
+    """By whom scores are normalised, where the file says so."""
+    top = header.thresholds.as_norm
+    if (top is not None, "cohort" in reader) != (header.version == NORMALIZED,) * 2:
+        raise reader.error("its header and its arrays do not agree on whether scores are normalised")
+    if top is None:
+        return None
+    stored = reader.array("cohort", _COHORT["cohort"], (-1, header.embedding_size))
+    try:
+        rule = AsNorm.kept(top, stored)
+        _ = rule.speakers
+    except (ValueError, ContractError) as problem:
+        raise reader.error(str(problem)) from problem
+    return rule
 
 
 def _more(reader: NpzReader, header: Header) -> tuple[Array, Kept, Array]:
@@ -135,9 +162,9 @@ def _header(reader: NpzReader, path: Path) -> Header:
     given = values if isinstance(values, dict) else {}
     if given.get("format") != FORMAT:
         raise reader.error("it has no voxport header")
-    if given.get("version") not in range(1, VERSION + 1):
+    if given.get("version") not in range(1, NORMALIZED + 1):
         raise GalleryError(
-            f"{path}: gallery version {given.get('version')!r:.20}, this voxport reads versions 1 to {VERSION}; "
+            f"{path}: gallery version {given.get('version')!r:.20}, this voxport reads versions 1 to {NORMALIZED}; "
             "install the voxport that wrote it, or enroll the speakers again"
         )
     return decode(Header, values, str(path), GalleryError)

@@ -1,6 +1,7 @@
 """A gallery of enrolled speakers: people whom the model was never trained on, from a few utterances each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +10,10 @@ from voxport.runtime.errors import GalleryError
 from voxport.runtime.gallery.calibration import Strangers, calibrate
 from voxport.runtime.gallery.check import check, describe, examine
 from voxport.runtime.gallery.results import Description, Enrolled, GalleryCheck, Likeness, Match, Matches, Verification
-from voxport.runtime.gallery.search import Float32, Int64, MatrixSearch
+from voxport.runtime.gallery.search import Float32, Int64, nearest
 from voxport.runtime.gallery.state import State, check_name, unit_rows
 from voxport.runtime.gallery.store import StoredGallery
-from voxport.runtime.gallery.thresholds import Thresholds
+from voxport.runtime.gallery.thresholds import Thresholds, check_threshold
 from voxport.runtime.gallery.voices import Embeddings, is_without_speech, refuse_without_speech, utterances_of
 from voxport.runtime.results import Voice
 
@@ -24,6 +25,9 @@ class Gallery(StoredGallery):
     Every model file exported from one checkpoint gives embeddings of one space, whatever its precision
     or input kind, so a gallery belongs to a checkpoint: its hash and the embedding size. An embedding
     cannot say where it comes from: take all of them from a model for which `check_model` passes.
+
+    A model that was exported to normalise scores (`contract.as_norm`) has the gallery rank and decide by normalised
+    scores, which thresholds are then in; who is enrolled, and what `check` says, is still judged by cosines.
 
     A threshold for a gallery comes from `calibrate` or from the caller. The contract's own rejection
     threshold is not used: it was set on cosines with trained class weights, which are distributed
@@ -178,12 +182,15 @@ class Gallery(StoredGallery):
         return Strangers(vectors, seconds, names, pieces, piece_seconds, 0, spoken, piece_spoken)
 
     def set_thresholds(self, verify: float | None = None, identify: float | None = None) -> None:
-        """Use these cosines from now on. Raises GalleryError where one is not in [-1, 1]."""
-        try:
-            thresholds = Thresholds(verify, identify)
-        except ValueError as problem:
-            raise GalleryError(str(problem)) from problem
-        self._change(lambda state: state.with_thresholds(thresholds))
+        """Use these scores from now on. Raises GalleryError for cosines that are not in [-1, 1]."""
+
+        def change(state: State) -> State:
+            try:
+                return state.with_thresholds(replace(Thresholds.unset(state.rule), verify=verify, identify=identify))
+            except ValueError as problem:
+                raise GalleryError(str(problem)) from problem
+
+        self._change(change)
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -237,9 +244,12 @@ class Gallery(StoredGallery):
         if not state.names:
             raise GalleryError("the gallery is empty; enroll a speaker first")
         questions = unit_rows(embeddings, self.embedding_size, "the voices").astype(np.float32)
-        used = _threshold(threshold, state.thresholds.for_length(seconds, speech_s).identify)
-        found = zip(*MatrixSearch(state.voices)(questions, top), strict=True)
-        return tuple(_matches(state, rows, cosines, used) for rows, cosines in found)
+        check_threshold("a threshold", threshold, state.thresholds.as_norm)
+        used = state.thresholds.for_length(seconds, speech_s).identify if threshold is None else threshold
+        rows, cosines, scores = nearest(state.voices, state.norm, questions, top)
+        return tuple(
+            _matches(state, rows[i], cosines[i], None if scores is None else scores[i], used) for i in range(len(rows))
+        )
 
     def verify(
         self,
@@ -262,9 +272,12 @@ class Gallery(StoredGallery):
             seconds, speech_s, embedding = embedding.duration_s, embedding.speech_s, embedding.embedding
         state = self._state
         row = _row(state, name)
-        cosine = float(np.clip(state.voices[row] @ self._one(embedding), -1, 1))
-        used = _threshold(threshold, state.thresholds.for_length(seconds, speech_s).verify)
-        return Verification(state.names[row], cosine, used, None if used is None else cosine >= used)
+        one = self._one(embedding)
+        cosine = float(np.clip(state.voices[row] @ one, -1, 1))
+        check_threshold("a threshold", threshold, state.thresholds.as_norm)
+        used = state.thresholds.for_length(seconds, speech_s).verify if threshold is None else threshold
+        found = Verification(state.names[row], cosine, used, None, state.normalized(row, one, cosine))
+        return found if used is None else replace(found, accepted=found.score >= used)
 
     def _one(self, embedding: npt.ArrayLike) -> npt.NDArray[np.float32]:
         rows = unit_rows(embedding, self.embedding_size, "the voice")
@@ -273,9 +286,10 @@ class Gallery(StoredGallery):
         return np.asarray(rows[0], dtype=np.float32)
 
 
-def _matches(state: State, rows: Int64, cosines: Float32, threshold: float | None) -> Matches:
-    ranked = tuple(Match(state.names[row], float(cosine)) for row, cosine in zip(rows, cosines, strict=True))
-    return Matches(ranked, threshold, None if threshold is None else ranked[0].cosine >= threshold)
+def _matches(state: State, rows: Int64, cosines: Float32, scores: Float32 | None, threshold: float | None) -> Matches:
+    told = [None] * len(rows) if scores is None else scores.tolist()
+    ranked = tuple(map(Match, (state.names[row] for row in rows), cosines.tolist(), told))
+    return Matches(ranked, threshold, None if threshold is None else ranked[0].score >= threshold)
 
 
 def _row(state: State, name: str) -> int:
@@ -284,9 +298,3 @@ def _row(state: State, name: str) -> int:
         some = ", ".join(state.names[:5]) + (", …" if len(state.names) > 5 else "")
         raise GalleryError(f"{name!r} is not enrolled; enrolled are: {some or 'nobody'}")
     return row
-
-
-def _threshold(given: float | None, own: float | None) -> float | None:
-    if given is not None and not -1 <= given <= 1:
-        raise GalleryError(f"a threshold is a cosine between -1 and 1, found {given}")
-    return own if given is None else given

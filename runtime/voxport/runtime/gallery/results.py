@@ -77,17 +77,26 @@ class GalleryCheck:
 
 @dataclass(frozen=True)
 class Match:
-    """A speaker and the cosine, in [-1, 1], between the enrolled voice and the voice in question."""
+    """A speaker and the cosine, in [-1, 1], between the enrolled voice and the voice in question.
+
+    `normalized` is the normalised score, where the gallery compares by these, else None.
+    """
 
     speaker: str
     cosine: float
+    normalized: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What ranks, and what thresholds are for: the normalised score, or the cosine where there is none."""
+        return self.cosine if self.normalized is None else self.normalized
 
 
 @dataclass(frozen=True)
 class Matches:
     """Which enrolled speaker is it?
 
-    `ranked` holds the most alike, best first. `known` says whether the best cosine reaches `threshold`;
+    `ranked` holds the most alike, best first. `known` says whether the best score reaches `threshold`;
     both are None where no threshold was given or calibrated. A sound without speech is nobody's: `ranked` is
     empty, and `known` is False.
     """
@@ -111,14 +120,20 @@ class Matches:
 class Verification:
     """Is it this speaker?
 
-    `accepted` says whether `cosine` reaches `threshold`; both are None where no threshold was given or
-    calibrated.
+    `accepted` says whether `score` reaches `threshold`; both are None where no threshold was given or
+    calibrated. `normalized` is as in `Match`.
     """
 
     speaker: str
     cosine: float
     threshold: float | None
     accepted: bool | None
+    normalized: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the threshold is for: the normalised score, or the cosine where there is none."""
+        return self.cosine if self.normalized is None else self.normalized
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from voxport.runtime.contract import UNPRINTABLE
+from voxport.runtime.contract import UNPRINTABLE, AsNorm
+from voxport.runtime.contract.as_norm import normalized
 from voxport.runtime.errors import GalleryError
+from voxport.runtime.gallery.search import Normalization
 from voxport.runtime.gallery.thresholds import MAX_SPEAKERS, Thresholds
 from voxport.runtime.gallery.utterances import Float32, Float64, Int64, Kept, Utterances
 
@@ -31,7 +34,8 @@ class State:
     `sums` (speakers, embedding_size) and `counts` (speakers,): the sum and number of the unit vectors
     enrolled, so that a later enrolment gives what enrolling all at once gives. `voices` are the sums as
     unit rows, in float32 for the search. `whole` are single utterances for calibration, `pieces` short pieces of
-    utterances. `trained` (speakers,) says whose name is one of the model's labels.
+    utterances. `trained` (speakers,) says whose name is one of the model's labels. `norm` is what scores are normalised
+    by; None: voices are compared by cosine.
     """
 
     names: tuple[str, ...]
@@ -42,6 +46,19 @@ class State:
     pieces: Kept
     trained: npt.NDArray[np.bool_]
     thresholds: Thresholds
+    norm: Normalization | None = None
+
+    @property
+    def rule(self) -> AsNorm | None:
+        """By whom scores are normalised; None: by nobody."""
+        return None if self.norm is None else self.norm.rule
+
+    def normalized(self, row: int, vector: npt.NDArray[np.floating[Any]], cosine: float) -> float | None:
+        """The normalised score of `cosine`, of the unit `vector` and the voice of `row`; None where there is none."""
+        if self.norm is None:
+            return None
+        asked = self.norm.rule.moments(vector[None])[0]
+        return float(normalized(np.float64(cosine), asked, self.norm.moments[row]))
 
     @property
     def kept(self) -> Float32:
@@ -54,11 +71,11 @@ class State:
         return self.whole.owners
 
     @classmethod
-    def empty(cls, embedding_size: int) -> "State":
+    def empty(cls, embedding_size: int, rule: AsNorm | None = None) -> "State":
         rows, none = np.zeros((0, embedding_size)), Kept.none(embedding_size)
-        return cls(
-            (), np.zeros(0, np.int64), rows, rows.astype(np.float32), none, none, np.zeros(0, np.bool_), Thresholds()
-        )
+        voices, thresholds = rows.astype(np.float32), Thresholds.unset(rule)
+        norm = Normalization.of(rule, voices)
+        return cls((), np.zeros(0, np.int64), rows, voices, none, none, np.zeros(0, np.bool_), thresholds, norm)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -91,7 +108,8 @@ class State:
         short = {row: (given.pieces, given.piece_lengths) for row, given in zip(rows, additions.values(), strict=True)}
         pieces = self.pieces.add(self._new_pieces(short), PIECES_PER_SPEAKER, PIECES)
         trained = np.concatenate([self.trained, np.array([name in labels for name in new], np.bool_)])
-        return State(names, counts, sums, voices, whole, pieces, trained, self.thresholds)
+        norm = None if self.norm is None else self.norm.updated(voices, rows)
+        return State(names, counts, sums, voices, whole, pieces, trained, self.thresholds, norm)
 
     def repeated(self, row: int | None, vectors: Float64) -> npt.NDArray[np.bool_]:
         """Which of `vectors` (utterances, embedding_size) equal one before them, or one kept of speaker `row`."""
@@ -127,6 +145,7 @@ class State:
             self.pieces.moved(rows),
             np.delete(self.trained, row),
             self.thresholds,
+            None if self.norm is None else self.norm.without(row),
         )
 
     def rename(self, row: int, name: str) -> "State":
@@ -152,11 +171,18 @@ class State:
             voices=voices,
             whole=whole.at_most(KEPT_PER_SPEAKER),
             pieces=pieces.at_most(PIECES_PER_SPEAKER),
+            norm=None if self.norm is None else self.norm.updated(voices, [row]),
         )
         return joined.remove(other)
 
     def with_thresholds(self, thresholds: Thresholds) -> "State":
         return replace(self, thresholds=thresholds)
+
+    def compared_by(self, rule: AsNorm | None) -> "State":
+        """The state with scores normalised by `rule`, or by nobody; without thresholds where that is another rule."""
+        if rule == self.rule:
+            return self
+        return replace(self, norm=Normalization.of(rule, self.voices), thresholds=Thresholds.unset(rule))
 
 
 def voices_of(sums: Float64, counts: Int64, names: Sequence[str]) -> Float32:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from voxport.runtime.contract import Contract
+from voxport.runtime.contract import AsNorm, Contract, rule_text
 from voxport.runtime.errors import GalleryError
 from voxport.runtime.forks import tell_of_forks
 from voxport.runtime.gallery.file import read_gallery, write_gallery
 from voxport.runtime.gallery.results import Enrolled
 from voxport.runtime.gallery.state import MAX_EMBEDDING_SIZE, State
-from voxport.runtime.gallery.thresholds import Thresholds
+from voxport.runtime.gallery.thresholds import Thresholds, check_threshold
 from voxport.runtime.storage.lock import locked
 
 PathLike = str | os.PathLike[str]
@@ -28,7 +28,7 @@ class StoredGallery:
         """An empty gallery for the model with this contract."""
         if contract.embedding_size > MAX_EMBEDDING_SIZE:
             raise GalleryError(f"embeddings of {contract.embedding_size} numbers; at most {MAX_EMBEDDING_SIZE} fit")
-        self._start(State.empty(contract.embedding_size), contract.checkpoint_sha256, contract.labels)
+        self._start(State.empty(contract.embedding_size, contract.as_norm), contract.checkpoint_sha256, contract.labels)
 
     def _start(self, state: State, checkpoint_sha256: str, labels: Iterable[str]) -> None:
         self._checkpoint = checkpoint_sha256
@@ -98,13 +98,36 @@ class StoredGallery:
                 gallery.save(path)
 
     def check_model(self, contract: Contract, where: str = "the gallery") -> None:
-        """Raise GalleryError unless the model with this contract gives embeddings of this gallery's space."""
+        """Raise GalleryError unless the model with this contract gives embeddings of this gallery's space.
+
+        And unless it compares voices by the same rule: by cosines, or by normalised scores.
+        """
+        self._check_space(contract, where)
+        if contract.as_norm != self._state.rule:
+            raise GalleryError(
+                f"{where}: compares voices {rule_text(self._state.rule)}, and the model {rule_text(contract.as_norm)}; "
+                "have the gallery do as the model does with: voxport gallery convert GALLERY MODEL; then calibrate it"
+            )
+
+    def _check_space(self, contract: Contract, where: str) -> None:
         if (contract.checkpoint_sha256, contract.embedding_size) != (self._checkpoint, self.embedding_size):
             raise GalleryError(
                 f"{where}: enrolled with another model (checkpoint {self._checkpoint:.12}, embeddings of "
                 f"{self.embedding_size}), not with this one (checkpoint {contract.checkpoint_sha256:.12}, embeddings "
                 f"of {contract.embedding_size}); their embeddings cannot be compared: enroll again with this model"
             )
+
+    def convert(self, contract: Contract) -> bool:
+        """Compare voices as the model with this contract does: by normalised scores, or by cosines.
+
+        Whether that was another rule before; the thresholds were for that, and are gone.
+
+        Raises:
+            GalleryError: the gallery is of another model.
+        """
+        self._check_space(contract, "the gallery")
+        before = self._state
+        return self._change(lambda state: state.compared_by(contract.as_norm)) is not before
 
     # --- what it holds ----------------------------------------------------------------------------
 
@@ -133,6 +156,15 @@ class StoredGallery:
     def thresholds(self) -> Thresholds:
         """The thresholds that are used where the caller gives none."""
         return self._state.thresholds
+
+    @property
+    def as_norm(self) -> AsNorm | None:
+        """By whom scores are normalised; None: voices are compared by cosine."""
+        return self._state.rule
+
+    def check_threshold(self, threshold: float | None) -> None:
+        """Raise GalleryError for a threshold that no score of this gallery could be held to."""
+        check_threshold("a threshold", threshold, self._state.thresholds.as_norm)
 
     def __len__(self) -> int:
         return len(self._state.names)

@@ -75,10 +75,12 @@ class GalleryScorer:
 
         Stream(identifier, scorer=GalleryScorer(identifier, gallery))
 
-    A score is the contract's `score_scale` times that cosine. Its softmax share ranks the enrolled against each
-    other; it is no calibrated probability. The gallery is taken as it is now: enroll, remove or calibrate later,
-    and make a new scorer. A window is held to the gallery's threshold for the speech in it, or for its length, as
-    `Gallery.identify` holds sounds. The rate of false accepts is that of one window; a stranger who speaks for long
+    A score is the contract's `score_scale` times that cosine. Where the gallery normalises scores, it is `scale` times
+    the normalised one, and `unit` says by how much these differ where cosines differ by 1 (the median of the gallery's
+    voices): then a score still moves by about `score_scale` times a cosine. Its softmax share ranks the enrolled
+    against each other; it is no calibrated probability. The gallery is taken as it is now: enroll, remove or calibrate
+    later, and make a new scorer. A window is held to the gallery's threshold for the speech in it, or for its length,
+    as `Gallery.identify` holds sounds. The rate of false accepts is that of one window; a stranger who speaks for long
     is heard in many.
     """
 
@@ -88,8 +90,8 @@ class GalleryScorer:
         Args:
             identifier: the model that the gallery was enrolled with; other threads may use it as well.
             gallery: holds at least one speaker.
-            threshold: the cosine in [-1, 1] below which a voice is unknown, however short; None takes the gallery's
-                `identify` thresholds, and where it has none, nobody is unknown.
+            threshold: the cosine in [-1, 1], or the normalised score, below which a voice is unknown, however short;
+                None takes the gallery's `identify` thresholds, and where it has none, nobody is unknown.
 
         Raises:
             GalleryError: nobody is enrolled, the gallery is of another model, or the threshold is no cosine.
@@ -101,13 +103,14 @@ class GalleryScorer:
         state = gallery.state
         if not state.names:
             raise GalleryError("the gallery is empty; enroll a speaker first")
-        if threshold is not None and not -1 <= threshold <= 1:
-            raise GalleryError(f"a threshold is a cosine between -1 and 1, found {threshold}")
+        gallery.check_threshold(threshold)
         self._identifier = identifier
-        self._voices = state.voices
+        self._voices, self._norm = state.voices, state.norm
         self._rate = contract.frontend.sample_rate
         self.speakers = state.names
-        self.scale = contract.score_scale
+        self.as_norm = state.rule
+        self.unit = 1.0 if self._norm is None else self._norm.unit
+        self.scale = contract.score_scale / self.unit
         self._given, self._thresholds = threshold, state.thresholds
         self.threshold = self.threshold_for(None)
 
@@ -118,12 +121,18 @@ class GalleryScorer:
     def __call__(self, windows: Sequence[Samples]) -> Scores:
         """Scores (windows, speakers); raises what `SpeakerIdentifier.embed_batch` raises."""
         embeddings = self._identifier.embed_batch(windows, self._rate)
-        return np.asarray(np.clip(embeddings @ self._voices.T, -1, 1), np.float64) * self.scale
+        found = np.asarray(np.clip(embeddings @ self._voices.T, -1, 1), np.float64)
+        return (found if self._norm is None else self._norm.scores(found, embeddings)) * self.scale
 
 
 def temperature_of(scorer: Scorer, seconds: float) -> float:
     """What scores of windows of `seconds` are divided by before the softmax; 1 where the scorer is not the model's."""
     return scorer.temperature_for(seconds) if isinstance(scorer, ModelScorer) else 1.0
+
+
+def unit_of(scorer: Scorer) -> float:
+    """What stands for a difference of 1 between cosines in the scorer's scores / scale; 1 where these are cosines."""
+    return scorer.unit if isinstance(scorer, GalleryScorer) else 1.0
 
 
 def threshold_for(scorer: Scorer, seconds: float, speech_s: float | None) -> float | None:

@@ -12,7 +12,7 @@ from voxport.runtime.audio.resample_stream import Intake
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.results import Candidate, candidates
-from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of, threshold_for
+from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of, threshold_for, unit_of
 from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, spoken, whole, within
 
 UNKNOWN = -1  # the index of nobody
@@ -114,6 +114,7 @@ class Stream:
         self._rate = self._plan.rate if sample_rate is None else sample_rate
         self._scorer = ModelScorer(identifier) if scorer is None else scorer
         self._rule = identifier.contract.speech
+        self._firm_margin = self._options.firm_margin * unit_of(self._scorer)
         self._closed = False
         self._channel = channel
         self._recent: deque[tuple[int, npt.NDArray[np.float64]]] = deque(maxlen=self._options.average)
@@ -188,7 +189,7 @@ class Stream:
         self._leader = leader
         # The mean lags behind a change of speaker: the newest window must not contradict it.
         agreed = self._lead(row, threshold)[1] == leader
-        firm = agreed and self._led >= self._options.firm_after and margin >= self._options.firm_margin
+        firm = agreed and self._led >= self._options.firm_after and margin >= self._firm_margin
         ranked = candidates(mean, self._scorer.speakers, self._options.top, temperature_of(self._scorer, seconds))
         start, stop = self._recent[0][0] / self._plan.rate, window.stop / self._plan.rate
         channel = None if self._channel == "mix" else self._channel

@@ -18,7 +18,7 @@ from voxport.runtime.identifier import SpeakerIdentifier
 from voxport.runtime.length_range import LengthRange
 from voxport.runtime.results import softmax
 from voxport.runtime.speech import SpeechRule
-from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of, threshold_for
+from voxport.runtime.streaming.scorers import ModelScorer, Scorer, score, temperature_of, threshold_for, unit_of
 from voxport.runtime.streaming.segments import Segment, TurnBuilder, tidy
 from voxport.runtime.streaming.viterbi import PathSmoother
 from voxport.runtime.windowing.windows import Window, WindowOptions, WindowPlan, Windows, spoken, whole, within
@@ -185,7 +185,7 @@ class _Work:
         self._speech = 0  # windows in `_waiting` that are to be scored
         self._in_speech = False
         self._scored: deque[tuple[Window, npt.NDArray[np.float64], float]] = deque()
-        self._smoother = PathSmoother(options.switch_penalty)
+        self._smoother = PathSmoother(options.switch_penalty * unit_of(scorer))
         self._turns = TurnBuilder(self._frames(options.max_gap_s))
 
     def add(self, window: Window) -> None:

@@ -326,7 +326,7 @@ def build_module(
     if device == "cpu":
         use_host_dropout(network)
     scores = compiled_scores(network, device, accumulate) if compiled else None
-    return SpeakerModule(network, recipe.train, valid_labels, scores)
+    return SpeakerModule(network, recipe.train, valid_labels, scores, corpus.frontend.normalize)
 
 
 def known_speakers(state: Mapping[str, Tensor], recipe: Recipe, speakers: int) -> Mapping[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,13 +11,14 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from voxport.runtime.errors import VoxportError
+from voxport.runtime.frontend.log_mel import STD_OFFSET, VARIANCE_FLOOR
 from voxport.train.data.collation import Batch
 from voxport.train.models.speaker_net import SpeakerNet
 from voxport.train.recipe import TrainOptions
 from voxport.train.training.optimizers import build_optimizer
 
 LOG_EVERY = 10  # optimiser steps
-_LENGTHS = 3  # a stream of random numbers of the seed's; 0 to 2 are those of batches and of the split
+_LENGTHS, _ALONE = 3, 5  # streams of random numbers of the seed's; the others are those of batches and of the split
 
 
 class TrainingError(VoxportError):
@@ -46,6 +47,15 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
+def normalised_anew(features: Tensor, normalize: Literal["mean", "mean_std"]) -> Tensor:
+    """Features (B, T, F) with a frontend's normalisation over all T frames done once more."""
+    centred = features - features.mean(dim=1, keepdim=True)
+    if normalize == "mean":
+        return centred
+    variance = centred.square().mean(dim=1, keepdim=True)
+    return centred / (variance.clamp_min(VARIANCE_FLOOR).sqrt() + STD_OFFSET)
+
+
 class SpeakerModule(pl.LightningModule):
     """Trains `network` and scores it on two validation loaders: whole utterances, then crops.
 
@@ -54,7 +64,8 @@ class SpeakerModule(pl.LightningModule):
     that share a batch, and the pieces of an accumulated one, draw different random numbers.
 
     `train_scores` is the network as training calls it, features (B, T, F) → scores (B, S), where that is
-    not the network itself; being no module of its own, it leaves the weights' names alone.
+    not the network itself; being no module of its own, it leaves the weights' names alone. `normalize` is the
+    frontend's.
     """
 
     def __init__(
@@ -63,10 +74,13 @@ class SpeakerModule(pl.LightningModule):
         options: TrainOptions,
         valid_labels: Tensor,
         train_scores: Callable[[Tensor], Tensor] | None = None,
+        normalize: Literal["none", "mean", "mean_std"] = "none",
     ) -> None:
         super().__init__()
         self.network, self.options = network, options
         self.train_scores = train_scores or network.__call__
+        self.normalize = normalize
+        self._part, self._parts = 0, 1  # of the batch, that a step sees
         self.register_buffer("valid_labels", valid_labels, persistent=False)
         self.accuracies = torch.nn.ModuleDict(
             {name: MulticlassAccuracy(network.speakers, average="micro") for name in ("whole", "crop")}
@@ -75,17 +89,20 @@ class SpeakerModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         pieces = self.trainer.accumulate_grad_batches
         stream = self.global_rank * pieces + batch_idx % pieces
+        self._parts = self.trainer.world_size * pieces
+        self._part = batch_idx % pieces * self.trainer.world_size + self.global_rank
         seed_generators(self.options.seed * 1_000_003 + self.global_step + (stream << 40), self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         features, labels = batch
         if self.options.second_crop:
-            both = self.network.scores_of_views([features, self._piece(features, self.global_step)])
+            piece = self._piece(features, self.global_step)
+            both = self.network.scores_of_views([self._alone(features, 0), self._alone(piece, 1)])
             scores, others = both[: len(labels)], both[len(labels) :]
             loss = self.network.head.loss(scores, labels)
             loss = loss + self.options.second_crop_weight * self.network.head.loss(others, labels)
         else:
-            scores = self.train_scores(self._cut(features, self.global_step))
+            scores = self.train_scores(self._alone(self._cut(features, self.global_step), 0))
             loss = self.network.head.loss(scores, labels)
         if self.global_step % LOG_EVERY == 0:
             self._stop_if_lost(loss)
@@ -113,6 +130,15 @@ class SpeakerModule(pl.LightningModule):
         length = int(generator.integers(shortest, longest + 1))
         start = int(generator.integers(features.shape[1] - length + 1))
         return features[:, start : start + length]
+
+    def _alone(self, crops: Tensor, view: int) -> Tensor:
+        """`crops` (B, T, F) of which the recipe's share is normalised over itself, drawn for each crop and view."""
+        if not self.options.alone or self.normalize == "none":
+            return crops
+        generator = np.random.default_rng([self.options.seed, _ALONE, self.global_step, view])
+        drawn = generator.random(self._parts * len(crops))[self._part * len(crops) :][: len(crops)]
+        chosen = torch.from_numpy(drawn < self.options.alone).to(crops.device)
+        return torch.where(chosen[:, None, None], normalised_anew(crops, self.normalize), crops)
 
     def _stop_if_lost(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
