@@ -30,9 +30,9 @@ class ModelOptions:
     sees a linear map of the input and every layer's output beside the last one's (Zhang et al.: "MFA-Conformer",
     2022). With `band_statistics` the embedding also sees five figures of each mel band of the utterance, its lowest
     value among them (`models.band_statistics`), through a linear layer of their own. With `above_lowest` the network
-    hears of each mel band how far it lies above its lowest value in the utterance, and nothing of that value itself,
-    in which a frontend that subtracts the mean leaves the recording's mean level. `embedding_size` is the width
-    after a linear layer that follows the pooling; None: no such layer.
+    hears of each mel band how far it lies above its lowest value in the utterance, "beside" the band or "instead" of
+    it; then it hears nothing of that value, in which a frontend that subtracts the mean leaves the recording's mean
+    level. `embedding_size` is the width after a linear layer that follows the pooling; None: no such layer.
     `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
     """
 
@@ -53,7 +53,7 @@ class ModelOptions:
     aggregate_layers: bool = False
     embedding_size: int | None = None
     band_statistics: bool = False
-    above_lowest: bool = False
+    above_lowest: Literal["no", "beside", "instead"] = "no"
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim, self.stack_frames) < 1:
