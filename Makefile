@@ -71,7 +71,7 @@ demo: $(STAMP)
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
 
 test: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -97,7 +97,7 @@ newest oldest: $(UV)
 	$(UV_PIP) pip install --quiet --python .venvs/$@/bin/python --resolution $(RESOLUTION) \
 		--compile-bytecode --editable ".[dev,$(ONNXRUNTIME)]" $(WITH)
 	.venvs/$@/bin/voxport doctor
-	$(TEST_ENV) .venvs/$@/bin/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
+	$(TEST_ENV) .venvs/$@/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # One file for every platform and Python: markers choose. Written beside and moved, so that a failure changes nothing.
 lock: $(UV)

@@ -4,9 +4,10 @@ Recipes that differ in sizes and in the number of layers alone have one graph; `
 smallest network with each recipe's operators stands for it.
 
 A build takes a second, so those of `chosen` are built, where each two properties of a graph meet, and each precision,
-kind of input and opset. A capture takes five, and neither form of the mask knows of the frontend, so the processor's
-form hears sound in `SOUND_IN_BOTH` alone. With VOXPORT_WHOLE_MATRIX=1 (`make matrix`) nothing is left out: of graphs
-that the parser makes one network of, the first is built.
+kind of input and opset. A capture takes five, and neither form of the mask knows of the frontend: so but for
+`IN_EVERY_FORM` the networks take features in the processor's form, and sound in the other. With
+VOXPORT_WHOLE_MATRIX=1 (`make matrix`) nothing is left out: of graphs that the parser makes one network of, the first
+is built.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ FRONTENDS = (
     ("voxport", "psf_fbank40"),
     ("official_sample", "kaldi_fbank80"),
 )
-SOUND_IN_BOTH = ("sap_am_bn", "voxport")
+IN_EVERY_FORM = ("sap_am_bn", "voxport")
 CAPTURED = 20  # the opset of the captures; `test_an_opset_is_a_number` is on the others
 OUTPUT_SETS: tuple[tuple[Output, ...], ...] = (OUTPUTS, ("scores",), ("embedding",))
 # Of attention's mask: what `export onnx` writes in fp32 and int8, and all else. Or of int8: see `dynamic_graphs`.
@@ -132,7 +133,7 @@ def graphs() -> Iterator[tuple[Graph, ModelProto]]:
 
 def _of(network: str, kind: InputKind, frontend: str) -> Iterator[tuple[Graph, ModelProto]]:
     for precision, form in MADE:
-        if not (WHOLE or kind == "features" or form == "gpu" or network in SOUND_IN_BOTH):
+        if not (WHOLE or network in IN_EVERY_FORM or (form == "cpu") == (kind == "features")):
             continue
         whole = lowered(base(network, kind, form, frontend), precision)
         for outputs in OUTPUT_SETS:

@@ -42,9 +42,8 @@ def people(tmp_path: Path, tiny: TinyModel, sound: Path) -> Path:
 def test_closed_streams_change_no_exit_code_and_leave_no_traceback(
     tiny: TinyModel, people: Path, sound: Path, redirection: str
 ) -> None:
-    for name, code in (("Ada", 0), ("Bo", 3)):
-        result = run(redirection, "verify", people, "--model", tiny.path, name, sound, "--threshold", 0.5)
-        assert (result.returncode, result.stderr) == (code, "")
+    result = run(redirection, "verify", people, "--model", tiny.path, "Bo", sound, "--threshold", 0.5)
+    assert (result.returncode, result.stderr) == (3, "")
     result = run(redirection, "identify", tiny.path, sound, "--json")
     assert (result.returncode, result.stderr) == (0, "")
     assert bool(result.stdout) == (redirection == "2>&-")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxport.benchmarks.conditions.measure import _Around, read_files
+from voxport.benchmarks.conditions.measure import CorpusSurroundings, read_files
 from voxport.benchmarks.conditions.runner import CONDITIONS
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.runtime.frontend.presets import profile
@@ -19,7 +19,6 @@ from voxport.runtime.results import softmax
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusOptions
 from voxport.train.data.collation import WholeUtterances
-from voxport.train.effects import draws
 from voxport.train.evaluation.inference import answer_whole
 from voxport.train.recipe import load_recipe
 from voxport.train.training.fit import FitOptions, fit, with_steps
@@ -38,14 +37,10 @@ def judge(model: Path, held_out: Path) -> None:
     """Share named rightly, what wrong answers claim, and who is known, under every condition."""
     checkpoint = load_checkpoint(model)
     files = read_files(held_out, checkpoint.frontend.sample_rate, None)
-    around = _Around(files, checkpoint.frontend.sample_rate, SEED)
+    around = CorpusSurroundings(files, checkpoint.frontend.sample_rate, SEED)
     labels = np.array([checkpoint.labels.index(speaker) for speaker in files.speakers])
     for condition in CONDITIONS:
-        rows = []
-        for key, sound, speaker in zip(files.keys, files.sounds, files.speakers, strict=True):
-            around.speaker = speaker
-            changed = condition.change(sound, around, draws.generator("bench", SEED, condition.name, key))
-            rows.append(compute_features(changed, checkpoint.frontend))
+        rows = [compute_features(changed, checkpoint.frontend) for changed in around.changed(condition)]
         whole = WholeUtterances(lambda i, rows=rows: rows[i], range(len(rows)), [len(each) for each in rows])
         scores = answer_whole(checkpoint, whole).scores
         wrong = scores.argmax(axis=1) != labels

@@ -7,6 +7,7 @@ little worth where others use the machine: processor time, of all processes that
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +62,18 @@ def tree(process: psutil.Process) -> Iterator[psutil.Process]:
     yield from process.children(recursive=True)
 
 
-def measured(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Run; wall and processor seconds, and the largest resident set of each process."""
-    # Only the time of those that have ended is the parent's to know, so that of each is kept as it was last seen.
-    times: dict[int, float] = {}
-    largest: dict[int, int] = {}
+def watched(command: list[str], environment: dict[str, str], look: Callable[[psutil.Process], None]) -> float:
+    """Run the command, and look at each of its processes now and then; the seconds that it took."""
     began = time.monotonic()
     run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.is_set():
-            try:
+            with contextlib.suppress(psutil.Error):
                 for each in tree(psutil.Process(run.pid)):
-                    used = each.cpu_times()
-                    times[each.pid] = used.user + used.system
-                    largest[each.pid] = max(largest.get(each.pid, 0), each.memory_info().rss)
-            except psutil.Error:
-                pass
+                    with contextlib.suppress(OSError, ValueError):  # it, or one of its threads, has just ended
+                        look(each)
             stop.wait(0.1)
 
     watcher = threading.Thread(target=watch)
@@ -87,8 +82,23 @@ def measured(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
     stop.set()
     watcher.join()
     assert run.returncode == 0, problem.decode()
+    return round(time.monotonic() - began, 2)
+
+
+def measured(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Run; wall and processor seconds, and the largest resident set of each process."""
+    # Only the time of those that have ended is the parent's to know, so that of each is kept as it was last seen.
+    times: dict[int, float] = {}
+    largest: dict[int, int] = {}
+
+    def look(process: psutil.Process) -> None:
+        used = process.cpu_times()
+        times[process.pid] = used.user + used.system
+        largest[process.pid] = max(largest.get(process.pid, 0), process.memory_info().rss)
+
+    wall = watched(command, environment, look)
     sizes = sorted((round(size / 2**20) for size in largest.values()), reverse=True)
-    return {"wall_s": round(time.monotonic() - began, 2), "cpu_s": round(sum(times.values()), 2), "rss_mib": sizes}
+    return {"wall_s": wall, "cpu_s": round(sum(times.values()), 2), "rss_mib": sizes}
 
 
 def command_of(mode: str, corpus: Path, model: Path, out: Path) -> list[str]:

@@ -9,19 +9,14 @@ wall stands how long the workers were ready to run while others had the processo
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-from measure_score import SCORE, corpus_of, tree
+from measure_score import SCORE, corpus_of, watched
 
 ENGINES = ("local", "ray")
 WORKERS = (1, 2)
@@ -39,27 +34,10 @@ def schedule(pid: int) -> tuple[float, float]:
 def measured(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
     """Run; time on the wall, and what each process got and waited for, the busiest first."""
     seen: dict[int, tuple[float, float]] = {}
-    began = time.monotonic()
-    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            with contextlib.suppress(psutil.Error):
-                for each in tree(psutil.Process(run.pid)):
-                    with contextlib.suppress(OSError, ValueError):  # it, or one of its threads, has just ended
-                        seen[each.pid] = schedule(each.pid)
-            stop.wait(0.2)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    problem = run.communicate()[1]
-    stop.set()
-    watcher.join()
-    assert run.returncode == 0, problem.decode()
+    wall = watched(command, environment, lambda process: seen.update({process.pid: schedule(process.pid)}))
     busiest = sorted(seen.values(), reverse=True)
     return {
-        "wall_s": round(time.monotonic() - began, 2),
+        "wall_s": wall,
         "cpu_s": round(sum(ran for ran, _ in busiest), 2),
         "busiest": [{"ran_s": round(ran, 2), "waited_s": round(waited, 2)} for ran, waited in busiest[:3]],
     }

@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from voxport.benchmarks.conditions.measure import _Around, read_files
+from voxport.benchmarks.conditions.measure import CorpusSurroundings, read_files
 from voxport.benchmarks.conditions.runner import CONDITIONS
 from voxport.runtime.backends.load import load_backend
 from voxport.runtime.backends.options import BackendOptions
 from voxport.runtime.windowing.hearing import hear, open_sound
-from voxport.train.effects import draws
 from voxport.train.evaluation.conditions import between
 
 SEED = 1
@@ -63,16 +62,13 @@ def main() -> None:
         models["Resemblyzer 0.1.4"] = resemblyzer()
     files = read_files(Path(arguments[0]), 16_000, None)
     speakers = np.unique(files.speakers, return_inverse=True)[1]
-    around = _Around(files, 16_000, SEED)
+    around = CorpusSurroundings(files, 16_000, SEED)
     clean: dict[str, npt.NDArray[np.float32]] = {}
     rates: dict[str, list[float]] = {name: [] for name in models}
     for condition in CONDITIONS:
         if condition.name != "clean" and condition.name not in ELEVEN:
             continue
-        sounds = []
-        for key, sound, speaker in zip(files.keys, files.sounds, files.speakers, strict=True):
-            around.speaker = speaker
-            sounds.append(condition.change(sound, around, draws.generator("bench", SEED, condition.name, key)))
+        sounds = list(around.changed(condition))
         line = f"{condition.name:26}"
         for name, embed in models.items():
             voices = np.stack([embed(np.asarray(sound, np.float32)) for sound in sounds])

@@ -1,6 +1,6 @@
 """How much a model's answers suffer when clean sound is changed: see `conditions.runner`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -43,13 +43,20 @@ class Files:
     notes: tuple[str, ...]
 
 
-class _Around(RoomBank):
-    """The surroundings of one file: rooms for all, and other speakers' sounds of the same corpus."""
+class CorpusSurroundings(RoomBank):
+    """The surroundings of a corpus's files: rooms for all, and for each the sounds of its other speakers."""
 
     def __init__(self, files: Files, sample_rate: int, seed: int) -> None:
         super().__init__(sample_rate, seed)
-        self._files = files
+        self._files, self._draws = files, seed
         self.speaker = ""
+
+    def changed(self, condition: Condition) -> Iterator[Samples]:
+        """Every file under `condition`, the same in each run with this seed."""
+        files = self._files
+        for key, sound, speaker in zip(files.keys, files.sounds, files.speakers, strict=True):
+            self.speaker = speaker
+            yield condition.change(sound, self, draws.generator("bench", self._draws, condition.name, key))
 
     def voices(self, count: int, generator: np.random.Generator) -> list[Samples]:
         """One random sound each of `count` other speakers, or of all others where they are fewer."""
@@ -76,7 +83,7 @@ def measure_conditions(settings: ConditionsSettings, progress: Progress | None =
     files = read_files(Path(settings.data), contract.frontend.sample_rate, settings.limit)
     numbers = {label: i for i, label in enumerate(contract.labels)}
     labels = np.array([numbers.get(speaker, -1) for speaker in files.speakers])
-    around = _Around(files, contract.frontend.sample_rate, settings.seed)
+    around = CorpusSurroundings(files, contract.frontend.sample_rate, settings.seed)
     answers: list[Answered] = []
     for number, condition in enumerate(CONDITIONS):
         done = number * len(files.keys)
@@ -85,7 +92,7 @@ def measure_conditions(settings: ConditionsSettings, progress: Progress | None =
             if progress is not None:
                 progress(done + i, len(CONDITIONS) * len(files.keys), name)
 
-        answers.append(_answer(backend, files, condition, around, settings.seed, tell))
+        answers.append(_answer(backend, files, condition, around, tell))
     if progress is not None:
         progress(len(CONDITIONS) * len(files.keys), len(CONDITIONS) * len(files.keys), "")
     threshold = contract.rejection.threshold if contract.rejection and "scores" in contract.outputs else None
@@ -141,8 +148,7 @@ def _answer(
     backend: Backend,
     files: Files,
     condition: Condition,
-    around: _Around,
-    seed: int,
+    around: CorpusSurroundings,
     tell: Callable[[int], None],
 ) -> Answered:
     contract = backend.contract
@@ -152,10 +158,8 @@ def _answer(
         np.full((count, contract.embedding_size), np.nan, np.float32) if "embedding" in contract.outputs else None
     )
     lengths = np.ones(count)
-    for i, (key, sound) in enumerate(zip(files.keys, files.sounds, strict=True)):
+    for i, (key, changed) in enumerate(zip(files.keys, around.changed(condition), strict=True)):
         tell(i)
-        around.speaker = files.speakers[i]
-        changed = condition.change(sound, around, draws.generator("bench", seed, condition.name, key))
         try:
             source = open_sound(contract, changed, contract.frontend.sample_rate, f"{key}, {condition.name}")
             answer = hear(backend, source).answer

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from voxport.export.errors import ExportError
 from voxport.export.network.folding import before_norm, double, linear
 from voxport.export.network.frontend import FrontendGraph
-from voxport.export.network.layers import DeployableConformerLayer, DeployableTransformerLayer, Mask
+from voxport.export.network.layers import AttentionForm, DeployableConformerLayer, DeployableTransformerLayer, Mask
 from voxport.export.network.pooling import BandStatistics, build_pooling, folds
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.models.encoder import ConformerEncoder, TransformerEncoder
@@ -43,14 +43,14 @@ class DeployableNet(nn.Module):
     """features (B, T, F), lengths (B,) in frames → scores (B, S), unit-length embedding (B, E).
 
     `network` is not changed. Weights are float64 until the module is cast, for example with `.float()`.
-    `mask_in_keys` is the form of attention's mask that is fastest on CPUs in float32; see `layers.Attention`.
+    `attention` is the form of attention, of which each is the fastest somewhere; see `layers.Attention`.
     """
 
     class_weight_ES: Tensor
 
-    def __init__(self, network: SpeakerNet, mask_in_keys: bool = False) -> None:
+    def __init__(self, network: SpeakerNet, attention: AttentionForm = "summed") -> None:
         super().__init__()
-        self.mask_in_keys = mask_in_keys
+        self.attention: AttentionForm = attention
         self.stack_frames = network.stack_frames
         self.above_lowest = network.above_lowest
         self.project = linear(network.project)
@@ -87,7 +87,7 @@ class DeployableNet(nn.Module):
             clean_BTF, valid_BT = self._stacked(clean_BTF, valid_BT)
         input_NF = clean_BTF.reshape(-1, clean_BTF.shape[2])
         x_ND = self.project(input_NF)
-        mask = Mask(valid_BT, x_ND.dtype, self.mask_in_keys)
+        mask = Mask(valid_BT, x_ND.dtype, self.attention)
         parts = [] if self.shallow is None else [F.relu(self.shallow(input_NF))]
         for layer in self.layers:
             x_ND = layer(x_ND, mask)
@@ -110,8 +110,8 @@ class DeployableNet(nn.Module):
         return filled_BTF.reshape(B, groups, count * num_mels), valid_BT[:, ::count]
 
 
-def deployable_net(checkpoint: Checkpoint, mask_in_keys: bool = False) -> DeployableNet:
-    """The deployable graph of a checkpoint, float64, in eval mode; `mask_in_keys` as in DeployableNet.
+def deployable_net(checkpoint: Checkpoint, attention: AttentionForm = "summed") -> DeployableNet:
+    """The deployable graph of a checkpoint, float64, in eval mode; `attention` as in DeployableNet.
 
     Raises:
         ExportError: the checkpoint's recipe has an option that cannot be exported.
@@ -130,7 +130,7 @@ def deployable_net(checkpoint: Checkpoint, mask_in_keys: bool = False) -> Deploy
                 f"{where}: this voxport cannot export the model option {field.name} = {value!r}; "
                 "use a recipe without it, or a newer voxport"
             )
-    return DeployableNet(checkpoint.network(), mask_in_keys).eval()
+    return DeployableNet(checkpoint.network(), attention).eval()
 
 
 def _layers(encoder: nn.Module, affine: bool) -> tuple[list[nn.Module], nn.LayerNorm]:
