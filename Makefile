@@ -6,6 +6,7 @@
 # make lock    choose the versions that the others install: writes requirements/cpu.txt and gpu.txt
 # make dist    build the wheel and the source archive, and check them
 # make fuzz    a minute of coverage-guided fuzzing for every reader of foreign bytes
+# make matrix  build every graph for TensorRT that the tests only parse, with NVIDIA's library: some minutes
 # make browser-test    drive the browser example in a headless Chromium
 #
 # Each sets up .venv by itself, with the versions in requirements/; a fresh machine needs Python 3.11 or newer with
@@ -21,7 +22,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check newest oldest lock dist fuzz browser-test format clean
+.PHONY: help setup demo test check newest oldest lock dist fuzz matrix browser-test format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -70,7 +71,7 @@ demo: $(STAMP)
 TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
 
 test: $(STAMP)
-	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -96,7 +97,7 @@ newest oldest: $(UV)
 	$(UV_PIP) pip install --quiet --python .venvs/$@/bin/python --resolution $(RESOLUTION) \
 		--compile-bytecode --editable ".[dev,$(ONNXRUNTIME)]" $(WITH)
 	.venvs/$@/bin/voxport doctor
-	$(TEST_ENV) .venvs/$@/bin/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
+	$(TEST_ENV) .venvs/$@/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # One file for every platform and Python: markers choose. Written beside and moved, so that a failure changes nothing.
 lock: $(UV)
@@ -114,6 +115,9 @@ dist: $(STAMP)
 fuzz: $(STAMP)
 	$(PIP) install --quiet atheris
 	$(BIN)/python -m fuzz.run all --seconds 60
+
+matrix: $(STAMP)
+	VOXPORT_WHOLE_MATRIX=1 $(TEST_ENV) $(BIN)/python -m pytest tests/export/test_rtx_matrix.py
 
 browser-test: $(STAMP)
 	@command -v npm >/dev/null || { echo "error: npm is not installed; Debian: apt-get install nodejs npm" >&2; exit 1; }

@@ -10,8 +10,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from tests.benchmarks.conftest import measured
-from voxport.benchmarks.latency.report import LatencyReport
+from tests.benchmarks import bench_documents
 from voxport.cli.demo import steps as demo_steps
 from voxport.cli.demo.corpus import SPEAKERS, CorpusPlan, check_distinct, count_files, make_corpus
 from voxport.cli.demo.espeak import Speech, Voice, sentences, speak_all, synthesize
@@ -20,8 +19,6 @@ from voxport.cli.demo.summary import speeds, summarize
 from voxport.cli.demo.workspace import DemoFolder
 from voxport.cli.root import cli
 from voxport.runtime.errors import VoxportError
-
-__all__ = ["measured"]  # a fixture of the benchmarks' tests
 
 
 def test_sentences_are_all_different_and_a_seed_decides_their_order() -> None:
@@ -118,16 +115,16 @@ def test_a_demos_folder_is_made_anew_and_what_a_user_added_stays(tmp_path: Path)
     assert sorted(path.name for path in folder.path.iterdir()) == [".voxport-demo", "notes.txt", "plots"]
 
 
-def test_the_whole_way_on_a_small_scale(tmp_path: Path, measured: LatencyReport) -> None:
+def test_the_whole_way_on_a_small_scale(tmp_path: Path) -> None:
     """Every step of the demo, shortened; the benchmark, which takes a minute at least, has tests of its own."""
-    options = DemoOptions(seed=3, steps=30, progress=False, train_files=5, held_out_files=1, max_frames=700)
+    options = DemoOptions(seed=3, steps=24, progress=False, train_files=4, held_out_files=1, max_frames=700)
     folder = DemoFolder.at(tmp_path / "demo")
     folder.prepare()
     corpus = demo_steps.speak(folder, options)
     fitted = demo_steps.train(folder, corpus, options)
     parity = demo_steps.export(folder, fitted.model, options)
     answers = demo_steps.identify(folder, corpus)
-    summary = summarize(folder, corpus, fitted, parity, measured, answers, {"train": 1.0})
+    summary = summarize(folder, corpus, fitted, parity, bench_documents.latency(), answers, {"train": 1.0})
     assert parity.passed
     assert 0 < summary.parity_max_abs_score <= summary.parity_tolerance
     assert {path.name for path in folder.plots.iterdir()} == {"training.png", "confusion.png"}
@@ -139,7 +136,8 @@ def test_the_whole_way_on_a_small_scale(tmp_path: Path, measured: LatencyReport)
     assert all(path.exists() for path in named)
 
 
-def test_the_summary_quotes_the_benchmark(measured: LatencyReport) -> None:
+def test_the_summary_quotes_the_benchmark() -> None:
+    measured = bench_documents.latency()
     rows = [row for row in measured.rows if row.speed_up is not None and row.backend.endswith(".onnx")]
     assert rows
     for speed, row in zip(speeds(measured), rows, strict=True):

@@ -1,8 +1,12 @@
 """Every graph that we call fit for TensorRT, as data, and the process that gives them all to NVIDIA's library.
 
 Recipes that differ in sizes and in the number of layers alone have one graph; `surroundings` is what says so. So the
-smallest network with each recipe's operators stands for it. Of graphs that the parser makes one network of, the
-first is built.
+smallest network with each recipe's operators stands for it.
+
+A build takes a second, so those of `chosen` are built, where each two properties of a graph meet, and each precision,
+kind of input and opset. A capture takes five, and neither form of the mask knows of the frontend, so the processor's
+form hears sound in `SOUND_IN_BOTH` alone. With VOXPORT_WHOLE_MATRIX=1 (`make matrix`) nothing is left out: of graphs
+that the parser makes one network of, the first is built.
 """
 
 import dataclasses
@@ -10,9 +14,10 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from unittest import mock
@@ -40,11 +45,13 @@ FRONTENDS = (
     ("voxport", "psf_fbank40"),
     ("official_sample", "kaldi_fbank80"),
 )
+SOUND_IN_BOTH = ("sap_am_bn", "voxport")
 CAPTURED = 20  # the opset of the captures; `test_an_opset_is_a_number` is on the others
 OUTPUT_SETS: tuple[tuple[Output, ...], ...] = (OUTPUTS, ("scores",), ("embedding",))
 # Of attention's mask: what `export onnx` writes in fp32 and int8, and all else. Or of int8: see `dynamic_graphs`.
 Form = Literal["cpu", "gpu", "dynamic"]
 MADE: tuple[tuple[Precision, Form], ...] = (("fp32", "cpu"), ("fp32", "gpu"), ("fp16", "gpu"), ("int8", "cpu"))
+WHOLE = os.environ.get("VOXPORT_WHOLE_MATRIX", "0") != "0"
 DOCS = Path(__file__).parents[2] / "docs" / "tensorrt.md"
 _ROUNDS = 2
 
@@ -125,6 +132,8 @@ def graphs() -> Iterator[tuple[Graph, ModelProto]]:
 
 def _of(network: str, kind: InputKind, frontend: str) -> Iterator[tuple[Graph, ModelProto]]:
     for precision, form in MADE:
+        if not (WHOLE or kind == "features" or form == "gpu" or network in SOUND_IN_BOTH):
+            continue
         whole = lowered(base(network, kind, form, frontend), precision)
         for outputs in OUTPUT_SETS:
             model = keep_outputs(whole, outputs)
@@ -139,6 +148,26 @@ def dynamic_graphs() -> Iterator[tuple[Graph, ModelProto]]:
     model = in_int8(base(network, "features", "cpu", frontend), "dynamic")
     for opset in OPSETS:
         yield Graph(network, "features", "int8", "dynamic", "+".join(OUTPUTS), opset, frontend), of_opset(model, opset)
+
+
+def chosen(every: Sequence[Graph]) -> list[Graph]:
+    """One graph for each precision, form, kind of input and opset, in which each two properties meet that ever do."""
+    cells: dict[tuple[object, ...], list[Graph]] = {}
+    for graph in every:
+        cells.setdefault((graph.precision, graph.form, graph.kind, graph.opset), []).append(graph)
+    found: list[Graph] = []
+    met: set[tuple[object, ...]] = set()
+    for cell in cells.values():
+        best = max(cell, key=lambda graph: len(meetings(graph) - met))  # of equals the first
+        found.append(best)
+        met |= meetings(best)
+    return found
+
+
+def meetings(graph: Graph) -> set[tuple[object, ...]]:
+    """Each two of a graph's properties. The frontend follows from the network and the kind of input."""
+    properties = [(name, value) for name, value in graph._asdict().items() if name != "frontend"]
+    return set(itertools.combinations(properties, 2))
 
 
 # --- the page ---------------------------------------------------------------------------------------------
@@ -209,9 +238,13 @@ def _digest(*parts: object) -> str:
 # --- the process ------------------------------------------------------------------------------------------
 
 
-def ask_all(folder: Path, files: list[str], capability: str = "8.9") -> dict[str, Any]:
-    """What the product's own worker finds of each file, by name; `network` names the network that it was parsed to."""
-    request = json.dumps({"folder": str(folder), "files": files, "capability": capability})
+def ask_all(folder: Path, files: list[str], build: list[str] | None, capability: str = "8.9") -> dict[str, Any]:
+    """What the product's own worker finds of each file, by name.
+
+    With `build` those are built. With None every network is built once, and `network` names the one that a file was
+    parsed to.
+    """
+    request = json.dumps({"folder": str(folder), "files": files, "build": build, "capability": capability})
     command = [sys.executable, "-m", "tests.export.rtx_matrix"]
     ended = subprocess.run(command, input=request, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -220,25 +253,28 @@ def ask_all(folder: Path, files: list[str], capability: str = "8.9") -> dict[str
 
 
 def main() -> None:
-    """Parse each file, and build each network that comes of one once."""
+    """Parse each file, and build those that are asked for, or each network that comes of one once."""
     from voxport.export.targets.rtx import worker
     from voxport.export.targets.rtx.network import describe
 
-    def described(network: Any) -> dict[str, Any]:
-        return {**describe(network), "network": digest(network)}
-
     request = json.loads(sys.stdin.read())
+    whole = request["build"] is None
+
+    def described(network: Any) -> dict[str, Any]:
+        return {**describe(network), "network": digest(network) if whole else None}
+
     built: dict[str, Any] = {}
     told = {}
     with mock.patch.object(worker, "describe", described):
         for file in request["files"]:
             path = str(Path(request["folder"], file))
             told[file] = found = worker.examine(path, None, [])
-            if found["parsed"] and found["network"] not in built:
-                built[found["network"]] = worker.examine(path, request["capability"], [profile(found["inputs"])])
-    for found in told.values():
-        if found["parsed"]:
-            found |= {key: built[found["network"]][key] for key in ("built", "engine_bytes", "builder_messages")}
+            name = str(found.get("network") if whole else file)
+            if found["parsed"] and name not in built and (whole or file in request["build"]):
+                built[name] = worker.examine(path, request["capability"], [profile(found["inputs"])])
+    for file, found in told.items():
+        if made := built.get(str(found.get("network") if whole else file)):
+            found |= {key: made[key] for key in ("built", "engine_bytes", "builder_messages")}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
 
 

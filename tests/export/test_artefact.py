@@ -33,7 +33,7 @@ from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import METADATA_KEY, Contract
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.log_mel import compute_features
-from voxport.runtime.storage.seal import SEAL_KEY
+from voxport.runtime.storage.seal import SEAL_KEY, SUMS_KEY
 from voxport.train.checkpoint import checkpoint_sha256
 from voxport.train.data import Split
 
@@ -347,7 +347,7 @@ def test_real_utterances_are_compared(exported: Exported, tmp_path: Path, no_cap
 
 def test_metadata_key(exported: Exported) -> None:
     model = copy.deepcopy(onnx.load(exported.model))
-    assert {entry.key for entry in model.metadata_props} == {METADATA_KEY, SEAL_KEY}
+    assert {entry.key for entry in model.metadata_props} == {METADATA_KEY, SUMS_KEY, SEAL_KEY}
 
 
 def test_a_contract_of_another_rate_or_scale_is_refused_even_without_a_digest(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ from voxport.cli.root import cli
 from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import to_bytes
 from voxport.export.network.inference_net import deployable_net
+from voxport.export.network.layers import AttentionForm
 from voxport.export.targets.onnx_graph import ExportOptions, capture
 from voxport.export.verification.check import CheckOptions, check
 from voxport.runtime import BackendOptions, SpeakerIdentifier, read_contract
@@ -48,11 +50,13 @@ def test_float32_passes_by_float32s_tolerance(exported: Exported) -> None:
 
 
 @pytest.mark.skipif(" avx2 " not in CPU_FLAGS, reason="OpenVINO fuses attention on processors with AVX2")
-@pytest.mark.parametrize("in_keys", [True, False], ids=["mask in the keys", "mask added"])
-def test_each_attention_is_one_node_of_openvino(in_keys: bool) -> None:
-    """Product, softmax, product and what changes their layout; nothing as large as frames by frames goes to memory."""
+@pytest.mark.parametrize("attention", get_args(AttentionForm))
+def test_each_attention_is_one_node_of_openvino(attention: AttentionForm) -> None:
+    """Product, softmax, product and what changes their layout; nothing as large as frames by frames goes to memory.
+    Where heads stand apart, each of them is one node.
+    """
     options = ExportOptions()
-    graph = capture(deployable_net(make_checkpoint(), in_keys).float(), make_checkpoint(), options)
+    graph = capture(deployable_net(make_checkpoint(), attention).float(), make_checkpoint(), options)
     library = import_openvino()
     core = library.Core()
     compiled = core.compile_model(core.read_model(to_bytes(graph), b""), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -61,9 +65,14 @@ def test_each_attention_is_one_node_of_openvino(in_keys: bool) -> None:
         for node in compiled.get_runtime_model().get_ordered_ops()
         if "originalLayersNames" in node.get_rt_info()
     ]
+    fused: list[tuple[str, ...]] = [("MatMul", "Softmax", "MatMul_1", "Transpose_3")]
+    if attention == "by_head":
+        assert OPTIONS.num_heads == 2
+        fused = [("MatMul", "Softmax", "MatMul_1"), ("MatMul_2", "Softmax_1", "MatMul_3")]
     for layer in range(OPTIONS.num_layers):
-        names = {f"layers.{layer}.attention/{node}" for node in ("MatMul", "Softmax", "MatMul_1", "Transpose_3")}
-        assert [names <= each for each in made_of if names & each] == [True]
+        for nodes in fused:
+            names = {f"layers.{layer}.attention/{node}" for node in nodes}
+            assert [names <= each for each in made_of if names & each] == [True]
 
 
 @needs_bf16

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from tests.export.tiny import LABELS, OPTIONS, make_checkpoint, random_network
 from voxport.export.errors import ExportError
 from voxport.export.network.inference_net import DeployableNet, deployable_net
+from voxport.export.network.layers import AttentionForm
 from voxport.train.recipe import ModelOptions
 
 KINDS = {
@@ -37,7 +39,10 @@ KINDS = {
         band_statistics=True,
     ),
     "above the lowest": dataclasses.replace(
-        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest=True
+        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest="instead"
+    ),
+    "beside the bands": dataclasses.replace(
+        OPTIONS, stack_frames=3, embedding_size=6, band_statistics=True, above_lowest="beside"
     ),
     "band statistics without batch norm": dataclasses.replace(
         OPTIONS, embedding_size=6, band_statistics=True, batch_norm=False
@@ -51,13 +56,13 @@ KINDS = {
 LENGTHS = (1, 2, 13, 40, 67)
 
 
-@pytest.mark.parametrize("mask_in_keys", [False, True], ids=["sum", "keys"])
+@pytest.mark.parametrize("attention", get_args(AttentionForm))
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_padded_batch_equals_each_utterance_alone_in_the_trained_network(
-    options: ModelOptions, mask_in_keys: bool
+    options: ModelOptions, attention: AttentionForm
 ) -> None:
     network = random_network(options, n_mels=10).double()
-    deployable = DeployableNet(random_network(options, n_mels=10), mask_in_keys).eval()
+    deployable = DeployableNet(random_network(options, n_mels=10), attention).eval()
     torch.manual_seed(1)
     utterances = [torch.randn(frames, 10, dtype=torch.float64) for frames in LENGTHS]
     for garbage in (math.nan, math.inf, 1e30):
@@ -90,14 +95,15 @@ def test_float32_rounds_once() -> None:
     torch.testing.assert_close(deployable(x, torch.tensor([50]))[0], network(x), rtol=0, atol=1e-4)
 
 
-def test_both_forms_of_the_mask_give_the_same_numbers() -> None:
+@pytest.mark.parametrize("attention", ["in_keys", "by_head"])
+def test_every_form_of_attention_gives_the_same_numbers(attention: AttentionForm) -> None:
     """Where nothing is hidden the added dimension adds an exact zero; where something is, its weight is an exact 0."""
     network = random_network(OPTIONS, n_mels=10)
     x = torch.randn(3, 50, 10)
     for lengths in (torch.tensor([50, 50, 50]), torch.tensor([50, 31, 1])):
         summed = DeployableNet(network).float()(x, lengths)
-        in_keys = DeployableNet(network, mask_in_keys=True).float()(x, lengths)
-        for one, other in zip(summed, in_keys, strict=True):
+        found = DeployableNet(network, attention).float()(x, lengths)
+        for one, other in zip(summed, found, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
 
 

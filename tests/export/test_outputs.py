@@ -21,7 +21,7 @@ from voxport.runtime.backends.onnxrt.model import OnnxModel
 from voxport.runtime.contract import Contract, Output
 from voxport.runtime.errors import ContractError, VoxportError
 from voxport.runtime.serving.batcher import Batcher
-from voxport.runtime.storage.seal import SEAL_KEY, seal_onnx
+from voxport.runtime.storage.seal import SEAL_KEY, SUMS_KEY, seal_onnx
 
 Samples = npt.NDArray[np.float32]
 
@@ -159,7 +159,7 @@ def test_check_judges_by_whom_the_embeddings_recognise(exported: Exported, voice
 
 def test_contract_that_promises_what_is_not_there(voices: Path, tmp_path: Path) -> None:
     model = onnx.load(voices)
-    assert model.metadata_props.pop().key == SEAL_KEY
+    assert [model.metadata_props.pop().key for _ in range(2)] == [SEAL_KEY, SUMS_KEY]
     text = model.metadata_props[0].value.replace('"outputs": ["embedding"]', '"outputs": ["scores", "embedding"]')
     model.metadata_props[0].value = text
     (tmp_path / "model.onnx").write_bytes(seal_onnx(model.SerializeToString()))

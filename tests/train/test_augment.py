@@ -225,6 +225,27 @@ def test_a_floor_that_shows_gives_the_energies_back() -> None:
     np.testing.assert_allclose(found, wanted, rtol=0.01)
 
 
+def test_gain_lifts_what_was_heard_and_not_the_floor() -> None:
+    """As the louder sound's features, but for what is hidden in them: it stays on the floor."""
+    frontend = profile("psf_fbank40")
+    sound = np.concatenate([np.zeros(4000), np.random.default_rng(3).normal(size=16000) * 0.002, np.zeros(4000)])
+    known = mel.exact_energies(compute_features(sound, frontend), frontend)
+    assert known is not None
+    above = known > frontend.floor
+    assert 0.1 < above.mean() < 0.9
+    names = ("speed", "room", "playback", "noise", "babble", "band", "codec", "tilt", "tempo")
+    options = dataclasses.replace(AugmentOptions(gain=1.0, gain_db=(12.0, 12.0)), **dict.fromkeys(names, 0.0))  # type: ignore[arg-type]
+    heard = mel.audible(known, frontend)
+    louder = mel.change_energies(heard, options, frontend, lambda *_: [], np.random.default_rng(0))
+    plain = dataclasses.replace(frontend, normalize="none")
+    wanted = compute_features(sound * 10 ** (12 / 20), plain)
+    found, low = mel.features_of(louder, plain, True), np.float32(20 * np.log10(frontend.floor))
+    clearly = known > 1.1 * frontend.floor
+    np.testing.assert_allclose(found[clearly], wanted[clearly], atol=0.01)
+    assert (found[known <= frontend.floor] == low).all()
+    assert (wanted[known <= frontend.floor] > low + 1).any()  # which the louder sound would have shown
+
+
 def test_energies_mix_at_the_ratio_and_decay_at_the_time_that_were_asked_for() -> None:
     frontend = profile("homework_mel40")
     random = np.random.default_rng(1)

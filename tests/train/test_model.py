@@ -32,7 +32,10 @@ KINDS = {
         OPTIONS, pooling="attentive_statistics", stack_frames=2, aggregate_layers=True, embedding_size=6
     ),
     "band_statistics": dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True),
-    "above_lowest": dataclasses.replace(OPTIONS, stack_frames=2, above_lowest=True),
+    "above_lowest": dataclasses.replace(OPTIONS, stack_frames=2, above_lowest="instead"),
+    "beside": dataclasses.replace(
+        OPTIONS, stack_frames=2, embedding_size=6, band_statistics=True, above_lowest="beside"
+    ),
     "transformer_max": dataclasses.replace(OPTIONS, encoder="transformer", pooling="self_attention_max"),
 }
 
@@ -100,16 +103,35 @@ def test_stacked_frames_are_the_neighbours_in_order_filled_up_with_zeros() -> No
 @torch.inference_mode()
 def test_above_lowest_hears_what_numpy_takes_the_lowest_value_off() -> None:
     """And so no mean that a frontend took away: a piece sounds the same alone and cut from the whole utterance."""
-    plain = trained(dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True))
-    network = build_network(
-        dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True, above_lowest=True), 10, 5
-    )
+    options = dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True)
+    plain = trained(options)
+    network = build_network(dataclasses.replace(options, above_lowest="instead"), 10, 5)
     network.load_state_dict(plain.state_dict())
     features = torch.randn(4, 25, 10)
-    expected = plain(torch.from_numpy(features.numpy() - features.numpy().min(axis=1, keepdims=True)))
+    above = torch.from_numpy(features.numpy() - features.numpy().min(axis=1, keepdims=True))
+    expected = plain(above)
     assert (expected - plain(features)).abs().max() > 0.1
     torch.testing.assert_close(network.eval()(features), expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(network(features + 3 * torch.randn(4, 1, 10)), expected, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_beside_the_bands_the_first_layer_gets_both_and_the_statistics_the_bands() -> None:
+    options = dataclasses.replace(OPTIONS, embedding_size=6, band_statistics=True, stack_frames=2)
+    network = trained(dataclasses.replace(options, above_lowest="beside"))
+    plain = trained(options)
+    weights = network.state_dict()
+    both = weights["project.weight"].reshape(16, 2, 2, 10)  # of two stacked frames: the bands, and above the lowest
+    both[:, :, 1] = 0
+    plain.load_state_dict(weights | {"project.weight": both[:, :, 0].reshape(16, 20)})
+    features = torch.randn(4, 24, 10)
+    torch.testing.assert_close(network(features), plain(features), atol=1e-4, rtol=0)
+    both[:, :, 1], both[:, :, 0] = torch.randn(16, 2, 10), 0
+    heard: list[torch.Tensor] = []
+    network.project.register_forward_hook(lambda *call: heard.append(call[2]))
+    network(features)
+    network(features + 3 * torch.randn(4, 1, 10))
+    torch.testing.assert_close(heard[0], heard[1], atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()

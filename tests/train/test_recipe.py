@@ -111,6 +111,7 @@ def test_fewer_steps_shrink_the_schedule_with_them() -> None:
         ("second_crop = [20, 40]\nshortest_crop = 30", "exclude each other"),
         ('alone = 1.5\nfill = "repeat"', "alone is a share from 0 to 1, found 1.5"),
         ("alone = 0.5", "alone needs fill"),
+        ("louder_db = 61.0", "louder_db must be between"),
         ("second_crop_weight = 0.0", "second_crop_weight must be positive"),
         ('optimizer = "sgd"', "must be one of adamw, muon"),
     ],

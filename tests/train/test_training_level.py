@@ -20,7 +20,7 @@ from voxport.train import RunOptions, fit
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusOptions, open_corpus
 from voxport.train.data.frontend_check import as_stored
-from voxport.train.training_level import at_level, training_level, utterance_level
+from voxport.train.training_level import TrainingLevel, at_level, training_level, utterance_level
 
 RATE = 16000
 
@@ -89,7 +89,15 @@ def test_sounds_and_level_free_features_have_no_level_to_be_brought_to(tmp_path:
     stored = write_stored(tmp_path / "stored", "speech_mel40", speakers=2, files=2)
     corpus = open_corpus(stored, CorpusOptions(profile("speech_mel40"), cache=tmp_path, progress=False))
     assert training_level(corpus, np.arange(4)) is None
-    assert at_level(corpus.frontend, None) == corpus.frontend
+    assert at_level(corpus.frontend, None, 10.0) == corpus.frontend
+
+
+def test_sounds_may_be_heard_louder_than_the_training_s_level() -> None:
+    plain, level = profile("psf_fbank40"), TrainingLevel(-30.0, -35.0, -25.0)
+    heard = at_level(plain, level, 10.0)
+    sound = with_silence(1)
+    expected = compute_features(change(sound, -20 - level_by_hand(sound, "psf_fbank40")), plain)
+    np.testing.assert_allclose(compute_features(sound, heard), expected, atol=0.01)
 
 
 @pytest.mark.parametrize("frontend", ["homework_mel40", "psf_fbank40"])

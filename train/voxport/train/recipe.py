@@ -30,9 +30,9 @@ class ModelOptions:
     sees a linear map of the input and every layer's output beside the last one's (Zhang et al.: "MFA-Conformer",
     2022). With `band_statistics` the embedding also sees five figures of each mel band of the utterance, its lowest
     value among them (`models.band_statistics`), through a linear layer of their own. With `above_lowest` the network
-    hears of each mel band how far it lies above its lowest value in the utterance, and nothing of that value itself,
-    in which a frontend that subtracts the mean leaves the recording's mean level. `embedding_size` is the width
-    after a linear layer that follows the pooling; None: no such layer.
+    hears of each mel band how far it lies above its lowest value in the utterance, "beside" the band or "instead" of
+    it; then it hears nothing of that value, in which a frontend that subtracts the mean leaves the recording's mean
+    level. `embedding_size` is the width after a linear layer that follows the pooling; None: no such layer.
     `am_scale` and `am_margin` are s and m of AM-Softmax (Wang et al. 2018); the MLP head has neither.
     """
 
@@ -53,7 +53,7 @@ class ModelOptions:
     aggregate_layers: bool = False
     embedding_size: int | None = None
     band_statistics: bool = False
-    above_lowest: bool = False
+    above_lowest: Literal["no", "beside", "instead"] = "no"
 
     def __post_init__(self) -> None:
         if min(self.num_layers, self.d_model, self.num_heads, self.ffn_dim, self.stack_frames) < 1:
@@ -87,6 +87,7 @@ class TrainOptions:
     length is drawn evenly from that range, the same for all of a batch; its loss counts `second_crop_weight` times.
     `alone` is the share of crops that are normalised over themselves, as a sound of their own is, where the frontend
     normalises over the utterance; the others keep the whole utterance's mean, which no short sound has.
+    A network that learns from stored features hears sounds at their median speech level, or `louder_db` above it.
     `optimizer` is AdamW for all weights, or Muon for the matrices of hidden layers and AdamW for the rest.
     """
 
@@ -97,6 +98,7 @@ class TrainOptions:
     second_crop: tuple[int, ...] = ()
     second_crop_weight: float = 0.5
     alone: float = 0.0
+    louder_db: float = 0.0
     fill: Literal["pad", "repeat"] = "pad"
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
@@ -111,6 +113,17 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.crop_frames, self.validate_every, self.save_every) < 1:
             raise ValueError("steps, batch_size, crop_frames, validate_every and save_every must be positive")
+        self._check_crops()
+        if not -60 <= self.louder_db <= 60:
+            raise ValueError(f"louder_db must be between -60 and 60, found {self.louder_db}")
+        if self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2: batch normalisation needs two utterances")
+        if not 0 < self.valid_fraction < 1:
+            raise ValueError(f"valid_fraction must be between 0 and 1, found {self.valid_fraction}")
+        if self.warmup_steps < 0 or self.learning_rate <= 0:
+            raise ValueError("warmup_steps must not be negative and learning_rate must be positive")
+
+    def _check_crops(self) -> None:
         if self.shortest_crop is not None and not 1 <= self.shortest_crop <= self.crop_frames:
             raise ValueError(f"shortest_crop must be in 1…crop_frames, {self.crop_frames}; found {self.shortest_crop}")
         if self.second_crop:
@@ -127,12 +140,6 @@ class TrainOptions:
             raise ValueError(f"alone is a share from 0 to 1, found {self.alone}")
         if self.alone > 0 and self.fill != "repeat":
             raise ValueError('alone needs fill = "repeat": padding would count in the mean of a crop')
-        if self.batch_size < 2:
-            raise ValueError("batch_size must be at least 2: batch normalisation needs two utterances")
-        if not 0 < self.valid_fraction < 1:
-            raise ValueError(f"valid_fraction must be between 0 and 1, found {self.valid_fraction}")
-        if self.warmup_steps < 0 or self.learning_rate <= 0:
-            raise ValueError("warmup_steps must not be negative and learning_rate must be positive")
 
 
 @dataclass(frozen=True)

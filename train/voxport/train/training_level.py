@@ -14,12 +14,11 @@ import numpy.typing as npt
 from voxport.runtime.frontend.log_mel import speech_level
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.data import Corpus
-from voxport.train.effects.mel import exact_energies
+from voxport.train.effects.mel import audible, exact_energies
 
 MOST = 500  # utterances that are measured, evenly spread
 
 _QUIETEST = 1e-7  # of the level: 70 dB below speech is silence, as in `speech_mel40`
-_ON_FLOOR = 1.02  # times the floor, which float16 rounds by up to 1 %
 _FEWEST = 0.5  # of the utterances must show their level
 
 
@@ -64,13 +63,13 @@ def utterance_level(features: npt.NDArray[np.float32], frontend: Frontend) -> fl
     energies = exact_energies(features, frontend)
     if energies is None:
         return None
-    level = speech_level(np.where(energies <= frontend.floor * _ON_FLOOR, 0.0, energies))
+    level = speech_level(audible(energies, frontend))
     return 10 * math.log10(level) if level > 0 else None
 
 
-def at_level(frontend: Frontend, level: TrainingLevel | None) -> Frontend:
-    """`frontend` as it hears sounds for a network that learnt from features at `level`."""
+def at_level(frontend: Frontend, level: TrainingLevel | None, louder_db: float = 0.0) -> Frontend:
+    """`frontend` as it hears sounds, `louder_db` above `level`, at which a network's features were."""
     if level is None:
         return frontend
-    value = 10 ** (level.middle / 10)
+    value = 10 ** ((level.middle + louder_db) / 10)
     return replace(frontend, level=value, quietest=_QUIETEST * value)

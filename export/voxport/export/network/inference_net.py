@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from voxport.export.errors import ExportError
 from voxport.export.network.folding import before_norm, double, linear
 from voxport.export.network.frontend import FrontendGraph
-from voxport.export.network.layers import DeployableConformerLayer, DeployableTransformerLayer, Mask
+from voxport.export.network.layers import AttentionForm, DeployableConformerLayer, DeployableTransformerLayer, Mask
 from voxport.export.network.pooling import BandStatistics, build_pooling, folds
 from voxport.train.checkpoint import Checkpoint
 from voxport.train.models.encoder import ConformerEncoder, TransformerEncoder
@@ -30,7 +30,8 @@ from voxport.train.models.speaker_net import SpeakerNet
 _KNOWN: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys("num_layers d_model num_heads ffn_dim kernel_size dropout head_dropout batch_norm".split()),
     **dict.fromkeys("am_scale am_margin stack_frames aggregate_layers embedding_size".split()),
-    **dict.fromkeys("band_statistics above_lowest".split()),
+    "band_statistics": None,
+    "above_lowest": ("no", "beside", "instead"),
     "encoder": ("conformer", "transformer"),
     "pooling": ("self_attention", "self_attention_max", "attentive_statistics", "mean"),
     "head": ("am_softmax",),
@@ -42,14 +43,14 @@ class DeployableNet(nn.Module):
     """features (B, T, F), lengths (B,) in frames → scores (B, S), unit-length embedding (B, E).
 
     `network` is not changed. Weights are float64 until the module is cast, for example with `.float()`.
-    `mask_in_keys` is the form of attention's mask that is fastest on CPUs in float32; see `layers.Attention`.
+    `attention` is the form of attention, of which each is the fastest somewhere; see `layers.Attention`.
     """
 
     class_weight_ES: Tensor
 
-    def __init__(self, network: SpeakerNet, mask_in_keys: bool = False) -> None:
+    def __init__(self, network: SpeakerNet, attention: AttentionForm = "summed") -> None:
         super().__init__()
-        self.mask_in_keys = mask_in_keys
+        self.attention: AttentionForm = attention
         self.stack_frames = network.stack_frames
         self.above_lowest = network.above_lowest
         self.project = linear(network.project)
@@ -73,15 +74,20 @@ class DeployableNet(nn.Module):
         valid_BT = frames < lengths_B[:, None]
         # Padding may hold NaN, which no product can mask: replaced once here, all that follows is finite.
         clean_BTF = torch.where(valid_BT[:, :, None], features_BTF, 0.0)
-        if self.above_lowest:
+        above_BTF = clean_BTF
+        if self.above_lowest != "no":
             lowest_B1F = torch.where(valid_BT[:, :, None], clean_BTF, torch.inf).amin(dim=1, keepdim=True)
-            clean_BTF = torch.where(valid_BT[:, :, None], clean_BTF - lowest_B1F, 0.0)
+            above_BTF = torch.where(valid_BT[:, :, None], clean_BTF - lowest_B1F, 0.0)
+        if self.above_lowest == "instead":
+            clean_BTF = above_BTF
         bands_BE = None if self.bands is None else self.bands(clean_BTF, valid_BT)
+        if self.above_lowest == "beside":
+            clean_BTF = torch.cat([clean_BTF, above_BTF], dim=2)
         if self.stack_frames > 1:
             clean_BTF, valid_BT = self._stacked(clean_BTF, valid_BT)
         input_NF = clean_BTF.reshape(-1, clean_BTF.shape[2])
         x_ND = self.project(input_NF)
-        mask = Mask(valid_BT, x_ND.dtype, self.mask_in_keys)
+        mask = Mask(valid_BT, x_ND.dtype, self.attention)
         parts = [] if self.shallow is None else [F.relu(self.shallow(input_NF))]
         for layer in self.layers:
             x_ND = layer(x_ND, mask)
@@ -104,8 +110,8 @@ class DeployableNet(nn.Module):
         return filled_BTF.reshape(B, groups, count * num_mels), valid_BT[:, ::count]
 
 
-def deployable_net(checkpoint: Checkpoint, mask_in_keys: bool = False) -> DeployableNet:
-    """The deployable graph of a checkpoint, float64, in eval mode; `mask_in_keys` as in DeployableNet.
+def deployable_net(checkpoint: Checkpoint, attention: AttentionForm = "summed") -> DeployableNet:
+    """The deployable graph of a checkpoint, float64, in eval mode; `attention` as in DeployableNet.
 
     Raises:
         ExportError: the checkpoint's recipe has an option that cannot be exported.
@@ -124,7 +130,7 @@ def deployable_net(checkpoint: Checkpoint, mask_in_keys: bool = False) -> Deploy
                 f"{where}: this voxport cannot export the model option {field.name} = {value!r}; "
                 "use a recipe without it, or a newer voxport"
             )
-    return DeployableNet(checkpoint.network(), mask_in_keys).eval()
+    return DeployableNet(checkpoint.network(), attention).eval()
 
 
 def _layers(encoder: nn.Module, affine: bool) -> tuple[list[nn.Module], nn.LayerNorm]:

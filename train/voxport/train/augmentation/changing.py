@@ -163,7 +163,8 @@ def _changed_stored(changer: Changer, wanted: Wanted) -> list[Features]:
     frontend, speaker = changer.frontend, changer.speakers[wanted.index]
     stored = changer.pack.features(wanted.index)
     known = mel.exact_energies(stored, frontend)
-    exact, energies = known is not None, mel.energies_of(stored, frontend) if known is None else known
+    exact = known is not None
+    energies = mel.energies_of(stored, frontend) if known is None else mel.audible(known, frontend)
     if wanted.factor != 1:
         energies = mel.faster(energies, wanted.factor, frontend)
 

@@ -30,6 +30,7 @@ _SPEECH_RMS = 0.05  # of full scale
 _PAUSES = 10 ** (-13.5 / 10)  # mean of the logarithm against logarithm of the mean; measured on LibriSpeech
 _EFFECTS = ("speed", "tempo", "room", "noise", "babble", "gain", "tilt", "band")
 _ON_FLOOR = 3  # frames of a band with its lowest value, so that this is the floor
+_NEAR_FLOOR = 1.02  # times the floor, which float16 rounds by up to 1 %
 _ROUNDING = 1e-3  # relative; float16, in which features are stored, rounds by half of that
 _HUM_DB = (-65.0, -40.0)  # what a device's own noise is below speech, once its band is limited
 
@@ -61,6 +62,11 @@ def exact_energies(features: Features, frontend: Frontend) -> Energies | None:
     if (low.sum(axis=0) < _ON_FLOOR).any():
         return None
     return np.where(low, frontend.floor, frontend.floor * _exp(values - lowest, frontend))
+
+
+def audible(energies: Energies, frontend: Frontend) -> Energies:
+    """`energies`, in which what lies on the floor is nothing: it was below, and no gain may lift the floor."""
+    return np.where(energies <= frontend.floor * _NEAR_FLOOR, 0.0, energies)
 
 
 def features_of(energies: Energies, frontend: Frontend, exact: bool) -> Features:

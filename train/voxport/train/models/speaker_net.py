@@ -32,7 +32,8 @@ class SpeakerNet(nn.Module):
         self.speakers = speakers
         self.stack_frames = options.stack_frames
         self.above_lowest = options.above_lowest
-        self.project = nn.Linear(n_mels * options.stack_frames, options.d_model)
+        inputs = 2 * n_mels if options.above_lowest == "beside" else n_mels
+        self.project = nn.Linear(inputs * options.stack_frames, options.d_model)
         self.encoder = build_encoder(options)
         # What the layers see through their normalisations lacks the input's level; pooling gets it from here.
         self.shallow = nn.Linear(self.project.in_features, options.d_model) if options.aggregate_layers else None
@@ -71,9 +72,12 @@ class SpeakerNet(nn.Module):
             padding = torch.arange(features.shape[1], device=lengths.device) >= lengths.unsqueeze(1)
             # The garbage that a caller leaves in the padding may be NaN, which no later mask removes.
             features = features.masked_fill(padding.unsqueeze(2), 0.0)
-        if self.above_lowest:
-            features = above_lowest(features, padding)
+        above = None if self.above_lowest == "no" else above_lowest(features, padding)
+        if above is not None and self.above_lowest == "instead":
+            features = above
         bands = None if self.bands is None else band_statistics(features, padding)
+        if above is not None and self.above_lowest == "beside":
+            features = torch.cat([features, above], dim=2)
         if self.stack_frames > 1:
             features, padding = stack_frames(features, padding, self.stack_frames)
         if self.shallow is None:

@@ -145,7 +145,7 @@ def fit(data: Path, recipe: Recipe, options: FitOptions) -> FitResult:
                 copies = open_copies(corpus, training, recipe.augment, recipe.train.seed, options.corpus)
         if place.first and not options.resume:  # a corpus that cannot be opened leaves no run behind
             folder.start(facts, resume=False)
-        job = _Job(corpus, split, facts, folder, options, device, copies, _heard(corpus, split, options))
+        job = _Job(corpus, split, facts, folder, options, device, copies, _heard(corpus, split, recipe, options))
         if options.devices > 1 and not place.launched:
             history = train_together(_train, (job,), options.devices, device)
         else:
@@ -218,12 +218,16 @@ def check_batch(corpus: Corpus, split: Split, options: TrainOptions) -> None:
     CropBatches(corpus, corpus.indices(split.train), options.batch_size, options.crop_frames, options.seed)
 
 
-def _heard(corpus: Corpus, split: Split, options: FitOptions) -> Frontend:
-    """The corpus's frontend, which for the model brings sounds to the level of stored features that show theirs."""
-    level = training_level(corpus, corpus.indices(split.train))
+def _heard(corpus: Corpus, split: Split, recipe: Recipe, options: FitOptions) -> Frontend:
+    """The corpus's frontend, which for the model brings sounds to the level of stored features that show theirs.
+
+    Or so far above it as the recipe says.
+    """
+    level, louder = training_level(corpus, corpus.indices(split.train)), recipe.train.louder_db
     if level is not None and options.corpus.announce is not None:
-        options.corpus.announce(f"  loudness: sounds will be heard at the speech level of these features, {level}")
-    return at_level(corpus.frontend, level)
+        above = f"{louder:g} dB above " if louder else "at "
+        options.corpus.announce(f"  loudness: sounds will be heard {above}the speech level of these features, {level}")
+    return at_level(corpus.frontend, level, louder)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def export_sherpa(
     refuse_name(output)
     source = begin(checkpoint_path, output, options)
     checkpoint = source.checkpoint
-    network = deployable_net(checkpoint, mask_in_keys=True).float()  # sherpa-onnx is for CPUs first
+    network = deployable_net(checkpoint, "in_keys").float()  # sherpa-onnx is for CPUs first
     comment = f"written by voxport export sherpa; recipe {checkpoint.recipe.name}, {len(checkpoint.labels)} speakers"
     metadata = sherpa_metadata(checkpoint.frontend, network.class_weight_ES.shape[0], options.language, comment)
     with status("Capturing the graph", options.progress):
