@@ -123,6 +123,7 @@ gallery list people.gallery
 gallery show people.gallery Low
 gallery rename people.gallery Low Deep
 gallery merge people.gallery High Other
+gallery convert people.gallery model.onnx
 gallery calibrate people.gallery 0.5 --accept-anyway
 gallery remove people.gallery Deep
 gallery check people.gallery

@@ -12,7 +12,7 @@ from tests.benchmarks.conftest import QUICK
 from tests.runtime.tiny_models import FRONTEND, make_tiny
 from voxport.benchmarks.backends.registry import open_backend
 from voxport.benchmarks.core.inputs import make_inputs
-from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, LatencySettings
+from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, LatencySettings, TruthSettings
 from voxport.benchmarks.latency.runner import measure_latency
 from voxport.runtime.errors import BackendError
 
@@ -77,9 +77,9 @@ def test_an_exported_model_agrees_and_a_foreign_one_does_not(real_checkpoint: Pa
     own, foreign = tmp_path / "own.onnx", tmp_path / "foreign.onnx"
     export_onnx(real_checkpoint, own, ExportOptions(min_frames=20, max_frames=40))
     make_tiny(foreign)
-    report = measure_latency(
-        [own, foreign], real_checkpoint, LatencySettings(frames=(20,), rounds=1, rule=QUICK, control=False)
-    )
+    truth = TruthSettings(limits=False)
+    settings = LatencySettings(frames=(20,), rounds=1, rule=QUICK, control=False, truth=truth)
+    report = measure_latency([own, foreign], real_checkpoint, settings)
     assert [(row.backend, row.verdict) for row in report.rows] == [
         ("eager", "baseline"),
         ("own.onnx", "undecided"),  # one round decides nothing

@@ -100,6 +100,7 @@ train ablate --data corpus --out out --recipes , | 2 | no recipe
 export onnx absent.pt -o new.onnx --opset 26 | 1 | opset 26: choose 18 to 22
 export onnx model.pt --output new.onnx | 2 | the file to write is given with -o
 export check absent.onnx absent.pt | 1 | absent.onnx
+export check absent.onnx model.pt --accuracy-data held-out | 1 | held-out: no such directory or manifest; give a
 export check model.onnx | 2 | Missing argument 'B'
 export torchscript absent.pt -o m.pt2 | 1 | would mislead
 export pt2 absent.pt -o m.pt | 1 | only by the suffix .pt2

@@ -1,21 +1,24 @@
 """Captured graphs and gathered evidence, each made once: a capture takes seconds. They are read, never changed."""
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from tests.export.remembered import remembered
 from tests.export.tiny import OPTIONS, make_checkpoint, write_checkpoint
 from voxport.export.graph.capture import to_onnx
-from voxport.export.inputs.cases import LengthLimits
+from voxport.export.inputs.cases import LengthLimits, Utterance
 from voxport.export.inputs.corpus_samples import RealOptions
 from voxport.export.targets.onnx_graph import ExportOptions
 from voxport.export.targets.onnx_model import export_onnx
 from voxport.export.verification.gate import Evidence, Named, gather
+from voxport.export.verification.reference import Reference, Track, eager_reference
 from voxport.export.verification.report import ParityReport
 from voxport.runtime.contract import InputKind
 from voxport.train.checkpoint import Checkpoint, checkpoint_sha256
@@ -36,14 +39,36 @@ class Exported:
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_captures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """ONNX graphs of the same network are captured once in a run of the tests, for all of its processes."""
+    """ONNX graphs and eager answers of the same network are made once in a run of the tests, for all its processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "captures"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("onnx_graph", "sherpa.model"):
             patch.setattr(f"voxport.export.targets.{module}.to_onnx", remembered(folder))
+        patch.setattr("voxport.export.verification.gate.eager_reference", remembered_reference(folder))
         yield
+
+
+def remembered_reference(folder: Path) -> Callable[..., Reference]:
+    """`eager_reference` with a memory in `folder`, by all that it depends on: the network, the frontend, the inputs."""
+
+    def answer(checkpoint: Checkpoint, utterances: Sequence[Utterance], track: Track) -> Reference:
+        digest = hashlib.sha256(repr((checkpoint.recipe.model, checkpoint.frontend)).encode())
+        arrays = [*(value.numpy() for value in checkpoint.state.values()), *(each.input for each in utterances)]
+        for array in arrays:
+            digest.update(repr((array.shape, array.dtype)).encode() + array.tobytes())
+        path = folder / f"{digest.hexdigest()}.npz"
+        if not path.is_file():
+            found = eager_reference(checkpoint, utterances, track)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.savez(file, **vars(found))
+            part.rename(path)
+        with np.load(path) as content:
+            return Reference(**content)
+
+    return answer
 
 
 @pytest.fixture

@@ -90,31 +90,6 @@ def test_accuracy_lost_to_rounding_names_the_parts_furthest_off(
     assert result.stderr.count(" of its size)") == 3
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("onnx", "-o", "x.onnx"), ("pt2", "-o", "x.pt2"), ("tensorrt", "-o", "x.plan"), ("check", "model.onnx")],
-)
-def test_a_labelled_set_that_is_not_there_is_told_before_anything_is_built(
-    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
-) -> None:
-    def reached(*_: object, **__: object) -> None:
-        raise AssertionError("something was built or run")
-
-    for name in (
-        "targets.onnx_graph.capture",
-        "targets.pytorch.export.subject_of",
-        "verification.check.load_reference",
-        "targets.trt.export.require_machine",
-    ):
-        monkeypatch.setattr(f"voxport.export.{name}", reached)
-    monkeypatch.chdir(tmp_path)
-    command, *rest = arguments
-    result = run(command, exported.checkpoint_path, *rest, "--accuracy-data", "held-out")
-    assert result.exit_code == 1, result.output
-    assert "held-out: no such directory or manifest; give a labelled set with --accuracy-data" in result.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_check(exported: Exported, tmp_path: Path) -> None:
     result = run("check", exported.model, exported.checkpoint_path, "--report", tmp_path / "proof", "--json")
     assert result.exit_code == 0, result.output

@@ -87,7 +87,7 @@ def test_a_file_that_ends_the_process_is_a_row_too(
     run = start(
         corpus, model.path, out, "--engine", "local", "--workers", "2", "--part-rows", "8", "--json", env=deadly
     )
-    said, problem = run.communicate(timeout=120)
+    said, problem = run.communicate(timeout=600)
     assert run.returncode == 0, problem
     assert json.loads(said)["errors"] == 5
     expected = [

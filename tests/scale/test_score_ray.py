@@ -21,7 +21,7 @@ def test_ray_gives_the_same_rows_and_replaces_an_actor_that_dies(
     out = tmp_path / "out"
     options = ("--workers", "1", "--part-rows", "16", "--json")
     run = start(corpus, model.path, out, *options, env=deadly | {"TMPDIR": str(temporary), "HOME": str(temporary)})
-    said, problem = run.communicate(timeout=400)
+    said, problem = run.communicate(timeout=900)
     assert run.returncode == 0, problem
     assert json.loads(said)["engine"] == "ray"
     for row, wanted in zip(rows_of(out), rows_of(scored), strict=True):

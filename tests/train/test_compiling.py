@@ -10,14 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.train.corpora import write_homework, write_recipe
-from voxport.runtime.frontend.presets import profile
-from voxport.train.data import CorpusOptions
+from tests.train.runs import state, train
 from voxport.train.models.speaker_net import SpeakerNet, build_network
-from voxport.train.recipe import ModelOptions, load_recipe
+from voxport.train.recipe import ModelOptions, Recipe
 from voxport.train.training import fit as fit_module
 from voxport.train.training.compile import compiled_scores
-from voxport.train.training.fit import FitOptions, fit
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError
 from voxport.train.training.run_dir import RunFolder
 
@@ -61,21 +58,19 @@ def test_without_a_compiler_there_is_an_error_and_no_eager_run() -> None:
         compiled_scores(small, "cpu")(torch.randn(3, 7, 4))
 
 
-def test_runs_go_on_across_the_option_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_go_on_across_the_option_and_names_stay(
+    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With dynamo's own back end, which runs the captured graph as it is: the same bits as without."""
     monkeypatch.setattr(fit_module, "compiled_scores", functools.partial(compiled_scores, backend="eager"))
-    data, recipe = write_homework(tmp_path / "corpus"), load_recipe(str(write_recipe(tmp_path)))
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, dropout=0.0))
-    corpus = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "cache", progress=False)
-    plain = FitOptions(tmp_path / "plain", corpus, device="cpu", progress=False)
-    fit(data, recipe, plain)
-    mixed = dataclasses.replace(plain, out=tmp_path / "mixed", compiled=True)
+    train(data, recipe, tmp_path / "plain")
     with monkeypatch.context() as patch:
         patch.setattr(SpeakerModule, "on_train_batch_start", _stop_at_14)
         with pytest.raises(RuntimeError, match="stopped here"):
-            fit(data, recipe, mixed)
-    fit(data, recipe, dataclasses.replace(mixed, compiled=False, resume=True))
-    a, b = (torch.load(RunFolder(tmp_path / name).last, weights_only=True) for name in ("plain", "mixed"))
+            train(data, recipe, tmp_path / "mixed", compiled=True)
+    train(data, recipe, tmp_path / "mixed", resume=True)
+    a, b = (state(RunFolder(tmp_path / name)) for name in ("plain", "mixed"))
     assert a["state_dict"].keys() == b["state_dict"].keys()
     for name, value in a["state_dict"].items():
         torch.testing.assert_close(b["state_dict"][name], value, rtol=1e-3, atol=1e-4)

@@ -15,39 +15,20 @@ import pytorch_lightning as pl
 import torch
 
 from tests.train.corpora import RECIPE, write_homework, write_recipe
+from tests.train.runs import same_run, state, train
 from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusError, CorpusOptions
 from voxport.train.plots import read_log
 from voxport.train.recipe import Recipe, load_recipe
-from voxport.train.training.fit import FitOptions, FitResult, fit
+from voxport.train.training.fit import FitOptions, fit
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError, learning_rate_factor
 from voxport.train.training.run_dir import RunFolder
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_homework(tmp_path / "corpus")
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
-    return load_recipe(str(write_recipe(tmp_path)))
-
-
-def run(data: Path, recipe: Recipe, out: Path, resume: bool = False) -> FitResult:
-    corpus = CorpusOptions(profile("homework_mel40"), cache=data.parent / "cache", progress=False)
-    return fit(data, recipe, FitOptions(out, corpus, device="cpu", resume=resume, progress=False))
-
-
-def same_weights(left: Path, right: Path) -> bool:
-    a, b = load_checkpoint(left).state, load_checkpoint(right).state
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_learns_to_tell_speakers_apart(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     longer = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=60, validate_every=30))
-    result = run(data, longer, tmp_path / "run")
+    result = train(data, longer, tmp_path / "run")
     assert result.accuracy_whole >= 0.75  # chance is 0.25
     checkpoint = load_checkpoint(result.model)
     assert checkpoint.labels == tuple(f"id{i:05}" for i in range(4))
@@ -73,80 +54,76 @@ def test_a_program_trains_in_five_lines_as_the_command_does(data: Path, tmp_path
         )
 
 
-def test_the_log_names_the_steps_that_it_tells_of(data: Path, recipe: Recipe, tmp_path: Path) -> None:
-    result = run(data, recipe, tmp_path / "run")
-    rates = dict(read_log(RunFolder(tmp_path / "run"))["train/learning_rate"])
+def test_the_log_names_the_steps_that_it_tells_of(recipe: Recipe, whole: RunFolder) -> None:
+    rates = dict(read_log(whole)["train/learning_rate"])
     assert sorted(rates) == [9, 19]  # counted from 0: the tenth and the twentieth
     for step, rate in rates.items():
         assert rate == pytest.approx(recipe.train.learning_rate * learning_rate_factor(step, recipe.train), rel=1e-5)
-    assert result.steps == 24
+    assert state(whole)["global_step"] == 24
 
 
-def test_two_runs_give_the_same_weights(data: Path, recipe: Recipe, tmp_path: Path) -> None:
-    first, second = run(data, recipe, tmp_path / "a"), run(data, recipe, tmp_path / "b")
-    assert same_weights(first.model, second.model)
-    other = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, seed=1))
-    assert not same_weights(first.model, run(data, other, tmp_path / "c").model)
+def test_two_runs_give_the_same_weights(data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path) -> None:
+    train(data, recipe, tmp_path / "again")
+    assert same_run(RunFolder(tmp_path / "again"), whole)
+    other = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, seed=1, steps=4))
+    train(data, other, tmp_path / "other")
+    assert not same_run(RunFolder(tmp_path / "other"), whole)
 
 
-@pytest.mark.parametrize("lengths", ["shortest_crop = 20", 'second_crop = [8, 20]\noptimizer = "muon"'])
-def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path, lengths: str) -> None:
-    text = RECIPE.replace("steps = 24", "steps = 120").replace("save_every = 4", f"save_every = 1\n{lengths}")
+def test_killed_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    text = RECIPE.replace("steps = 24", "steps = 80").replace(
+        "save_every = 4", 'save_every = 1\nsecond_crop = [8, 20]\noptimizer = "muon"'
+    )
     path = write_recipe(tmp_path, text)
-    whole = run(data, load_recipe(str(path)), tmp_path / "whole")
+    train(data, load_recipe(str(path)), tmp_path / "whole")
     folder = RunFolder(tmp_path / "killed")
     command = [sys.executable, "-m", "voxport.cli", "train", "fit", "--data", str(data), "--recipe", str(path)]
-    command += ["--out", str(folder.path), "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    command += ["--out", str(folder.path), "--cache", str(data.parent / "cache"), "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while not folder.last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    steps = torch.load(folder.last, weights_only=True)["global_step"]
-    assert 0 < steps < 120
-    resumed = run(data, load_recipe(str(path)), folder.path, resume=True)
-    assert same_weights(resumed.model, whole.model)
-    final = [torch.load(f.last, weights_only=True)["state_dict"] for f in (folder, RunFolder(tmp_path / "whole"))]
-    assert all(torch.equal(final[0][name], final[1][name]) for name in final[1])
+    assert 0 < state(folder)["global_step"] < 80
+    train(data, load_recipe(str(path)), folder.path, resume=True)
+    assert same_run(folder, RunFolder(tmp_path / "whole"))
 
 
-def test_folder_that_holds_a_run_is_refused(data: Path, recipe: Recipe, tmp_path: Path) -> None:
-    run(data, recipe, tmp_path / "run")
+def test_folder_that_holds_a_run_is_refused(data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds a run already; go on with --resume"):
-        run(data, recipe, tmp_path / "run")
+        train(data, recipe, whole.path)
     other = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=99))
     with pytest.raises(TrainingError, match="started with another recipe"):
-        run(data, other, tmp_path / "run", resume=True)
+        train(data, other, whole.path, resume=True)
     with pytest.raises(TrainingError, match="no run to resume"):
-        run(data, recipe, tmp_path / "nothing", resume=True)
+        train(data, recipe, tmp_path / "nothing", resume=True)
 
 
 def test_folder_in_use_is_refused(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").lock(), pytest.raises(TrainingError, match="another run is training"):
-        run(data, recipe, tmp_path / "run")
+        train(data, recipe, tmp_path / "run")
 
 
 def test_corpus_that_cannot_be_opened_leaves_no_run(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Exception, match="empty"):
-        run(tmp_path / "empty", recipe, tmp_path / "run")
+        train(tmp_path / "empty", recipe, tmp_path / "run")
     assert not RunFolder(tmp_path / "run").facts.exists()
 
 
 def test_missing_gpu_is_an_error_not_a_fallback(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    corpus = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "cache", progress=False)
     with pytest.raises(TrainingError, match="--device cpu"):
-        fit(data, recipe, FitOptions(tmp_path / "run", corpus, device="cuda", progress=False))
+        train(data, recipe, tmp_path / "run", device="cuda")
 
 
 def test_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
-    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up in the middle of the second save, after half a file."""
-    whole, folder = run(data, recipe, tmp_path / "whole"), RunFolder(tmp_path / "full")
+    folder = RunFolder(tmp_path / "full")
     save = pl.Trainer.save_checkpoint
 
     def save_or_fill_up(trainer: pl.Trainer, path: Path) -> None:
@@ -158,14 +135,15 @@ def test_full_disk_stops_the_run_and_leaves_the_last_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(pl.Trainer, "save_checkpoint", save_or_fill_up)
         with pytest.raises(TrainingError, match=r"last\.ckpt: cannot be written \(.*No space left.*intact.*--resume"):
-            run(data, recipe, folder.path)
+            train(data, recipe, folder.path)
     assert not list(folder.path.glob("*.part"))
-    assert torch.load(folder.last, weights_only=True)["global_step"] == 4
-    assert same_weights(run(data, recipe, folder.path, resume=True).model, whole.model)
+    assert state(folder)["global_step"] == 4
+    train(data, recipe, folder.path, resume=True)
+    assert same_run(folder, whole)
 
 
 def test_lost_weights_never_replace_good_ones(
-    data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss is lost at step 6, between two looks at it; the save at step 8 finds out."""
     step = SpeakerModule.training_step
@@ -174,15 +152,15 @@ def test_lost_weights_never_replace_good_ones(
         loss = step(module, batch, batch_idx)
         return loss * float("nan") if module.global_step == 6 else loss
 
-    whole, folder = run(data, recipe, tmp_path / "whole"), RunFolder(tmp_path / "lost")
+    folder = RunFolder(tmp_path / "lost")
     with monkeypatch.context() as patch:
         patch.setattr(SpeakerModule, "training_step", lose)
         with pytest.raises(TrainingError, match=r"no longer finite at step 8; the last checkpoint is intact"):
-            run(data, recipe, folder.path)
-    state = torch.load(folder.last, weights_only=True)
-    assert state["global_step"] == 4
-    assert all(value.isfinite().all() for value in state["state_dict"].values())
-    assert same_weights(run(data, recipe, folder.path, resume=True).model, whole.model)
+            train(data, recipe, folder.path)
+    assert state(folder)["global_step"] == 4
+    assert all(value.isfinite().all() for value in state(folder)["state_dict"].values())
+    train(data, recipe, folder.path, resume=True)
+    assert same_run(folder, whole)
 
 
 def test_lost_batch_statistics_never_replace_good_ones(
@@ -200,17 +178,18 @@ def test_lost_batch_statistics_never_replace_good_ones(
 
     monkeypatch.setattr(SpeakerModule, "training_step", spoil)
     with pytest.raises(TrainingError, match=r"norm\.running_mean are no longer finite at step 8"):
-        run(data, recipe, tmp_path / "run")
-    state = torch.load(RunFolder(tmp_path / "run").last, weights_only=True)
-    assert state["global_step"] == 4
-    assert all(value.isfinite().all() for value in state["state_dict"].values())
+        train(data, recipe, tmp_path / "run")
+    saved = state(RunFolder(tmp_path / "run"))
+    assert saved["global_step"] == 4
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())
 
 
-def test_unreadable_utterance_is_named_and_leaves_no_run(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_unreadable_utterance_is_named_and_leaves_no_run(recipe: Recipe, tmp_path: Path) -> None:
+    data = write_homework(tmp_path / "corpus")
     damaged = sorted(data.glob("uttr-*.pt"))[11]
     damaged.write_bytes(damaged.read_bytes()[:200])
     with pytest.raises(CorpusError, match=re.escape(damaged.name)):
-        run(data, recipe, tmp_path / "run")
+        train(data, recipe, tmp_path / "run")
     assert not RunFolder(tmp_path / "run").facts.exists()
     corpus = CorpusOptions(profile("homework_mel40"), skip_bad=True, cache=tmp_path / "cache", progress=False)
     result = fit(data, recipe, FitOptions(tmp_path / "skipping", corpus, device="cpu", progress=False))

@@ -17,42 +17,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.corpora import RECIPE, write_homework, write_recipe
+from tests.train.corpora import RECIPE, write_recipe
+from tests.train.runs import equal, options, same_run, state, train
 from voxport.runtime.frontend.presets import profile
-from voxport.train.checkpoint import load_checkpoint
 from voxport.train.data import CorpusError, CorpusOptions
 from voxport.train.plots import read_log
-from voxport.train.recipe import Recipe, load_recipe
+from voxport.train.recipe import Recipe
 from voxport.train.training.checkpoint_callback import RunSaver
-from voxport.train.training.fit import FitOptions, FitResult, fit, fitting_batch
+from voxport.train.training.fit import FitOptions, fit, fitting_batch
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError
 from voxport.train.training.run_dir import RunFolder
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_homework(tmp_path_factory.mktemp("data") / "corpus")
-
-
-@pytest.fixture(scope="module")
-def recipe(data: Path) -> Recipe:
-    return load_recipe(str(write_recipe(data.parent)))  # 24 steps, saved every 4, validated every 8
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, recipe: Recipe) -> RunFolder:
-    """A run that nothing stopped."""
-    run(data, recipe, data.parent / "whole")
-    return RunFolder(data.parent / "whole")
-
-
-def run(data: Path, recipe: Recipe, out: Path, resume: bool = False) -> FitResult:
-    corpus = CorpusOptions(profile("homework_mel40"), cache=data.parent / "cache", progress=False)
-    return fit(data, recipe, FitOptions(out, corpus, device="cpu", resume=resume, progress=False))
-
-
-def state(folder: RunFolder) -> Any:
-    return torch.load(folder.last, weights_only=True)
 
 
 def history(folder: RunFolder) -> list[dict[str, float]]:
@@ -101,17 +75,13 @@ def test_a_stop_around_a_validation_loses_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, stop_in(owner, name, 8, after))
         with pytest.raises((RuntimeError, TrainingError), match="stopped here"):
-            run(data, recipe, folder.path)
+            train(data, recipe, folder.path)
     assert state(folder)["global_step"] == saved
-    assert run(data, recipe, folder.path, resume=True).steps == 24
+    assert train(data, recipe, folder.path, resume=True).steps == 24
     assert not [told for told in recwarn if "resum" in str(told.message)], "no doubt is cast on an exact resumption"
     assert [row["step"] for row in history(folder)] == [8, 16, 24]
     assert history(folder) == history(whole)
-    for weights, expected in (
-        (state(folder)["state_dict"], state(whole)["state_dict"]),
-        (load_checkpoint(folder.model).state, load_checkpoint(whole.model).state),
-    ):
-        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    assert same_run(folder, whole)
     assert read_log(folder)["valid/accuracy_whole"] == read_log(whole)["valid/accuracy_whole"]
     assert read_log(folder)["train/learning_rate"][-1] == read_log(whole)["train/learning_rate"][-1]
 
@@ -153,17 +123,16 @@ def test_a_damaged_state_is_named(data: Path, recipe: Recipe, whole: RunFolder, 
     for damaged in (content[: len(content) // 2], b"", b"nonsense"):
         folder.last.write_bytes(damaged)
         with pytest.raises(TrainingError, match=r"last\.ckpt: cannot be read .*remove it"):
-            run(data, recipe, folder.path, resume=True)
+            train(data, recipe, folder.path, resume=True)
     folder.last.unlink()
-    run(data, recipe, folder.path, resume=True)
-    expected = state(whole)["state_dict"]
-    assert all(torch.equal(state(folder)["state_dict"][name], value) for name, value in expected.items())
+    train(data, recipe, folder.path, resume=True)
+    assert equal(state(folder)["state_dict"], state(whole)["state_dict"])
 
 
 def test_a_batch_that_the_corpus_does_not_fill_leaves_no_run(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=100))
     with pytest.raises(CorpusError, match=r"19 training utterances do not fill one batch of 100"):
-        run(data, large, tmp_path / "run")
+        train(data, large, tmp_path / "run")
     assert not RunFolder(tmp_path / "run").facts.exists()
 
 
@@ -179,13 +148,13 @@ def test_it_is_said_before_a_file_is_read(
 
 def test_a_default_batch_adapts_to_a_small_corpus_and_says_so(data: Path, recipe: Recipe, tmp_path: Path) -> None:
     told: list[str] = []
-    corpus = CorpusOptions(profile("homework_mel40"), cache=data.parent / "cache", progress=False, announce=told.append)
     large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=128, steps=4))
-    options = FitOptions(tmp_path / "run", corpus, device="cpu", progress=False, adapt_batch=True)
-    assert fit(data, large, options).batch_size == 16
+    chosen = options(data, tmp_path / "run", adapt_batch=True)
+    chosen = dataclasses.replace(chosen, corpus=dataclasses.replace(chosen.corpus, announce=told.append))
+    assert fit(data, large, chosen).batch_size == 16
     assert told.count("  batch: 16 in place of tiny's 128, for 19 utterances") == 1
     assert RunFolder(tmp_path / "run").read().recipe.train.batch_size == 16
-    resumed = dataclasses.replace(options, resume=True, adapt_batch=False)
+    resumed = dataclasses.replace(chosen, resume=True, adapt_batch=False)
     assert fit(data, RunFolder(tmp_path / "run").read().recipe, resumed).batch_size == 16
 
 
@@ -194,9 +163,8 @@ def test_an_adapted_batch_divides_among_devices_and_pieces(
     recipe: Recipe, tmp_path: Path, devices: int, accumulate: int, size: int
 ) -> None:
     large = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=128))
-    corpus = CorpusOptions(profile("homework_mel40"))
-    options = FitOptions(tmp_path, corpus, devices=devices, accumulate=accumulate, adapt_batch=True)
-    assert fitting_batch(large, 19, options).train.batch_size == size
+    chosen = options(tmp_path / "corpus", tmp_path, devices=devices, accumulate=accumulate, adapt_batch=True)
+    assert fitting_batch(large, 19, chosen).train.batch_size == size
 
 
 @pytest.mark.parametrize(
@@ -214,9 +182,9 @@ def test_a_log_that_cannot_be_written_is_told(
         patch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest's own would take what is printed
         patch.setattr(method, full)
         with pytest.raises(TrainingError, match=r"run: cannot be written \(.*No space left.*intact.*--resume"):
-            run(data, recipe, folder.path)
+            train(data, recipe, folder.path)
     assert "Traceback" not in capfd.readouterr().err
-    assert run(data, recipe, folder.path, resume=True).steps == 24
+    assert train(data, recipe, folder.path, resume=True).steps == 24
 
 
 def test_a_folder_that_cannot_be_written_is_told(
@@ -227,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_told(
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(TrainingError, match=r"run\.json: cannot be written \(.*No space left"):
-        run(data, recipe, tmp_path / "run")
+        train(data, recipe, tmp_path / "run")
 
 
 def test_a_full_device_is_told(data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +204,7 @@ def test_a_full_device_is_told(data: Path, recipe: Recipe, tmp_path: Path, monke
 
     monkeypatch.setattr(SpeakerModule, "training_step", full)
     with pytest.raises(TrainingError, match=r"memory is full \(CUDA out of memory.*2\.00 GiB\.\).*--accumulate"):
-        run(data, recipe, tmp_path / "run")
+        train(data, recipe, tmp_path / "run")
 
 
 def test_a_line_that_a_kill_cut_off_is_passed_over(whole: RunFolder, tmp_path: Path) -> None:
@@ -255,5 +223,5 @@ def test_states_do_not_pass_through_the_temporary_folder(
     data: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))  # nothing can be written there
-    run(data, recipe, tmp_path / "run")
+    train(data, recipe, tmp_path / "run")
     assert state(RunFolder(tmp_path / "run"))["global_step"] == 24

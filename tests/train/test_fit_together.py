@@ -17,14 +17,13 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from tests.train.corpora import RECIPE, write_homework, write_recipe
-from voxport.runtime.frontend.presets import profile
+from tests.train.corpora import RECIPE, write_recipe
+from tests.train.runs import options, same_run, state, train
 from voxport.train.checkpoint import load_checkpoint
-from voxport.train.data import CorpusOptions
 from voxport.train.plots import read_log
 from voxport.train.recipe import Recipe, load_recipe
 from voxport.train.training.dataloaders import Share
-from voxport.train.training.fit import FitOptions, fit
+from voxport.train.training.fit import fit
 from voxport.train.training.lightning_module import SpeakerModule, TrainingError
 from voxport.train.training.run_dir import RunFolder
 
@@ -33,35 +32,20 @@ EXACT = RECIPE.replace("dropout = 0.1", "dropout = 0.0").replace("1e-2", "1e-3")
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_homework(tmp_path / "corpus")
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def exact(tmp_path: Path) -> Recipe:
     return load_recipe(str(write_recipe(tmp_path, EXACT)))
-
-
-def options(data: Path, out: Path) -> FitOptions:
-    corpus = CorpusOptions(profile("homework_mel40"), cache=data.parent / "cache", progress=False)
-    return FitOptions(out, corpus, device="cpu", progress=False)
-
-
-def last_weights(out: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(RunFolder(out).last, weights_only=True)["state_dict"]
-    return state
 
 
 def learnt(out: Path) -> dict[str, torch.Tensor]:
     """The weights at the end, without the biases that no loss depends on, where the optimiser follows rounding."""
-    state = last_weights(out)
-    for name in list(state):
+    weights = dict(state(RunFolder(out))["state_dict"])
+    for name in list(weights):
         if name.endswith("in_proj_bias"):
-            query, _key, value = state.pop(name).chunk(3)  # softmax takes a shift of all scores away
-            state |= {f"{name}.query": query, f"{name}.value": value}
+            query, _key, value = weights.pop(name).chunk(3)  # softmax takes a shift of all scores away
+            weights |= {f"{name}.query": query, f"{name}.value": value}
     before_batch_norm = ("conv_module.sequential.2.bias", "final_layer_norm.bias")
     unseen = ("pooling.score.bias", *before_batch_norm)
-    return {name: value for name, value in state.items() if not name.endswith(unseen)}
+    return {name: value for name, value in weights.items() if not name.endswith(unseen)}
 
 
 def assert_same(left: Path, right: Path) -> None:
@@ -77,9 +61,9 @@ def loss_curve(out: Path) -> list[tuple[int, float]]:
     return read_log(RunFolder(out))["train/loss"]
 
 
-def test_two_processes_learn_what_one_learns(data: Path, recipe: Recipe, tmp_path: Path) -> None:
-    alone = fit(data, recipe, options(data, tmp_path / "alone"))
-    both = fit(data, recipe, dataclasses.replace(options(data, tmp_path / "both"), devices=2))
+def test_two_processes_learn_what_one_learns(data: Path, exact: Recipe, tmp_path: Path) -> None:
+    alone = train(data, exact, tmp_path / "alone")
+    both = train(data, exact, tmp_path / "both", devices=2)
     assert_same(tmp_path / "alone", tmp_path / "both")
     for (step, loss), (other_step, other) in zip(
         loss_curve(tmp_path / "alone"), loss_curve(tmp_path / "both"), strict=True
@@ -97,7 +81,7 @@ def test_torchrun_starts_the_same_run(data: Path, tmp_path: Path) -> None:
     path, out = write_recipe(tmp_path, EXACT.replace("steps = 12", "steps = 4")), tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "voxport.cli", "train", "fit", "--data", str(data), "--recipe", str(path), "--out", str(out)]
-    command += ["--cache", str(tmp_path / "cache"), "--device", "cpu", "--json"]
+    command += ["--cache", str(data.parent / "cache"), "--device", "cpu", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     printed = done.stdout[done.stdout.index("{") :]  # Gloo of PyTorch 2.9 tells on stdout of its connections
@@ -107,8 +91,8 @@ def test_torchrun_starts_the_same_run(data: Path, tmp_path: Path) -> None:
     assert len(list((out / "logs" / "csv").iterdir())) == 1
 
 
-def test_a_killed_process_ends_the_run_and_leaves_its_checkpoint(data: Path, recipe: Recipe, tmp_path: Path) -> None:
-    endless = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=100_000, save_every=1))
+def test_a_killed_process_ends_the_run_and_leaves_its_checkpoint(data: Path, exact: Recipe, tmp_path: Path) -> None:
+    endless = dataclasses.replace(exact, train=dataclasses.replace(exact.train, steps=100_000, save_every=1))
     folder = RunFolder(tmp_path / "run")
 
     def kill_second() -> None:
@@ -121,12 +105,11 @@ def test_a_killed_process_ends_the_run_and_leaves_its_checkpoint(data: Path, rec
     killer = threading.Thread(target=kill_second, daemon=True)
     killer.start()
     with pytest.raises(TrainingError, match=r"process 1 of 2 ended by SIGKILL.*--resume"):
-        fit(data, endless, dataclasses.replace(options(data, folder.path), devices=2))
+        train(data, endless, folder.path, devices=2)
     killer.join()
     assert not torch.multiprocessing.active_children()
-    state = torch.load(folder.last, weights_only=True)
-    assert state["global_step"] >= 1
-    assert all(value.isfinite().all() for value in state["state_dict"].values())
+    assert state(folder)["global_step"] >= 1
+    assert all(value.isfinite().all() for value in state(folder)["state_dict"].values())
     with folder.lock():
         pass  # the run let go of its folder
 
@@ -135,16 +118,16 @@ def test_pieces_of_a_batch_add_up_to_the_batch(data: Path, tmp_path: Path) -> No
     """Without batch normalisation, whose statistics are a piece's, the sum of gradients is the batch's."""
     text = EXACT.replace("[train]", 'encoder = "transformer"\nbatch_norm = false\n\n[train]')
     recipe = load_recipe(str(write_recipe(tmp_path, text)))
-    fit(data, recipe, options(data, tmp_path / "whole"))
-    fit(data, recipe, dataclasses.replace(options(data, tmp_path / "pieces"), accumulate=4))
+    train(data, recipe, tmp_path / "whole")
+    train(data, recipe, tmp_path / "pieces", accumulate=4)
     assert_same(tmp_path / "whole", tmp_path / "pieces")
-    assert torch.load(RunFolder(tmp_path / "pieces").last, weights_only=True)["global_step"] == 12
+    assert state(RunFolder(tmp_path / "pieces"))["global_step"] == 12
     steps = [step for step, _ in read_log(RunFolder(tmp_path / "pieces"))["valid/accuracy_whole"]]
     assert steps == [step for step, _ in read_log(RunFolder(tmp_path / "whole"))["valid/accuracy_whole"]]
 
 
-def test_pieces_draw_different_dropout_and_resume_exactly(data: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(str(write_recipe(tmp_path)))
+def test_pieces_draw_different_dropout_and_lengths_and_resume_exactly(data: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(write_recipe(tmp_path, RECIPE + "shortest_crop = 20\n")))
     pieces = dataclasses.replace(options(data, tmp_path / "whole"), accumulate=2)
     fit(data, recipe, pieces)
     stopped = dataclasses.replace(pieces, out=tmp_path / "stopped")
@@ -152,12 +135,11 @@ def test_pieces_draw_different_dropout_and_resume_exactly(data: Path, tmp_path: 
         patch.setattr(SpeakerModule, "on_train_batch_start", stop_at(14))
         with pytest.raises(RuntimeError, match="stopped here"):
             fit(data, recipe, stopped)
-    assert torch.load(RunFolder(stopped.out).last, weights_only=True)["global_step"] == 12
+    assert state(RunFolder(stopped.out))["global_step"] == 12
     with pytest.raises(TrainingError, match="started with another accumulate"):
         fit(data, recipe, dataclasses.replace(stopped, resume=True, accumulate=1))
     fit(data, recipe, dataclasses.replace(stopped, resume=True))
-    a, b = last_weights(pieces.out), last_weights(stopped.out)
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert same_run(RunFolder(pieces.out), RunFolder(stopped.out))
 
 
 def stop_at(step: int) -> Callable[[SpeakerModule, Any, int], None]:
@@ -187,13 +169,13 @@ def test_batches_that_do_not_divide_are_refused(batch_size: int, world: int, pie
         Share(0, world, pieces).check(batch_size)
 
 
-def test_mistakes_are_refused_before_anything_is_written(data: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_mistakes_are_refused_before_anything_is_written(data: Path, exact: Recipe, tmp_path: Path) -> None:
     plain = options(data, tmp_path / "run")
     with pytest.raises(TrainingError, match="does not divide into 3 equal parts"):
-        fit(data, recipe, dataclasses.replace(plain, devices=3))
+        fit(data, exact, dataclasses.replace(plain, devices=3))
     with pytest.raises(TrainingError, match="--compile works on one device only"):
-        fit(data, recipe, dataclasses.replace(plain, devices=2, compiled=True))
-    mixed = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, shortest_crop=20))
+        fit(data, exact, dataclasses.replace(plain, devices=2, compiled=True))
+    mixed = dataclasses.replace(exact, train=dataclasses.replace(exact.train, shortest_crop=20))
     with pytest.raises(TrainingError, match=r"--compile: train.shortest_crop = 20 .*leave out one"):
         fit(data, mixed, dataclasses.replace(plain, compiled=True))
     assert not (tmp_path / "run").exists()
@@ -202,6 +184,6 @@ def test_mistakes_are_refused_before_anything_is_written(data: Path, recipe: Rec
 def test_the_pieces_of_a_batch_are_cut_to_one_length(data: Path, tmp_path: Path) -> None:
     text = EXACT.replace("[train]", 'encoder = "transformer"\nbatch_norm = false\n\n[train]\nshortest_crop = 20')
     recipe = load_recipe(str(write_recipe(tmp_path, text)))
-    fit(data, recipe, options(data, tmp_path / "whole"))
-    fit(data, recipe, dataclasses.replace(options(data, tmp_path / "pieces"), accumulate=2))
+    train(data, recipe, tmp_path / "whole")
+    train(data, recipe, tmp_path / "pieces", accumulate=2)
     assert_same(tmp_path / "whole", tmp_path / "pieces")

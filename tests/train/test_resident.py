@@ -1,6 +1,5 @@
 """The corpus in the device's memory: the same batches, bit for bit, and no silent second choice."""
 
-import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -8,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.corpora import write_homework, write_recipe
+from tests.train.corpora import write_homework
+from tests.train.runs import same_run, train
 from voxport.runtime.frontend.presets import profile
 from voxport.train.data import Corpus, CorpusOptions, CropBatches, open_corpus
-from voxport.train.recipe import load_recipe
+from voxport.train.recipe import Recipe
 from voxport.train.training import dataloaders as resident
 from voxport.train.training.dataloaders import ResidentCrops, goes_on_device
-from voxport.train.training.fit import FitOptions, fit
 from voxport.train.training.lightning_module import TrainingError
 from voxport.train.training.run_dir import RunFolder
 
@@ -52,14 +51,9 @@ def test_batches_are_those_of_the_file(
     assert (padded > 0) == (fill == "pad"), "the corpus has utterances shorter than the crop, so that padding is tried"
 
 
-def test_a_resident_run_learns_the_same(tmp_path: Path) -> None:
-    data, recipe = write_homework(tmp_path / "corpus"), load_recipe(str(write_recipe(tmp_path)))
-    corpus = CorpusOptions(profile("homework_mel40"), cache=tmp_path / "cache", progress=False)
-    mapped = FitOptions(tmp_path / "mapped", corpus, device="cpu", progress=False)
-    fit(data, recipe, mapped)
-    fit(data, recipe, dataclasses.replace(mapped, out=tmp_path / "there", resident="yes"))
-    a, b = (torch.load(RunFolder(tmp_path / name).last, weights_only=True) for name in ("mapped", "there"))
-    assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+def test_a_resident_run_learns_the_same(data: Path, recipe: Recipe, whole: RunFolder, tmp_path: Path) -> None:
+    train(data, recipe, tmp_path / "there", resident="yes")
+    assert same_run(RunFolder(tmp_path / "there"), whole)
 
 
 def test_a_corpus_that_does_not_fit_is_mapped_or_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
