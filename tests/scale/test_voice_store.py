@@ -13,6 +13,7 @@ import pytest
 
 from tests.runtime.tiny_models import SIZE, TinyModel, make_tiny
 from voxport.runtime import Gallery
+from voxport.runtime.contract import AsNorm
 from voxport.runtime.errors import GalleryError
 from voxport.runtime.gallery.thresholds import Thresholds
 from voxport.runtime.results import Voice
@@ -147,6 +148,13 @@ def test_voices_of_another_model_are_refused(tmp_path: Path, model: TinyModel) -
     VoiceStore(str(tmp_path / "voices.db"), model.contract).close()
     with pytest.raises(GalleryError, match="another model"):
         VoiceStore(str(tmp_path / "voices.db"), model.contract.replace(checkpoint_sha256="0" * 64))
+
+
+def test_a_model_that_normalises_scores_is_refused_not_answered_by_cosines(tmp_path: Path, model: TinyModel) -> None:
+    contract = model.contract.replace(as_norm=AsNorm.of(3, model.classes.T))
+    with pytest.raises(GalleryError, match=r"normalises scores .* without --as-norm"):
+        VoiceStore(str(tmp_path / "voices.db"), contract)
+    assert not (tmp_path / "voices.db").exists()
 
 
 def test_what_is_no_store_is_refused_in_a_sentence(tmp_path: Path, model: TinyModel) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxport.export.inputs.cases import grid_cases, synthetic_utterances
+from voxport.export.network.cohort import check_as_norm
 from voxport.export.network.inference_net import deployable_net
 from voxport.export.pipeline import report_stem
 from voxport.export.staging import refuse_output, refuse_source
@@ -87,6 +88,7 @@ def preview(source: Named, output: Path, kind: Kind, options: GateOptions) -> Pr
     refuse_output(output, kind.folder)
     if options.accuracy is not None:
         options.accuracy.check()
+    check_as_norm(source.checkpoint, options.as_norm, source.path)
     checkpoint, limits = source.checkpoint, options.limits
     frontend, rate = checkpoint.frontend, checkpoint.frontend.sample_rate
     embedding_size = deployable_net(checkpoint).class_weight_ES.shape[0]
@@ -117,7 +119,7 @@ def preview(source: Named, output: Path, kind: Kind, options: GateOptions) -> Pr
         runs=len(grid_cases(made, 1)),
         real=_real(checkpoint.data, options.real.count),
         accuracy=_accuracy(options),
-        notes=kind.notes,
+        notes=kind.notes + _normalisation(options.as_norm, len(checkpoint.labels)),
     )
 
 
@@ -129,6 +131,10 @@ def expected(kind: Kind, n_mels: int, speakers: int, embedding_size: int) -> Ten
     widths = {"scores": speakers, "embedding": embedding_size}
     outputs = tuple(TensorSpec(name, "float32", ("batch", widths[name])) for name in kind.outputs)
     return Tensors((source, TensorSpec("lengths", "int64", ("batch",))), outputs)
+
+
+def _normalisation(top: int | None, speakers: int) -> tuple[str, ...]:
+    return () if top is None else (f"galleries normalise scores by the {top} nearest of {speakers} training speakers",)
 
 
 def _real(data: str | None, count: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from voxport.export.network.cohort import as_norm_of, check_as_norm
 from voxport.export.quantization.quantizer import QuantizationReport
 from voxport.export.staging import Staging, cannot_write, check_output, refuse_source
 from voxport.export.verification.bisection_report import Bisection
@@ -80,7 +81,7 @@ def prove_and_name(
     """
     check_output(output, options.force, target.folder)
     evidence = target.evidence(gather(source, kind, options.limits, precision, options.real))
-    contract = contract_for(evidence, kind, target.outputs)
+    contract = contract_for(evidence, kind, target.outputs, options.as_norm)
     try:
         with Staging(output, target.beside, target.folder) as staging:
             target.write(staging.artefact, contract)
@@ -105,14 +106,17 @@ def begin(checkpoint_path: str | os.PathLike[str], output: Path, options: GateOp
     """The checkpoint of an export to the file `output`; what building cannot mend is refused before it.
 
     Raises:
-        ExportError: `output` exists, cannot be written, or is the checkpoint; there is no such labelled set.
+        ExportError: `output` exists, cannot be written, or is the checkpoint; there is no such labelled set; scores
+            cannot be normalised by so many of its speakers.
         CheckpointError: the checkpoint cannot be read.
     """
     refuse_source(output, Path(checkpoint_path))
     check_output(output, options.force)
     if options.accuracy is not None:
         options.accuracy.check()
-    return named(checkpoint_path)
+    source = named(checkpoint_path)
+    check_as_norm(source.checkpoint, options.as_norm, source.path)
+    return source
 
 
 def _gate(target: Target, artefact: Path, evidence: Evidence, output: Path, options: GateOptions) -> ParityReport:
@@ -139,7 +143,9 @@ def report_stem(output: Path) -> Path:
     return output.with_suffix(".parity")
 
 
-def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...] = OUTPUTS) -> Contract:
+def contract_for(
+    evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...] = OUTPUTS, as_norm: int | None = None
+) -> Contract:
     """The contract of an artefact of `kind`, its golden vector taken from the evidence; parity is not in it yet."""
     checkpoint, golden = evidence.checkpoint, evidence.golden
     scored = "scores" in outputs
@@ -168,6 +174,7 @@ def contract_for(evidence: Evidence, kind: InputKind, outputs: tuple[Output, ...
         temperature=checkpoint.temperature,
         conditions=checkpoint.conditions,
         temperature_by_length=checkpoint.temperature_by_length,
+        as_norm=as_norm_of(checkpoint, as_norm),
         outputs=outputs,
         windowing=Windowing.for_export(checkpoint.frontend, evidence.limits.min_frames, evidence.limits.max_frames),
     )

@@ -53,6 +53,13 @@ length_options = together(
     click.option("--min-frames", type=click.IntRange(1), default=20, help="Shortest input, in frames."),
     click.option("--max-frames", type=click.IntRange(1), default=3000, help="Longest input, in frames."),
 )
+as_norm_option = click.option(
+    "--as-norm",
+    type=click.IntRange(2),
+    metavar="K",
+    help="Have galleries normalise scores (AS-norm) by the K nearest of the training speakers, whose vectors the file "
+    "then carries; 40 is a usual number.",
+)
 opset_option = click.option("--opset", type=int, default=20, help="ONNX operator set, 18 to 22.")
 gate_options = together(
     click.option(
@@ -91,6 +98,7 @@ def export_options(*own: Decorator, inputs: bool = True, outputs: bool = True) -
         *((input_option,) if inputs else ()),
         *((output_option,) if outputs else ()),
         *own,
+        as_norm_option,
         length_options,
         click.option("--force", is_flag=True, help="Replace an existing file."),
         click.option("--keep-failed", is_flag=True, help="Keep a file that does not pass, as NAME.failed.SUFFIX."),

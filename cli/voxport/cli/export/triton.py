@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from voxport.cli.common import FILE_PATH, emit_json, example, given_options, json_option, needs, show_table
-from voxport.cli.export.options import gate_choices, gate_options, input_option, length_options, precision_option
+from voxport.cli.export.options import (
+    as_norm_option,
+    gate_choices,
+    gate_options,
+    input_option,
+    length_options,
+    precision_option,
+)
 from voxport.cli.export.trt import numbers
 
 if TYPE_CHECKING:
     from voxport.export.targets.triton.export import TritonModel
 
 _SERVING = ("name", "max_batch", "preferred", "delay_us", "instances", "device", "threads")
-_OF_CHECKPOINTS = ("input_kind", "precision", "min_frames", "max_frames", "real", "cache", "accuracy_data")
+_OF_CHECKPOINTS = ("input_kind", "precision", "as_norm", "min_frames", "max_frames", "real", "cache", "accuracy_data")
 
 
 @click.command(
@@ -36,6 +43,7 @@ _OF_CHECKPOINTS = ("input_kind", "precision", "min_frames", "max_frames", "real"
 @click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of each instance.")
 @input_option
 @precision_option(["fp32", "fp16"], "fp32", "Precision of the ONNX graph, where MODEL is a checkpoint.")
+@as_norm_option
 @length_options
 @click.option("--dry-run", is_flag=True, help="Print the config.pbtxt; export and write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing model of that name.")

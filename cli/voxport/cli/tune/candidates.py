@@ -69,6 +69,7 @@ def make_form(form: str, checkpoint: Path, contract: "Contract", output: Path, c
         min_frames=contract.min_frames,
         max_frames=contract.max_frames,
         precision="int8",
+        as_norm=None if contract.as_norm is None else contract.as_norm.top,
         quantize=QuantizeOptions(scheme="static" if form == STATIC else "dynamic", data=calibration),
         real=RealOptions(0),  # the real utterances come with the proof of each candidate
         force=True,

@@ -118,7 +118,9 @@ class Tuning:
         from voxport.runtime.backends.formats import check_digest, read_contract
 
         try:
-            return read_contract(path).checkpoint_sha256 == self._sha and check_digest(path)
+            made = read_contract(path)
+            same = (made.checkpoint_sha256, made.as_norm) == (self._sha, self.contract.as_norm)
+            return same and check_digest(path)
         except VoxportError:
             return False
 

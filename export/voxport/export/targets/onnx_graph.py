@@ -11,6 +11,7 @@ from voxport.export.errors import ExportError
 from voxport.export.graph.capture import GraphInput, check_opset, to_onnx
 from voxport.export.graph.cleanup import check_graph, keep_outputs
 from voxport.export.graph.fp16 import to_half
+from voxport.export.network.cohort import check_compared
 from voxport.export.network.frontend import FrontendGraph
 from voxport.export.network.inference_net import DeployableNet, SoundNet, deployable_net
 from voxport.export.network.layers import AttentionForm
@@ -42,6 +43,7 @@ class ExportOptions(GateOptions):
         check_opset(self.opset)
         if not self.outputs or not set(self.outputs) <= set(OUTPUTS):
             raise ExportError(f"outputs must be some of {', '.join(OUTPUTS)}, found {self.outputs or 'none'}")
+        check_compared(self.as_norm, self.outputs)
 
 
 class Built(NamedTuple):

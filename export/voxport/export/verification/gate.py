@@ -17,12 +17,19 @@ from voxport.export.inputs.corpus_samples import RealOptions, real_utterances
 from voxport.export.quantization.quantizer import QuantizationReport
 from voxport.export.verification.accuracy import AccuracyOptions, accuracy_gate
 from voxport.export.verification.compare import agreement, disagreements, run_cases, scored
-from voxport.export.verification.reference import Reference, Tolerance, class_weights, eager_answer, eager_reference
+from voxport.export.verification.reference import (
+    Float32,
+    Reference,
+    Tolerance,
+    class_weights,
+    eager_answer,
+    eager_reference,
+)
 from voxport.export.verification.report import Check, ParityReport
 from voxport.export.verification.tolerance import tolerance_of
 from voxport.runtime.backends.base import Backend
 from voxport.runtime.backends.golden import replay_golden
-from voxport.runtime.contract import ConditionLine, Contract, InputKind, Precision, Rounding
+from voxport.runtime.contract import AsNorm, ConditionLine, Contract, InputKind, Precision, Rounding
 from voxport.runtime.errors import ContractError
 from voxport.train.checkpoint import Checkpoint, checkpoint_sha256, load_checkpoint
 from voxport.train.progress import track
@@ -30,6 +37,7 @@ from voxport.train.progress import track
 T = TypeVar("T")
 
 _GOLDEN_FRAMES = 31
+_SAME_SPEAKER = 1 - 1e-5  # cosine of a class weight and the same in float16, which leaves some 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,7 @@ class GateOptions:
     Lengths are in frames, both included; the gate proves the artefact over the whole range. `real` says how
     many real utterances it uses, `accuracy` on which labelled set it judges besides. An existing output is
     replaced only with `force`. With `keep_failed` an artefact that does not pass stays as NAME.failed.SUFFIX.
+    With `as_norm` the contract has its user normalise scores by so many of the training speakers; it needs embeddings.
     Raises ExportError for lengths that are impossible.
     """
 
@@ -49,6 +58,7 @@ class GateOptions:
     real: RealOptions = field(default_factory=RealOptions)
     accuracy: AccuracyOptions | None = None
     progress: bool = False
+    as_norm: int | None = None
 
     def __post_init__(self) -> None:
         _ = self.limits  # refuses lengths that are impossible
@@ -181,6 +191,7 @@ def contract_checks(contract: Contract, evidence: Evidence) -> tuple[Check, ...]
         _equal_values("temperature", contract.temperature, checkpoint.temperature),
         _equal_values("temperature by length", contract.temperature_by_length, checkpoint.temperature_by_length),
         _conditions_check(contract.conditions, checkpoint.conditions),
+        _as_norm_check(contract.as_norm, evidence.reference.class_weight),
     )
 
 
@@ -198,6 +209,18 @@ def _labels_check(found: Sequence[str], wanted: Sequence[str]) -> Check:
 def _conditions_check(found: Sequence[ConditionLine], wanted: Sequence[ConditionLine]) -> Check:
     same = tuple(found) == tuple(wanted)
     return Check("conditions", same, f"{len(found)} lines" + ("" if same else ", others than in the checkpoint"))
+
+
+def _as_norm_check(found: AsNorm | None, class_weight: Float32) -> Check:
+    """Whether scores are normalised by the network's own speakers; `class_weight` is (embedding_size, speakers)."""
+    if found is None:
+        return Check("normalisation", True, "none, voices are compared by cosine")
+    own = class_weight.T / np.linalg.norm(class_weight.T, axis=1, keepdims=True)
+    if found.shape != own.shape:
+        return Check("normalisation", False, f"by {found.shape} numbers, the checkpoint has {own.shape}")
+    least = float(np.einsum("se,se->s", found.speakers, own).min())
+    detail = f"by the {found.top} nearest of {len(own)} speakers, smallest cosine to the checkpoint's {least:.7f}"
+    return Check("normalisation", least > _SAME_SPEAKER, detail)
 
 
 def _equal_values(name: str, found: object, wanted: object) -> Check:

@@ -21,7 +21,7 @@ from voxport.runtime.backends.base import Answer, Backend
 from voxport.runtime.backends.formats import check_digest
 from voxport.runtime.backends.golden import replay_golden
 from voxport.runtime.backends.load import load_reference
-from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output
+from voxport.runtime.contract import OUTPUTS, Contract, InputKind, Output, rule_text
 from voxport.runtime.errors import ContractError
 from voxport.runtime.frontend.log_mel import compute_features
 from voxport.train.progress import track
@@ -107,6 +107,11 @@ def _checks(names: tuple[str, str], backends: tuple[Backend, Backend]) -> tuple[
             "temperature by length",
             one.temperature_by_length == two.temperature_by_length,
             f"{len(one.temperature_by_length)} and {len(two.temperature_by_length)} points",
+        ),
+        Check(
+            "normalisation",
+            one.as_norm == two.as_norm,
+            " and ".join(dict.fromkeys(rule_text(each.as_norm) for each in (one, two))),
         ),
         Check("conditions", one.conditions == two.conditions, f"{len(one.conditions)} and {len(two.conditions)} lines"),
     ]

@@ -133,7 +133,7 @@ class Listener:
         if self._gallery is not None:
             voice = Voice(answer.embedding.reshape(-1), source.seconds, found.windows, speech=source.speech)
             matches = self._gallery.identify(voice, top=top)
-            ranked = [(match.speaker, match.cosine, None) for match in matches.ranked]
+            ranked = [(match.speaker, match.score, None) for match in matches.ranked]
             return _named(ranked, matches.known, matches.speaker)
         if "scores" not in self._contract.outputs:
             return {}

@@ -36,8 +36,13 @@ class VoiceStore:
 
         Raises:
             ScaleError: it does not answer.
-            GalleryError: it holds voices of another model.
+            GalleryError: it holds voices of another model, or the model normalises scores, which a store does not.
         """
+        if contract.as_norm is not None:
+            raise GalleryError(
+                "the store of voices compares by cosine alone, and this model normalises scores (AS-norm); serve an "
+                "export of the same checkpoint without --as-norm"
+            )
         self._contract, self._size = contract, contract.embedding_size
         self._database: SqliteDatabase | PostgresDatabase = open_database(url)
         self._lock = threading.Lock()

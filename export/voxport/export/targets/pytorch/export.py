@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from voxport.export.dry_run import Kind, Preview, preview
 from voxport.export.errors import ExportError
 from voxport.export.inputs.cases import LengthLimits
+from voxport.export.network.cohort import check_compared
 from voxport.export.network.frontend import FrontendGraph
 from voxport.export.network.inference_net import DeployableNet, deployable_net
 from voxport.export.pipeline import Target, begin, prove_and_name
@@ -43,6 +44,7 @@ class TorchExportOptions(GateOptions):
         super().__post_init__()
         if not self.outputs or self.outputs != tuple(name for name in OUTPUTS if name in self.outputs):
             raise ExportError(f"outputs must be some of {', '.join(OUTPUTS)}, found {self.outputs or 'none'}")
+        check_compared(self.as_norm, self.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)

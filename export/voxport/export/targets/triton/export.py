@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxport.export.errors import ExportError
+from voxport.export.network.cohort import as_norm_of, check_as_norm
 from voxport.export.network.inference_net import deployable_net
 from voxport.export.pipeline import report_stem
 from voxport.export.staging import Staging, cannot_write, check_output, refuse_existing, refuse_output
@@ -109,6 +110,7 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
         graph.accuracy.check()
     source = named(path)
     checkpoint = source.checkpoint
+    check_as_norm(checkpoint, graph.as_norm, source.path)
     nothing = Array.of(np.zeros((graph.min_frames, checkpoint.frontend.n_mels), np.float32))
     width = deployable_net(checkpoint).class_weight_ES.shape[0]
     golden = Golden(nothing, Array.of(np.zeros(len(checkpoint.labels))), 1.0, embedding=Array.of(np.zeros(width)))
@@ -128,6 +130,7 @@ def _promised(path: Path, graph: ExportOptions) -> Served:
         temperature=checkpoint.temperature,
         conditions=checkpoint.conditions,
         temperature_by_length=checkpoint.temperature_by_length,
+        as_norm=as_norm_of(checkpoint, graph.as_norm),
         outputs=graph.outputs,
         windowing=Windowing.for_export(checkpoint.frontend, graph.min_frames, graph.max_frames),
     )

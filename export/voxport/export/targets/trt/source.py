@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 
 from voxport.export.errors import ExportError
 from voxport.export.graph.cleanup import to_bytes
+from voxport.export.network.cohort import check_as_norm
 from voxport.export.quantization.qdq import scheme_of
 from voxport.export.targets.onnx_graph import ExportOptions, onnx_graph
 from voxport.export.targets.trt.files import load_graph
@@ -81,6 +82,7 @@ def engine_source(path: str | os.PathLike[str], options: Options, typed: bool = 
     if options.accuracy is not None:
         options.accuracy.check()
     source = named(path)
+    check_as_norm(source.checkpoint, options.as_norm, source.path)
     if options.onnx is not None:
         options, model = _given_graph(options.onnx, source, options)
     else:
@@ -126,6 +128,7 @@ def _as_contracted(options: Options, contract: Contract) -> Options:
         min_frames=contract.min_frames,
         max_frames=contract.max_frames,
         outputs=contract.outputs,
+        as_norm=options.as_norm or (None if contract.as_norm is None else contract.as_norm.top),
     )
 
 
