@@ -109,7 +109,7 @@ def plot_pieces(known: Sequence[LengthRow], strangers: Sequence[LengthRow], path
         axis.set_xticks(list(places.values()), [str(length) if length else "all" for length in places])
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend(fontsize=7)
+            axis.legend(loc="best", fontsize=7)  # unless told so, matplotlib warns where a busy machine takes a second
     figure.savefig(path, dpi=130)
 
 
@@ -148,7 +148,7 @@ def plot_scores(target: npt.NDArray[np.bool_], cosine: npt.NDArray[np.float32], 
         axis.hist(values, bins, density=True, alpha=0.6, color=colour, label=f"{label} ({len(values):,} trials)")
     axis.axvline(threshold, color="black", linewidth=1, linestyle="--", label=f"threshold of the EER, {threshold:.2f}")
     axis.set(title="Cosine of two utterances", xlabel="cosine", ylabel="density", yticks=[])
-    axis.legend(fontsize=8)
+    axis.legend(loc="best", fontsize=8)
     figure.savefig(path, dpi=130)
 
 

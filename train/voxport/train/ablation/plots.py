@@ -45,7 +45,7 @@ def plot_curves(out: Path, runs: Sequence[RunResult], path: Path) -> None:
         axis.plot(steps, values, marker="o", markersize=3, linewidth=1.2, color=colours[run.recipe], label=label)
     axis.set(title="Whole validation utterances", xlabel="optimiser step", ylabel="accuracy [%]", ylim=(0, 101))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(loc="best", fontsize=8)
     figure.savefig(path, dpi=130)
 
 
@@ -63,7 +63,7 @@ def plot_lengths(lengths: Mapping[str, Sequence[Bucket]], path: Path) -> None:
     axis.set_xticks(range(len(edges)), names)
     axis.set(title="Accuracy against length", xlabel="frames", ylabel="accuracy [%]", ylim=(0, 101))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(loc="best", fontsize=8)
     figure.savefig(path, dpi=130)
 
 
