@@ -162,3 +162,24 @@ def test_one_utterance_per_speaker_cannot_be_split(tmp_path: Path) -> None:
 def test_keys_of_another_corpus_are_refused(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match=r"1 of 2 utterances of the split are not in this corpus, first gone\.pt"):
         corpus.indices([corpus.utterances[0].key, "gone.pt"])
+
+
+def test_a_batch_of_pairs_holds_two_utterances_of_a_speaker_and_every_utterance_in_turn(corpus: Corpus) -> None:
+    indices = np.delete(np.arange(35), np.arange(1, 7))  # the first speaker keeps one utterance
+    batches = CropBatches(corpus, indices, batch_size=8, crop_frames=40, seed=3, pairs=True)
+    assert batches.batches_per_epoch == 29 // 4
+    speakers = corpus.speakers
+    places = {int(start): i for i, start in enumerate(corpus.pack.offsets)}
+    firsts, partners = [], set()
+    for step in range(7 * 80):
+        plan = batches.plan(step)
+        chosen = np.array([places[int(start)] for start in plan.starts])
+        np.testing.assert_array_equal(plan.speakers, speakers[chosen])
+        np.testing.assert_array_equal(speakers[chosen[::2]], speakers[chosen[1::2]])
+        assert set(chosen) <= set(indices)
+        assert all((a == b) == (a == 0) for a, b in chosen.reshape(-1, 2))
+        firsts += chosen[::2].tolist()
+        partners |= {(int(a), int(b)) for a, b in chosen.reshape(-1, 2)}
+    assert all(len(set(firsts[i : i + 28])) == 28 for i in range(0, len(firsts), 28))  # an epoch repeats nothing
+    pairs = {(int(a), int(b)) for a in indices for b in indices if speakers[a] == speakers[b] and (a != b or a == 0)}
+    assert partners == pairs  # every one is drawn, in so many steps

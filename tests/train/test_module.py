@@ -11,6 +11,7 @@ import torch
 
 from voxport.runtime.frontend.presets import profile
 from voxport.train.evaluation.lengths import normalised
+from voxport.train.models.pair_loss import pair_loss
 from voxport.train.models.speaker_net import build_network
 from voxport.train.recipe import ModelOptions, TrainOptions, load_recipe
 from voxport.train.training.dataloaders import Share
@@ -122,11 +123,51 @@ def test_the_loss_counts_the_second_crop_by_its_weight() -> None:
     torch.testing.assert_close(module.training_step((crops, labels), 0), expected)
 
 
+def test_pairs_are_found_among_the_batch_s_other_speakers() -> None:
+    """Against a plain count of the same cross-entropy, pair by pair."""
+    generator = np.random.default_rng(0)
+    long, short = generator.normal(size=(2, 8, 5))
+    labels = [4, 4, 2, 2, 4, 4, 0, 0]  # speaker 4 has two pairs, which are no wrong answers for each other
+
+    def unit(values: np.ndarray) -> np.ndarray:
+        return np.asarray(values / np.sqrt((values**2).sum()))
+
+    losses = []
+    for asked in range(8):
+        other = asked + 1 if asked % 2 == 0 else asked - 1
+        rivals = [i for i in range(other % 2, 8, 2) if labels[i] != labels[asked]]
+        scores = {i: 20 * float(unit(short[asked]) @ unit(long[i])) for i in (other, *rivals)}
+        losses.append(-scores[other] + np.log(sum(np.exp(each) for each in scores.values())))
+    found = pair_loss(torch.tensor(long), torch.tensor(short), torch.tensor(labels))
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_the_loss_counts_pairs_by_their_weight() -> None:
+    model = ModelOptions(num_layers=1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3)
+    network = build_network(model, 4, 3).eval()
+    crops, labels = torch.randn(6, 30, 4), torch.tensor([0, 0, 1, 1, 2, 2])
+
+    def loss(weight: float) -> torch.Tensor:
+        options = TrainOptions(batch_size=6, crop_frames=30, second_crop=(5, 9), pair_weight=weight)
+        module = SpeakerModule(network, options, torch.tensor([0]))
+        module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+        return module.training_step((crops, labels), 0)
+
+    module = SpeakerModule(network, TrainOptions(crop_frames=30, second_crop=(5, 9)), torch.tensor([0]))
+    added = pair_loss(network.embed(crops), network.embed(module._piece(crops, 0)), labels)
+    torch.testing.assert_close(loss(0.7) - loss(0.0), 0.7 * added)
+    with pytest.raises(ValueError, match="needs second_crop and an even batch_size"):
+        TrainOptions(pair_weight=1.0)
+    Share(0, 2, 2).check(8, pairs=True)
+    with pytest.raises(TrainingError, match="whole pairs"):
+        Share(0, 2, 1).check(6, pairs=True)
+
+
 def test_views_share_one_batch_normalisation() -> None:
     model = ModelOptions(1, d_model=8, num_heads=2, ffn_dim=8, kernel_size=3, embedding_size=6, band_statistics=True)
     network = build_network(model, 4, 3).train()
     views = [torch.randn(5, 20, 4), torch.randn(5, 7, 4) + 3]
-    network.scores_of_views(views)
+    network.embed_views(views)
     pooled = torch.cat([network._pooled(view, None).bands for view in views])  # type: ignore[misc]
     expected = 0.9 + 0.1 * pooled.var(dim=0)  # PyTorch's momentum; the first update starts from 1
     assert network.bands_norm is not None

@@ -85,6 +85,8 @@ class TrainOptions:
     With `shortest_crop` every batch has a length of its own, drawn evenly from there to `crop_frames`.
     With `second_crop` = [shortest, longest] every crop is seen a second time in the same step, as a piece of it whose
     length is drawn evenly from that range, the same for all of a batch; its loss counts `second_crop_weight` times.
+    With `pair_weight` a batch holds two utterances of each of its speakers, and a loss on embeddings, which counts so
+    many times, brings the second crop of one near the first of the other (`models.pair_loss`).
     `alone` is the share of crops that are normalised over themselves, as a sound of their own is, where the frontend
     normalises over the utterance; the others keep the whole utterance's mean, which no short sound has.
     A network that learns from stored features hears sounds at their median speech level, or `louder_db` above it.
@@ -97,6 +99,7 @@ class TrainOptions:
     shortest_crop: int | None = None
     second_crop: tuple[int, ...] = ()
     second_crop_weight: float = 0.5
+    pair_weight: float = 0.0
     alone: float = 0.0
     louder_db: float = 0.0
     fill: Literal["pad", "repeat"] = "pad"
@@ -136,6 +139,11 @@ class TrainOptions:
                 raise ValueError("shortest_crop and second_crop exclude each other: leave out one of the two")
         if self.second_crop_weight <= 0:
             raise ValueError(f"second_crop_weight must be positive, found {self.second_crop_weight}")
+        if self.pair_weight < 0 or (self.pair_weight > 0 and (not self.second_crop or self.batch_size % 2)):
+            raise ValueError(
+                "pair_weight must not be negative, and needs second_crop and an even batch_size; found "
+                f"{self.pair_weight}, {list(self.second_crop)} and {self.batch_size}"
+            )
         if not 0 <= self.alone <= 1:
             raise ValueError(f"alone is a share from 0 to 1, found {self.alone}")
         if self.alone > 0 and self.fill != "repeat":

@@ -25,7 +25,7 @@ from voxport.train.effects.material import Found, find_noises, find_responses
 from voxport.train.effects.options import AugmentOptions
 from voxport.train.progress import track
 
-VERSION = 3  # rises when the same options come to give other numbers
+VERSION = 4  # rises when the same options come to give other numbers
 
 Int64 = npt.NDArray[np.int64]
 

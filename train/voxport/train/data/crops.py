@@ -13,7 +13,7 @@ from voxport.train.data.feature_store import Pack
 
 # Streams of random numbers that one seed gives; a step and an epoch of the same number must differ.
 _EPOCHS, _STEPS = 0, 1
-_COPIES = 4  # 2 and 3 are those of the split and of the crops' lengths
+_COPIES, _PAIRS = 4, 6  # 2, 3 and 5 are those of the split, of the crops' lengths and of crops heard alone
 _ALL = slice(None)
 
 
@@ -40,6 +40,35 @@ class Copies(NamedTuple):
     def each(self) -> int:
         """How many arrays an utterance has: itself and its copies."""
         return len(self.pack.frames) // len(self.speakers)
+
+
+class Pairs(NamedTuple):
+    """Who else is of the same speaker: utterances (n,) by speaker, and of each utterance its place there.
+
+    `places` gives an utterance's place in `order`; its speaker's begin at `begins` (n,) and are `counts` (n,).
+    """
+
+    order: npt.NDArray[np.int64]
+    places: dict[int, int]
+    begins: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, indices: npt.NDArray[np.int64], speakers: npt.NDArray[np.int64]) -> "Pairs":
+        """Of the utterances `indices` (n,); `speakers` are those of all utterances."""
+        order = indices[np.argsort(speakers[indices], kind="stable")]
+        _, first, inverse, counts = np.unique(
+            speakers[order], return_index=True, return_inverse=True, return_counts=True
+        )
+        places = {int(index): place for place, index in enumerate(order)}
+        return cls(order, places, first[inverse], counts[inverse])
+
+    def others(self, chosen: npt.NDArray[np.int64], generator: np.random.Generator) -> npt.NDArray[np.int64]:
+        """For each of `chosen` (m,) another utterance of its speaker, each as likely; itself where there is none."""
+        places = np.array([self.places[int(index)] for index in chosen])
+        begins, counts = self.begins[places], self.counts[places]
+        steps = 1 + generator.integers(0, np.maximum(counts - 1, 1))
+        return np.asarray(self.order[begins + (places - begins + steps) % counts])
 
 
 class CropPlan(NamedTuple):
@@ -72,11 +101,13 @@ class CropBatches:
         seed: int,
         fill: Literal["pad", "repeat"] = "pad",
         copies: Copies | None = None,
+        pairs: bool = False,
     ) -> None:
         """Batches over the utterances `indices` (n,) of `corpus`, or over `copies` of them.
 
-        An utterance shorter than a crop is followed by the frontend's pad value, or repeats, from a
-        random frame of it on.
+        With `pairs` rows 2k and 2k + 1 of a batch are two utterances of one speaker, where it has two: the even rows
+        make the epochs, the other is drawn for each. An utterance shorter than a crop is followed by the frontend's
+        pad value, or repeats, from a random frame of it on.
 
         Raises:
             CorpusError: fewer utterances than one batch needs.
@@ -93,13 +124,14 @@ class CropBatches:
         self.pad = np.float32(pad_value(corpus.frontend))
         self.repeats = fill == "repeat"
         self._window = np.arange(crop_frames)
-        self._batch_size = batch_size
+        self._drawn = batch_size // 2 if pairs else batch_size  # of an epoch's utterances for a batch
         self._seed = seed
+        self._pairs = Pairs.of(self._indices, corpus.speakers if copies is None else copies.speakers) if pairs else None
         self._permutation: tuple[int, npt.NDArray[np.int64]] | None = None  # of the last epoch asked for
 
     @property
     def batches_per_epoch(self) -> int:
-        return len(self._indices) // self._batch_size
+        return len(self._indices) // self._drawn
 
     @property
     def last_row(self) -> int:
@@ -135,8 +167,11 @@ class CropBatches:
         if self._permutation is None or self._permutation[0] != epoch:
             generator = np.random.default_rng([self._seed, _EPOCHS, epoch])
             self._permutation = epoch, generator.permutation(self._indices)
-        start = position * self._batch_size
-        chosen = self._permutation[1][start : start + self._batch_size]
+        start = position * self._drawn
+        chosen = self._permutation[1][start : start + self._drawn]
+        if self._pairs is not None:
+            others = self._pairs.others(chosen, np.random.default_rng([self._seed, _PAIRS, step]))
+            chosen = np.stack([chosen, others], axis=1).reshape(-1)
         return chosen if self._copies is None else self._copied(chosen, step, self._copies)
 
     def _copied(self, chosen: npt.NDArray[np.int64], step: int, copies: Copies) -> npt.NDArray[np.int64]:

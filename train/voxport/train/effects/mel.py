@@ -32,6 +32,7 @@ _EFFECTS = ("speed", "tempo", "room", "noise", "babble", "gain", "tilt", "band")
 _ON_FLOOR = 3  # frames of a band with its lowest value, so that this is the floor
 _NEAR_FLOOR = 1.02  # times the floor, which float16 rounds by up to 1 %
 _ROUNDING = 1e-3  # relative; float16, in which features are stored, rounds by half of that
+FILTER_ORDER, CODEC_ORDER = 4, 32  # of a device's filter, and of a codec's, above whose band next to nothing is left
 _HUM_DB = (-65.0, -40.0)  # what a device's own noise is below speech, once its band is limited
 
 
@@ -114,8 +115,11 @@ def change_energies(
     if wanted["tilt"] < options.tilt:
         energies = tilted(energies, draws.between(options.tilt_db, generator))
     if wanted["band"] < options.band + options.codec:
-        low, high = draws.between(options.band_low_hz, generator), draws.between(options.band_high_hz, generator)
-        energies = with_hum(limited(energies, low, high, frontend), frontend, generator)
+        coded = wanted["band"] >= options.band
+        highest = options.codec_high_hz if coded else options.band_high_hz
+        low, high = draws.between(options.band_low_hz, generator), draws.between(highest, generator)
+        narrow = limited(energies, low, high, frontend, CODEC_ORDER if coded else FILTER_ORDER)
+        energies = with_hum(narrow, frontend, generator)
     return energies
 
 
@@ -183,11 +187,11 @@ def with_hum(energies: Energies, frontend: Frontend, generator: np.random.Genera
     return mixed(energies, hum, -draws.between(_HUM_DB, generator))
 
 
-def limited(energies: Energies, low: float, high: float, frontend: Frontend) -> Energies:
-    """Only the bands from `low` to `high` Hz, with the slopes of a Butterworth filter of fourth order."""
+def limited(energies: Energies, low: float, high: float, frontend: Frontend, order: int = FILTER_ORDER) -> Energies:
+    """Only the bands from `low` to `high` Hz, with the slopes of a Butterworth filter of `order`."""
     centres = _centres(frontend)
-    lower = (centres / max(low, 1e-3)) ** 8
-    return np.asarray(energies * (lower / (1 + lower)) / (1 + (centres / high) ** 8))
+    lower = (centres / max(low, 1e-3)) ** (2 * FILTER_ORDER)
+    return np.asarray(energies * (lower / (1 + lower)) / (1 + (centres / high) ** (2 * order)))
 
 
 def _centres(frontend: Frontend) -> Energies:

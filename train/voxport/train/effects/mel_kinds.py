@@ -7,6 +7,7 @@ import numpy as np
 from voxport.runtime.frontend.spec import Frontend
 from voxport.train.effects.kinds import Kind
 from voxport.train.effects.mel import (
+    CODEC_ORDER,
     Energies,
     Voices,
     babbled,
@@ -36,7 +37,7 @@ def change_energies_of_kind(
 def _codec(energies: Energies, frontend: Frontend, _: Voices, generator: np.random.Generator) -> Energies:
     """The band of a telephone, or that of a codec at its lowest rates. What it does within the band is not heard."""
     low, high = ((200, 400), (3000, 3600)) if generator.random() < 0.5 else ((20, 100), (3400, 6000))
-    narrow = limited(energies, generator.uniform(*low), generator.uniform(*high), frontend)
+    narrow = limited(energies, generator.uniform(*low), generator.uniform(*high), frontend, CODEC_ORDER)
     return with_hum(narrow, frontend, generator)
 
 

@@ -7,8 +7,10 @@ from voxport.train.effects.codecs import NAMES
 _PROBABILITIES = ("speed", "room", "playback", "noise", "babble", "gain", "band", "clip", "codec", "tilt", "tempo")
 _RANGES = (
     "speed_factors", "room_t60_s", "noise_snr_db", "babble_snr_db", "talkers", "gain_db", "band_low_hz",
-    "band_high_hz", "clip_factors", "tilt_db", "tempo_factors",
+    "band_high_hz", "codec_high_hz", "clip_factors", "tilt_db", "tempo_factors",
 )  # fmt: skip
+
+_POSITIVE = ("speed_factors", "tempo_factors", "clip_factors", "room_t60_s", "talkers", "band_high_hz", "codec_high_hz")
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class AugmentOptions:
     `room_t60_s` is a reverberation time in seconds; of `rooms` simulated rooms, or with `rir_folder` of its measured
     responses, one is taken. Signal-to-noise ratios are of mean powers. Utterances played at `speed_speakers` times
     their speed are taken for further speakers in training, who are no part of the model. `tilt` (dB from the lowest
-    to the highest band) and `tempo` (duration without pitch) change stored features alone; `playback`, `clip` and
-    the choice of codec sounds alone.
+    to the highest band) and `tempo` (duration without pitch) change stored features alone, where a codec is a band that
+    ends steeply at `codec_high_hz`; `playback`, `clip` and the choice of codec are for sounds alone.
     """
 
     copies: int = 8
@@ -46,6 +48,7 @@ class AugmentOptions:
     band: float = 0.2
     band_low_hz: tuple[float, ...] = (20.0, 400.0)
     band_high_hz: tuple[float, ...] = (3000.0, 7500.0)
+    codec_high_hz: tuple[float, ...] = (2600.0, 6000.0)
     clip: float = 0.15
     clip_factors: tuple[float, ...] = (2.0, 15.0)
     codec: float = 0.5
@@ -78,7 +81,7 @@ class AugmentOptions:
             values = getattr(self, name)
             if len(values) != 2 or values[0] > values[1]:
                 raise ValueError(f"{name} is a range [lowest, highest], found {list(values)}")
-        for name in ("speed_factors", "tempo_factors", "clip_factors", "room_t60_s", "talkers", "band_high_hz"):
+        for name in _POSITIVE:
             if getattr(self, name)[0] <= 0:
                 raise ValueError(f"{name} must be positive, found {list(getattr(self, name))}")
         if not self.codecs or not set(self.codecs) <= set(NAMES):

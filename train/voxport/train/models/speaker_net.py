@@ -54,8 +54,8 @@ class SpeakerNet(nn.Module):
         """Features (B, T, F) and lengths (B,) in frames, or None where all T frames count → (B, D)."""
         return self._embedding(self._pooled(features, lengths))
 
-    def scores_of_views(self, views: Sequence[Tensor]) -> Tensor:
-        """Features (B, T, F) of several views of the same utterances, each with its T → scores (views · B, S).
+    def embed_views(self, views: Sequence[Tensor]) -> Tensor:
+        """Features (B, T, F) of several views of the same utterances, each with its T → (views · B, D).
 
         Behind the pooling all views are one batch, for batch normalisation too: else its statistics would tell it
         how long an utterance is while it learns, and not afterwards.
@@ -63,7 +63,7 @@ class SpeakerNet(nn.Module):
         pooled = [self._pooled(view, None) for view in views]
         frames = torch.cat([each.frames for each in pooled])
         bands = [each.bands for each in pooled if each.bands is not None]
-        return self.scores(self._embedding(Pooled(frames, torch.cat(bands) if bands else None)))
+        return self._embedding(Pooled(frames, torch.cat(bands) if bands else None))
 
     def _pooled(self, features: Tensor, lengths: Tensor | None) -> Pooled:
         padding = None

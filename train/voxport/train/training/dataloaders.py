@@ -39,8 +39,8 @@ class Share:
     world: int = 1
     pieces: int = 1
 
-    def check(self, batch_size: int) -> None:
-        """Refuse a batch that does not divide into equal parts of at least two utterances.
+    def check(self, batch_size: int, pairs: bool = False) -> None:
+        """Refuse a batch that does not divide into equal parts of at least two utterances, or of whole pairs.
 
         Raises:
             TrainingError: it does not; two are the fewest that batch normalisation takes.
@@ -51,6 +51,11 @@ class Share:
                 f"batch_size {batch_size} does not divide into {parts} equal parts of at least 2 utterances "
                 f"({self.world} devices × {self.pieces} accumulated pieces); change train.batch_size, --devices or "
                 "--accumulate"
+            )
+        if pairs and batch_size // parts % 2:
+            raise TrainingError(
+                f"batch_size {batch_size} in {parts} parts leaves {batch_size // parts} utterances each, which are no "
+                "whole pairs of a speaker's; change train.batch_size, --devices or --accumulate"
             )
 
     def rows(self, batch_size: int, piece: int) -> slice:

@@ -205,7 +205,7 @@ def _check(recipe: Recipe, options: FitOptions, device: str) -> None:
     place = here()
     check_devices(options.devices, device, place)
     world = max(options.devices, place.world)
-    Share(0, world, options.accumulate).check(recipe.train.batch_size)
+    Share(0, world, options.accumulate).check(recipe.train.batch_size, pairs=recipe.train.pair_weight > 0)
     choose_precision(recipe.train.precision, device)
     if options.compiled and world > 1:
         raise TrainingError("--compile works on one device only: batch statistics are gathered between the layers")
@@ -350,7 +350,16 @@ def training_source(
     copies: Copies | None = None,
 ) -> CropBatches | ResidentCrops:
     """Training batches of the utterances `indices`, from the memory-mapped file or from the device's memory."""
-    batches = CropBatches(corpus, indices, options.batch_size, options.crop_frames, options.seed, options.fill, copies)
+    batches = CropBatches(
+        corpus,
+        indices,
+        options.batch_size,
+        options.crop_frames,
+        options.seed,
+        options.fill,
+        copies,
+        pairs=options.pair_weight > 0,
+    )
     return ResidentCrops(batches, device) if goes_on_device(batches, device, resident) else batches
 
 

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.log_mel import STD_OFFSET, VARIANCE_FLOOR
 from voxport.train.data.collation import Batch
+from voxport.train.models.pair_loss import pair_loss
 from voxport.train.models.speaker_net import SpeakerNet
 from voxport.train.recipe import TrainOptions
 from voxport.train.training.optimizers import build_optimizer
@@ -97,10 +98,13 @@ class SpeakerModule(pl.LightningModule):
         features, labels = batch
         if self.options.second_crop:
             piece = self._piece(features, self.global_step)
-            both = self.network.scores_of_views([self._alone(features, 0), self._alone(piece, 1)])
-            scores, others = both[: len(labels)], both[len(labels) :]
+            embeddings = self.network.embed_views([self._alone(features, 0), self._alone(piece, 1)])
+            scores, others = torch.chunk(self.network.scores(embeddings), 2)
             loss = self.network.head.loss(scores, labels)
             loss = loss + self.options.second_crop_weight * self.network.head.loss(others, labels)
+            if self.options.pair_weight:
+                long, short = torch.chunk(embeddings, 2)
+                loss = loss + self.options.pair_weight * pair_loss(long, short, labels)
         else:
             scores = self.train_scores(self._alone(self._cut(features, self.global_step), 0))
             loss = self.network.head.loss(scores, labels)
