@@ -147,15 +147,22 @@ def test_the_loss_counts_pairs_by_their_weight() -> None:
     network = build_network(model, 4, 3).eval()
     crops, labels = torch.randn(6, 30, 4), torch.tensor([0, 0, 1, 1, 2, 2])
 
-    def loss(weight: float) -> torch.Tensor:
-        options = TrainOptions(batch_size=6, crop_frames=30, second_crop=(5, 9), pair_weight=weight)
+    def loss(pairs: float, agreement: float = 0.0) -> torch.Tensor:
+        options = TrainOptions(
+            batch_size=6, crop_frames=30, second_crop=(5, 9), pair_weight=pairs, agreement_weight=agreement
+        )
         module = SpeakerModule(network, options, torch.tensor([0]))
         module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
-        return module.training_step((crops, labels), 0)
+        return module.training_step((crops, labels), 0).detach()
 
     module = SpeakerModule(network, TrainOptions(crop_frames=30, second_crop=(5, 9)), torch.tensor([0]))
     added = pair_loss(network.embed(crops), network.embed(module._piece(crops, 0)), labels)
-    torch.testing.assert_close(loss(0.7) - loss(0.0), 0.7 * added)
+    torch.testing.assert_close(loss(0.7) - loss(0.0), 0.7 * added.detach())
+    whole, piece = network.embed(crops).detach().numpy(), network.embed(module._piece(crops, 0)).detach().numpy()
+    cosines = (whole * piece).sum(axis=1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(piece, axis=1)
+    assert float(loss(0.0, 2.0) - loss(0.0)) == pytest.approx(2 * (1 - cosines).mean(), rel=1e-3)
+    with pytest.raises(ValueError, match="agreement_weight must not be negative, and needs second_crop"):
+        TrainOptions(agreement_weight=1.0)
     with pytest.raises(ValueError, match="needs second_crop and an even batch_size"):
         TrainOptions(pair_weight=1.0)
     Share(0, 2, 2).check(8, pairs=True)

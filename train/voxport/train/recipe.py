@@ -87,6 +87,7 @@ class TrainOptions:
     length is drawn evenly from that range, the same for all of a batch; its loss counts `second_crop_weight` times.
     With `pair_weight` a batch holds two utterances of each of its speakers, and a loss on embeddings, which counts so
     many times, brings the second crop of one near the first of the other (`models.pair_loss`).
+    With `agreement_weight` the distance (1 - cosine) of the second crop's embedding from the first's counts so many times.
     `alone` is the share of crops that are normalised over themselves, as a sound of their own is, where the frontend
     normalises over the utterance; the others keep the whole utterance's mean, which no short sound has.
     A network that learns from stored features hears sounds at their median speech level, or `louder_db` above it.
@@ -100,6 +101,7 @@ class TrainOptions:
     second_crop: tuple[int, ...] = ()
     second_crop_weight: float = 0.5
     pair_weight: float = 0.0
+    agreement_weight: float = 0.0
     alone: float = 0.0
     louder_db: float = 0.0
     fill: Literal["pad", "repeat"] = "pad"
@@ -143,6 +145,10 @@ class TrainOptions:
             raise ValueError(
                 "pair_weight must not be negative, and needs second_crop and an even batch_size; found "
                 f"{self.pair_weight}, {list(self.second_crop)} and {self.batch_size}"
+            )
+        if self.agreement_weight < 0 or (self.agreement_weight > 0 and not self.second_crop):
+            raise ValueError(
+                f"agreement_weight must not be negative, and needs second_crop; found {self.agreement_weight}"
             )
         if not 0 <= self.alone <= 1:
             raise ValueError(f"alone is a share from 0 to 1, found {self.alone}")

@@ -1,9 +1,9 @@
-"""A loss on embeddings themselves, for batches that hold two utterances of each of their speakers.
+"""Losses on embeddings themselves: of two utterances of a speaker, and of an utterance and a piece of it.
 
-Short pieces of one utterance are to lie nearer to the long crop of the speaker's other utterance than to those of the
-batch's other speakers: Snell, Swersky, Zemel: "Prototypical networks for few-shot learning", 2017, with one utterance
-for a prototype; short against long after Kye and others: "Meta-learning for short utterance speaker recognition with
-imbalance length pairs", 2020.
+In a batch that holds two utterances of each of its speakers, short pieces of one are to lie nearer to the long crop of
+the speaker's other utterance than to those of the other speakers: Snell, Swersky, Zemel: "Prototypical networks for
+few-shot learning", 2017, with one utterance for a prototype; short against long after Kye and others: "Meta-learning
+for short utterance speaker recognition with imbalance length pairs", 2020.
 
 Letters in shapes: B utterances, D embedding width.
 """
@@ -32,3 +32,8 @@ def pair_loss(long: Tensor, short: Tensor, labels: Tensor) -> Tensor:
         scores = (SCALE * asked @ among.T).masked_fill(again, float("-inf"))
         losses.append(F.cross_entropy(scores, own))
     return torch.stack(losses).mean()
+
+
+def agreement_loss(long: Tensor, short: Tensor) -> Tensor:
+    """Mean of 1 - cosine between crops' embeddings (B, D), which stand still, and those of pieces of them (B, D)."""
+    return (1 - F.cosine_similarity(long.detach().float(), short.float(), dim=-1)).mean()

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from voxport.runtime.errors import VoxportError
 from voxport.runtime.frontend.log_mel import STD_OFFSET, VARIANCE_FLOOR
 from voxport.train.data.collation import Batch
-from voxport.train.models.pair_loss import pair_loss
+from voxport.train.models.pair_loss import agreement_loss, pair_loss
 from voxport.train.models.speaker_net import SpeakerNet
 from voxport.train.recipe import TrainOptions
 from voxport.train.training.optimizers import build_optimizer
@@ -102,8 +102,10 @@ class SpeakerModule(pl.LightningModule):
             scores, others = torch.chunk(self.network.scores(embeddings), 2)
             loss = self.network.head.loss(scores, labels)
             loss = loss + self.options.second_crop_weight * self.network.head.loss(others, labels)
+            long, short = torch.chunk(embeddings, 2)
+            if self.options.agreement_weight:
+                loss = loss + self.options.agreement_weight * agreement_loss(long, short)
             if self.options.pair_weight:
-                long, short = torch.chunk(embeddings, 2)
                 loss = loss + self.options.pair_weight * pair_loss(long, short, labels)
         else:
             scores = self.train_scores(self._alone(self._cut(features, self.global_step), 0))
