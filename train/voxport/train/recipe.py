@@ -87,7 +87,7 @@ class TrainOptions:
     length is drawn evenly from that range, the same for all of a batch; its loss counts `second_crop_weight` times.
     With `pair_weight` a batch holds two utterances of each of its speakers, and a loss on embeddings, which counts so
     many times, brings the second crop of one near the first of the other (`models.pair_loss`).
-    With `agreement_weight` the distance (1 - cosine) of the second crop's embedding from the first's counts so many times.
+    With `agreement_weight` the distance (1 - cosine) of the second crop's embedding from the first's counts so often.
     `alone` is the share of crops that are normalised over themselves, as a sound of their own is, where the frontend
     normalises over the utterance; the others keep the whole utterance's mean, which no short sound has.
     A network that learns from stored features hears sounds at their median speech level, or `louder_db` above it.
