@@ -7,9 +7,9 @@ held-out utterances, for which no further sound is needed:
 - the utterance with its mel bands stretched by `WARPS`, as another vocal tract would have it, compared with all.
 
 Where the run learnt from changed sounds, the first kind is also made of held-out utterances changed in every way that
-`effects.kinds` has. The threshold is the lowest that lets at most the asked share of any kind through. The
-temperature of the probabilities is fitted on the clean and the changed sounds together, and one for each length on
-pieces of the held-out utterances, heard as sounds of their own.
+`effects.kinds` has; stored features are changed in their bands' powers. The threshold is the lowest that lets at most
+the asked share of any kind through. The temperature of the probabilities is fitted on the clean and the changed sounds
+together, and one for each length on pieces of the held-out utterances, heard as sounds of their own.
 """
 
 import dataclasses
@@ -54,7 +54,9 @@ def store_calibration(
     augment = checkpoint.recipe.augment
     if augment is not None and opening is not None and checkpoint.split.valid:
         indices = _chosen(corpus.indices(checkpoint.split.valid), checkpoint.recipe.train.seed, MOST_CHANGED)
-        indices = np.array([i for i in indices if corpus.has_sound(int(i))], np.int64)
+        sounds = np.array([corpus.has_sound(int(i)) for i in indices])
+        # Stored features are changed in their bands' powers, which a division by each band's deviation hides.
+        indices = indices[sounds] if sounds.any() or corpus.frontend.normalize == "mean_std" else indices
     if len(indices) and augment is not None and opening is not None:
         answers = answers_by_kind(checkpoint, corpus, indices, augment, opening, device)
     labels = corpus.speakers[indices]
@@ -68,6 +70,7 @@ def store_calibration(
         temperature = fit_temperature(scores, np.tile(labels, len(answers)))
         calibrated = dataclasses.replace(calibrated, temperature=temperature)
         what = f"{len(indices)} held-out utterances of the training's corpus"
+        what += "" if corpus.has_sound(int(indices[0])) else ", whose stored features were changed"
         calibrated = dataclasses.replace(calibrated, conditions=condition_lines_of(calibrated, answers, labels, what))
     calibrated = _with_temperatures(calibrated, corpus, device)
     if calibrated != checkpoint:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ from voxport.train.data import Corpus, CorpusError
 from voxport.train.data.feature_store import Pack
 from voxport.train.effects import codecs, draws, mel, signals
 from voxport.train.effects.chain import change
+from voxport.train.effects.kinds import KINDS, Kind, change_of_kind
 from voxport.train.effects.material import Found, Surroundings, simulated_rooms
+from voxport.train.effects.mel_kinds import change_energies_of_kind
 from voxport.train.effects.options import AugmentOptions
 
 Features = npt.NDArray[np.float32]
@@ -160,25 +162,64 @@ def changed_features(changer: Changer, wanted: Wanted) -> list[Features]:
 
 def _changed_stored(changer: Changer, wanted: Wanted) -> list[Features]:
     """The same for stored features, in the power domain of their mel bands."""
-    frontend, speaker = changer.frontend, changer.speakers[wanted.index]
-    stored = changer.pack.features(wanted.index)
-    known = mel.exact_energies(stored, frontend)
-    exact = known is not None
-    energies = mel.energies_of(stored, frontend) if known is None else mel.audible(known, frontend)
+    frontend = changer.frontend
+    energies, exact = _stored_energies(changer, wanted.index)
     if wanted.factor != 1:
         energies = mel.faster(energies, wanted.factor, frontend)
-
-    def voices(count: int, generator: np.random.Generator) -> list[npt.NDArray[np.float64]]:
-        drawn = [int(i) for i in generator.choice(changer.stored, min(2 * count, len(changer.stored)), replace=False)]
-        others = [i for i in drawn if changer.speakers[i] != speaker][:count]
-        return [mel.energies_of(changer.pack.features(i), frontend) for i in others]
-
+    voices = partial(_stored_voices, changer, wanted.index)
     found = [mel.features_of(energies, frontend, exact)]
     for number in range(wanted.copies):
         generator = draws.generator(changer.use, changer.seed, changer.keys[wanted.index], str(wanted.factor), number)
         changed = mel.change_energies(energies, changer.options, frontend, voices, generator)
         found.append(mel.features_of(changed, frontend, exact))
     return found
+
+
+def features_by_kind(changer: Changer, index: int) -> list[Features]:
+    """Features (frames, bands) of utterance `index` changed in one way of every kind but clean, a sound's or stored.
+
+    Raises:
+        CorpusError: a sound cannot be read any more.
+    """
+    if index not in changer.entries:
+        return _stored_by_kind(changer, index)
+    sound, around = changer.sound(index), changer.around
+    around.speaker = changer.speakers[index]
+    return [
+        featured(change_of_kind(sound, kind, around, _draws_of(changer, index, kind)), changer.frontend)
+        for kind in KINDS[1:]
+    ]
+
+
+def _stored_by_kind(changer: Changer, index: int) -> list[Features]:
+    frontend, voices = changer.frontend, partial(_stored_voices, changer, index)
+    energies, exact = _stored_energies(changer, index)
+    return [
+        mel.features_of(
+            change_energies_of_kind(energies, kind, frontend, voices, _draws_of(changer, index, kind)), frontend, exact
+        )
+        for kind in KINDS[1:]
+    ]
+
+
+def _draws_of(changer: Changer, index: int, kind: Kind) -> np.random.Generator:
+    return draws.generator(changer.use, changer.seed, changer.keys[index], kind)
+
+
+def _stored_energies(changer: Changer, index: int) -> tuple[mel.Energies, bool]:
+    """Energies (frames, bands) of stored features, and whether they are exact."""
+    stored = changer.pack.features(index)
+    known = mel.exact_energies(stored, changer.frontend)
+    if known is None:
+        return mel.energies_of(stored, changer.frontend), False
+    return mel.audible(known, changer.frontend), True
+
+
+def _stored_voices(changer: Changer, index: int, count: int, generator: np.random.Generator) -> list[mel.Energies]:
+    """Energies of at most `count` stored utterances of other speakers than that of `index`."""
+    drawn = [int(i) for i in generator.choice(changer.stored, min(2 * count, len(changer.stored)), replace=False)]
+    others = [i for i in drawn if changer.speakers[i] != changer.speakers[index]][:count]
+    return [mel.energies_of(changer.pack.features(i), changer.frontend) for i in others]
 
 
 def featured(sound: Samples, frontend: Frontend) -> Features:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from voxport.train.augmentation.changing import Changer, Features, featured
+from voxport.train.augmentation.changing import Changer, Features, features_by_kind
 from voxport.train.augmentation.pool import map_in_processes
 from voxport.train.data import Corpus
 from voxport.train.data.corpus import CorpusOptions
-from voxport.train.effects import draws
-from voxport.train.effects.kinds import KINDS, change_of_kind
+from voxport.train.effects.kinds import KINDS
 from voxport.train.effects.options import AugmentOptions
 from voxport.train.progress import track
 
@@ -21,22 +20,12 @@ def changed_by_kind(
     """Features of the utterances `indices` (n,) under every kind but clean, n for each kind.
 
     `options` say what rooms are simulated; noises are our own and not the user's files, who trained on those.
+    Stored features are changed in the power domain of their mel bands.
 
     Raises:
-        CorpusError: a sound cannot be read any more.
+        CorpusError: a sound cannot be read any more, or stored features cannot be changed with this frontend.
     """
     changer = Changer.of(corpus, indices, options, None, None, "calibration", seed)
-    results = map_in_processes(_changed, changer, [int(i) for i in indices], opening.jobs)
+    results = map_in_processes(features_by_kind, changer, [int(i) for i in indices], opening.jobs)
     rows: Sequence[list[Features]] = list(track(results, "Changing", len(indices), opening.progress))
     return {kind: [row[number] for row in rows] for number, kind in enumerate(KINDS[1:])}
-
-
-def _changed(changer: Changer, index: int) -> list[Features]:
-    sound = changer.sound(index)
-    around = changer.around
-    around.speaker = changer.speakers[index]
-    found = []
-    for kind in KINDS[1:]:
-        generator = draws.generator(changer.use, changer.seed, changer.keys[index], kind)
-        found.append(featured(change_of_kind(sound, kind, around, generator), changer.frontend))
-    return found

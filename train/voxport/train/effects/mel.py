@@ -108,18 +108,14 @@ def change_energies(
     if wanted["babble"] < options.babble:
         low, high = options.talkers
         talk = voices(int(generator.integers(int(low), int(high) + 1)), generator)
-        if talk:
-            rows = [fitted_rows(voice, len(energies), generator) / max(float(voice.mean()), 1e-30) for voice in talk]
-            energies = mixed(energies, np.sum(rows, axis=0), draws.between(options.babble_snr_db, generator))
+        energies = babbled(energies, talk, options.babble_snr_db, generator)
     if wanted["gain"] < options.gain:
         energies = energies * 10 ** (draws.between(options.gain_db, generator) / 10)
     if wanted["tilt"] < options.tilt:
-        energies = energies * 10 ** (np.linspace(0, draws.between(options.tilt_db, generator), energies.shape[1]) / 10)
+        energies = tilted(energies, draws.between(options.tilt_db, generator))
     if wanted["band"] < options.band + options.codec:
         low, high = draws.between(options.band_low_hz, generator), draws.between(options.band_high_hz, generator)
-        energies = limited(energies, low, high, frontend)
-        hum = noise_energies(len(energies), generator.uniform(-1, 0), frontend, generator)
-        energies = mixed(energies, hum, -draws.between(_HUM_DB, generator))
+        energies = with_hum(limited(energies, low, high, frontend), frontend, generator)
     return energies
 
 
@@ -164,6 +160,27 @@ def mixed(energies: Energies, noise: Energies, snr_db: float) -> Energies:
     """Sum at a ratio of mean energies. Different sounds' phases are independent, so that energies add up."""
     loud = float(noise.mean())
     return energies + noise * (float(energies.mean()) / loud * 10 ** (-snr_db / 10)) if loud > 0 else energies
+
+
+def babbled(
+    energies: Energies, talk: Sequence[Energies], snr_db: Sequence[float], generator: np.random.Generator
+) -> Energies:
+    """Among other voices, all as loud, which together lie below by a ratio drawn from `snr_db`; alone without any."""
+    if not talk:
+        return energies
+    rows = [fitted_rows(voice, len(energies), generator) / max(float(voice.mean()), 1e-30) for voice in talk]
+    return mixed(energies, np.sum(rows, axis=0), draws.between(snr_db, generator))
+
+
+def tilted(energies: Energies, tilt_db: float) -> Energies:
+    """Bands raised evenly, from nothing at the lowest to `tilt_db` at the highest."""
+    return np.asarray(energies * 10 ** (np.linspace(0, tilt_db, energies.shape[1]) / 10))
+
+
+def with_hum(energies: Energies, frontend: Frontend, generator: np.random.Generator) -> Energies:
+    """With a device's own noise, far below the speech."""
+    hum = noise_energies(len(energies), generator.uniform(-1, 0), frontend, generator)
+    return mixed(energies, hum, -draws.between(_HUM_DB, generator))
 
 
 def limited(energies: Energies, low: float, high: float, frontend: Frontend) -> Energies:
