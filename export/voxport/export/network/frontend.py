@@ -34,11 +34,7 @@ class FrontendGraph(nn.Module):
         energy_BTF = self.spectrum(self._signal(waveform_BL, lengths_B))
         counts_B = num_frames(spec, lengths_B)
         valid_BT = torch.arange(energy_BTF.shape[1], device=lengths_B.device) < counts_B[:, None]
-        if spec.level is not None:
-            energy_BTF = energy_BTF * self._gain(energy_BTF, valid_BT, spec.level)
-        log_BTF = energy_BTF.clamp_min(spec.floor).log()
-        if spec.log == "db":
-            log_BTF = log_BTF * _DECIBEL
+        log_BTF = self._log(energy_BTF, None if spec.level is None else self._gain(energy_BTF, valid_BT, spec.level))
         # What the padding held may be NaN, and is in the frames that reach into it.
         log_BTF = torch.where(valid_BT[:, :, None], log_BTF, 0.0)
         return self._normalize(log_BTF, valid_BT, counts_B), counts_B
@@ -89,6 +85,22 @@ class FrontendGraph(nn.Module):
         amplitude_B = frames_BT.sqrt().sum(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
         level_B = (frames_BT.sum(dim=-1) / amplitude_B).square()
         return (level / level_B.clamp_min(self.frontend.quietest))[:, None, None]
+
+    def _log(self, energy_BTF: Tensor, gain_B11: Tensor | None) -> Tensor:
+        """The logarithm of energies times `gain_B11`; above that of the floor where a mean is to be subtracted from it.
+
+        The mean takes any constant away, and a band that lies on its floor is exactly 0 this way, as is its mean. Of
+        2,000 frames at -100 dB a float32 sum is off by 6e-4 dB in each of them, which a network whose norms have learnt
+        that such a band never moves magnifies.
+        """
+        spec = self.frontend
+        from_floor = spec.normalize != "none"
+        if gain_B11 is not None:
+            energy_BTF = energy_BTF * (gain_B11 / spec.floor if from_floor else gain_B11)
+        elif from_floor:
+            energy_BTF = energy_BTF * (1 / spec.floor)
+        log_BTF = energy_BTF.clamp_min(1.0 if from_floor else spec.floor).log()
+        return log_BTF * _DECIBEL if spec.log == "db" else log_BTF
 
     def _normalize(self, features_BTF: Tensor, valid_BT: Tensor, counts_B: Tensor) -> Tensor:
         """Subtract the mean over each row's own frames, and divide by the deviation where that is asked for."""

@@ -49,7 +49,10 @@ class TorchFrontend(nn.Module):
         energies = power @ self.mel
         if spec.level is not None:
             energies = energies * (spec.level / self._speech_level(energies).clamp_min(spec.quietest))
-        energies = energies.clamp_min(spec.floor)
+        floor = spec.floor
+        if spec.normalize != "none":  # the mean takes any constant away, and a band on its floor is exactly 0 this way
+            energies, floor = energies / floor, 1.0
+        energies = energies.clamp_min(floor)
         features: Tensor = energies.log() if spec.log == "ln" else 20 * energies.log10()
         if spec.normalize == "none":
             return features
