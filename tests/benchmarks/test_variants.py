@@ -149,7 +149,7 @@ def cold_session(count: int) -> Session:
         FAKE,
     )
     numbers = iter(range(1000))
-    session.start = lambda: FakeWorker(next(numbers))  # type: ignore[method-assign, assignment, return-value]
+    session.start = lambda threads=None: FakeWorker(next(numbers))  # type: ignore[method-assign, assignment, return-value]
     return session
 
 
