@@ -46,7 +46,7 @@ def draw_pareto(report: LatencyReport, path: Path, clock: Clock = "wall") -> Non
     figure = Figure(figsize=(max(8.0, 4.2 * columns + 2.0), 3.6 * lines + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    looks = _looks(report, list(dict.fromkeys(row.backend for row in report.rows)))
+    looks = looks_of(report, list(dict.fromkeys(row.backend for row in report.rows)))
     for axes, cell in zip(panels, cells, strict=False):
         _draw(axes, cell, [row for row in rows if row.cell == cell], looks)
         which = "processor time" if clock == "cpu" else "time"
@@ -67,7 +67,7 @@ def draw_pareto(report: LatencyReport, path: Path, clock: Clock = "wall") -> Non
     save_figure(figure, path)
 
 
-def _looks(report: LatencyReport, names: Sequence[str]) -> Looks:
+def looks_of(report: LatencyReport, names: Sequence[str]) -> Looks:
     """The chart's colours, and a mark for each number of threads; what differs in nothing else shares its colour."""
     threads = {item.spec.name: item.spec.threads for item in report.backends}
     marks = dict(zip(sorted({threads[name] for name in names}), MARKS * len(names), strict=False))
