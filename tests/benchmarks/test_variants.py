@@ -14,13 +14,13 @@ from voxport.benchmarks.core.records import Accuracy, ColdSample, Floor, Limits,
 from voxport.benchmarks.core.settings import BackendSpec, Cell, InputSpec, LatencySettings, TruthSettings
 from voxport.benchmarks.latency.candidates import Subject, gather
 from voxport.benchmarks.latency.extra_metrics import cold_starts
-from voxport.benchmarks.latency.pareto import draw_pareto, frontier, truth_of
+from voxport.benchmarks.latency.pareto import draw_pareto, frontier, looks_of, truth_of
 from voxport.benchmarks.latency.report import LatencyReport, Row
 from voxport.benchmarks.latency.runner import measure_latency
 from voxport.benchmarks.latency.session import Session, Steps
 from voxport.benchmarks.latency.summary import Beside, make_rows
 from voxport.benchmarks.system.resources import Energy, Memory
-from voxport.benchmarks.worker.client import WorkerError
+from voxport.benchmarks.worker.client import WorkerError, WorkerProcess
 from voxport.cli.bench.latency_options import ALSO
 from voxport.runtime.errors import BackendError, VoxportError
 from voxport.runtime.privacy import import_openvino
@@ -149,7 +149,7 @@ def cold_session(count: int) -> Session:
         FAKE,
     )
     numbers = iter(range(1000))
-    session.start = lambda: FakeWorker(next(numbers))  # type: ignore[method-assign, assignment, return-value]
+    session.start = lambda threads=None: FakeWorker(next(numbers))  # type: ignore[method-assign, assignment, return-value]
     return session
 
 
@@ -247,6 +247,44 @@ def test_the_frontier_is_who_nobody_beats_in_both(measured: LatencyReport) -> No
     rows[-1] = dataclasses.replace(rows[-1], verdict="less accurate")
     assert [row.backend for row in frontier(rows)] == ["a", "b", "d"]
     assert truth_of(base) == -(base.answer.max_abs or 0) if base.answer else False
+
+
+def test_candidates_are_measured_with_several_numbers_of_threads(
+    models: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, checkpoint = models("a.onnx")
+    settings = LatencySettings(frames=(10,), rounds=1, control=False, thread_counts=(1, 2), rule=QUICK, timeout=60)
+    started: list[int | None] = []
+    start = Session.start
+
+    def counted(session: Session, threads: int | None = None) -> WorkerProcess:
+        started.append(threads)
+        return start(session, threads)
+
+    monkeypatch.setattr(Session, "start", counted)
+    report = measure_latency(paths, checkpoint, settings, command=FAKE)
+    assert {row.backend for row in report.rows} == {"eager", "a.onnx, 1 thread", "a.onnx, 2 threads"}
+    assert {item.spec.name: item.spec.threads for item in report.backends} == {
+        "eager": 1,
+        "a.onnx, 1 thread": 1,
+        "a.onnx, 2 threads": 2,
+    }
+    assert started.count(2) == 2, "its answers, and its one round"
+    assert settings.threads_told == "threads as named, eager PyTorch with 1 thread"
+    with pytest.raises(ValueError, match="must be positive"):
+        LatencySettings(thread_counts=(0,))
+    mpl, path = pytest.importorskip("matplotlib"), tmp_path / "pareto.svg"
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        draw_pareto(report, path, "cpu")
+    text = path.read_text(encoding="utf-8")
+    for expected in (
+        "a.onnx, 1 thread",
+        "a.onnx, 2 threads",
+        "processor time of a call",
+        "eager PyTorch with 1 thread",
+    ):
+        assert expected in text
+    assert len({colour for colour, _ in looks_of(report, [row.backend for row in report.rows]).values()}) == 2
 
 
 def test_a_picture_of_truth_against_speed(measured: LatencyReport, tmp_path: Path) -> None:

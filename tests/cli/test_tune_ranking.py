@@ -10,6 +10,7 @@ import pytest
 
 from voxport.benchmarks.core.settings import Cell
 from voxport.benchmarks.latency.report import Block
+from voxport.cli.tune.candidates import CANDIDATES, settings_of
 from voxport.cli.tune.ranking import Place, rank
 from voxport.cli.tune.report import Machine, Proof, TuneReport, as_json, changes, read_tune
 
@@ -17,7 +18,10 @@ CELLS = (Cell(1, 128), Cell(1, 400))
 
 
 def blocks(speeds: dict[str, float], noise: float, rounds: int = 6) -> list[Block]:
-    """Times of `speeds` milliseconds at the first cell and four times as much at the second, from a fixed seed."""
+    """Times of `speeds` milliseconds at the first cell and four times as much at the second, from a fixed seed.
+
+    Processor time is one and a half times as much with 2 threads.
+    """
     draw = np.random.default_rng(5)
     found = []
     for number in range(rounds):
@@ -33,7 +37,8 @@ def a_block(name: str, cell: Cell, number: int, times: tuple[int, ...]) -> Block
     from voxport.benchmarks.core.timing import Warmup
 
     values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Block)}
-    values |= {"round": number, "backend": name, "cell": cell, "wall_ns": times, "cpu_ns": times, "started": 0.0}
+    spent = tuple(time * 3 // 2 for time in times) if name.endswith("2 threads") else times
+    values |= {"round": number, "backend": name, "cell": cell, "wall_ns": times, "cpu_ns": spent, "started": 0.0}
     values |= {"warmup": Warmup(True, 9, 0.1, 0.0, 1), "utterances": 1, "audio_seconds": 1.0, "device_ns": ()}
     return Block(**values)
 
@@ -61,17 +66,30 @@ def test_what_chance_explains_is_not_ranked_and_the_most_precise_is_chosen() -> 
         rank(blocks({"eager": 8.0, "exact": 4.0}, 0.01, rounds=1), ["exact"], "eager")
 
 
+def test_numbers_of_threads_are_ranked_by_the_time_that_passes() -> None:
+    one, two = (settings_of(CANDIDATES[:1], counts)[-1].name for counts in ((1,), (2, 1)))
+    assert (one, two) == ("fp32.onnx, 1 thread", "fp32.onnx, 2 threads")
+    assert [each.threads for each in settings_of(CANDIDATES[:1], (2, 1))] == [1, 2]
+    first, second = rank(blocks({"eager": 8.0, one: 4.0, two: 3.0}, noise=0.01), [one, two], "eager")
+    assert (first.name, second.verdict) == (two, "slower")
+    assert first.milliseconds == pytest.approx((3.0, 12.0), rel=0.05)
+    assert first.processor == pytest.approx((4.5, 18.0), rel=0.05)
+    alike = rank(blocks({"eager": 8.0, one: 4.0, two: 3.98}, noise=0.03), [one, two], "eager")
+    assert [(place.name, place.verdict) for place in alike] == [(one, "chosen"), (two, "as fast")]
+
+
 def test_a_round_in_which_a_candidate_failed_counts_for_nobody() -> None:
     timed = blocks({"eager": 8.0, "exact": 4.0, "rounded": 2.0}, noise=0.01)
     timed = [one for one in timed if (one.backend, one.round, one.cell) != ("rounded", 3, CELLS[1])]
     assert rank(timed, ["exact", "rounded"], "eager")[0].name == "rounded"
 
 
-def a_report(cpu: str = "Alpha", chosen: str = "a.onnx", ratio: float = 2.0) -> TuneReport:
-    place = Place(chosen, "chosen", (1.5,), (ratio, ratio - 0.1, ratio + 0.1), None)
+def a_report(cpu: str = "Alpha", chosen: str = "a.onnx", ratio: float = 2.0, **other: Any) -> TuneReport:
+    place = Place(chosen, "chosen", (1.5,), (1.5,), (ratio, ratio - 0.1, ratio + 0.1), None)
     proof = Proof(chosen, True, 1e-5, 1e-4, None, None)
     machine = Machine(cpu, ("avx2", "avx512_vnni") if cpu == "Alpha" else ("avx2",), 2.0, ("onnxruntime 1.32.0",))
-    return TuneReport("now", "m.onnx", "ab", machine, 1, "wall", ("1 × 128",), "each", (proof,), (place,), "it is")
+    made = TuneReport("now", "m.onnx", "ab", machine, (1,), "wall", ("1 × 128",), "each", (proof,), (place,), "it is")
+    return dataclasses.replace(made, **other)
 
 
 def test_another_machine_says_what_changed(tmp_path: Path) -> None:
@@ -85,6 +103,16 @@ def test_another_machine_says_what_changed(tmp_path: Path) -> None:
         "instructions: without avx512_vnni",
     )
     assert changes(before, a_report(ratio=1.5)) == ("a.onnx: 2.00× → 1.50× eager PyTorch's speed",)
+    for other, said in (
+        ({"threads": (1, 2)}, "threads tried: 1 → 1, 2"),
+        ({"clock": "cpu"}, "clock: wall → cpu"),
+        ({"cells": ("1 × 400",)}, "lengths: 1 × 128 → 1 × 400"),
+        ({"checkpoint_sha256": "cd"}, "checkpoint: ab → cd"),
+    ):
+        told = changes(before, a_report(ratio=1.5, **other))
+        assert told[0] == said
+        # With more numbers of threads eager PyTorch still has one; else the ratios are to something else.
+        assert (len(told) > 1) == ("threads" in other)
     (tmp_path / "tune.json").write_text(json.dumps({"kind": "other"}))
     assert read_tune(tmp_path / "tune.json") is None
     assert read_tune(tmp_path / "absent.json") is None

@@ -76,6 +76,22 @@ def gate(labelled: Labelled, contract: Contract, module: nn.Module, **choices: o
     return accuracy_gate(TorchBackend(module, contract), labelled.checkpoint, options)
 
 
+def test_the_eager_network_answers_once(
+    labelled: Labelled, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, checkpoint = AccuracyOptions(labelled.folder), labelled.checkpoint
+    artefacts = [
+        TorchBackend(Changed(checkpoint, change), contract)
+        for change in (lambda scores: scores, lambda scores: -scores)
+    ]
+    alone = [accuracy_gate(each, checkpoint, options) for each in artefacts]
+    assert alone[0].artefact != alone[1].artefact
+    known: dict[int, int] = {}
+    assert accuracy_gate(artefacts[0], checkpoint, options, known) == alone[0]
+    monkeypatch.delattr("voxport.export.verification.accuracy.eager_answer")
+    assert accuracy_gate(artefacts[1], checkpoint, options, known) == alone[1]
+
+
 def test_an_equal_artefact_loses_nothing(labelled: Labelled, contract: Contract) -> None:
     report = gate(labelled, contract, Changed(labelled.checkpoint))
     assert (report.utterances, report.speakers, report.eager) == (24, 4, 1.0)

@@ -135,6 +135,8 @@ class LatencySettings:
     `trace` is a corpus, or a text file of lengths in frames, from which a realistic sequence of lengths is drawn.
     `queries` is the set of the Offline scenario. `also` names more back ends, see variants.py;
     those whose name in the table is in `leave_out` are not measured.
+    With `thread_counts` each candidate is measured with each of these numbers of threads, which its name then tells;
+    the baseline has `threads`.
     `timeout` is how many seconds a worker may stay silent beyond its rule's own times.
     """
 
@@ -153,6 +155,7 @@ class LatencySettings:
     trace: str = ""
     also: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
+    thread_counts: tuple[int, ...] = ()
     truth: TruthSettings = field(default_factory=TruthSettings)
 
     def __post_init__(self) -> None:
@@ -160,8 +163,14 @@ class LatencySettings:
             raise ValueError("batches and frames need at least one value, and every batch is at least 1")
         if self.frames is not None and min(self.frames) < 1:
             raise ValueError("frames must be positive")
-        if min(self.rounds, self.threads, self.queries) < 1 or self.timeout <= 0:
+        if min(self.rounds, self.threads, self.queries, *self.thread_counts) < 1 or self.timeout <= 0:
             raise ValueError("rounds, threads, queries and timeout must be positive")
+
+    @property
+    def threads_told(self) -> str:
+        """The number of threads in words; the baseline's where candidates have several."""
+        own = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
+        return f"threads as named, eager PyTorch with {own}" if self.thread_counts else own
 
 
 @dataclass(frozen=True)

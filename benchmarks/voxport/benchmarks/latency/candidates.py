@@ -56,7 +56,23 @@ def gather(models: Sequence[Path], checkpoint: Path, settings: LatencySettings) 
                 subjects.append(dataclasses.replace(model, contract=contract))
         own = [item for item in subjects if item.spec.input_kind == kind]
         subjects += _variants(more, own, baseline, "" if len(kinds) == 1 else f" {kind}")
-    return tuple(one for one in subjects if one.spec.name not in settings.leave_out)
+    left = [one for one in subjects if one.spec.name not in settings.leave_out]
+    return tuple(each for one in left for each in _with_threads(one, settings.thread_counts))
+
+
+def _with_threads(subject: Subject, counts: Sequence[int]) -> Iterator[Subject]:
+    """A candidate once for each number of threads that was asked for; anything else as it is."""
+    if not counts or subject.spec.role != "candidate":
+        yield subject
+        return
+    for count in counts:
+        named = dataclasses.replace(subject.spec, name=threaded(subject.spec.name, count), threads=count)
+        yield dataclasses.replace(subject, spec=named)
+
+
+def threaded(name: str, threads: int) -> str:
+    """The name of a candidate that is measured with several numbers of threads."""
+    return f"{name}, {threads} thread" + ("s" if threads > 1 else "")
 
 
 def _model(subject: Subject, path: Path) -> Subject:

@@ -178,9 +178,8 @@ def footnotes(report: LatencyReport) -> list[str]:
     """Where, when and what: a picture travels without its document."""
     settings = report.settings
     where = report.machine.cpu if settings.device == "cpu" else "GPU"
-    threads = f"{settings.threads} thread" + ("s" if settings.threads > 1 else "")
     rounds = f"{settings.rounds} round" + ("s" if settings.rounds > 1 else "")
-    facts = f"{where}, {threads}, {rounds} of fresh processes, {report.created[:10]}"
+    facts = f"{where}, {settings.threads_told}, {rounds} of fresh processes, {report.created[:10]}"
     return [facts, *(boundary.text for boundary in report.boundaries)]
 
 

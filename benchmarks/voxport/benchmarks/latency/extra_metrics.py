@@ -121,7 +121,7 @@ def _start_cold(
     session: Session, subject: Subject, cell: Cell, new: Cell | None, seen: dict[str, list[ColdSample]]
 ) -> None:
     try:
-        with session.start() as worker:
+        with session.start(subject.spec.threads) as worker:
             request = Cold(subject.spec, session.inputs, cell, new)
             cold = worker.ask(request, Colded, session.settings.timeout)
             sample = dataclasses.replace(cold.sample, process=cold.ready - worker.started)

@@ -1,8 +1,9 @@
 """Truth against speed as a picture: who is both quicker and truer than the others."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from voxport.benchmarks.core.records import ReportError
 from voxport.benchmarks.core.settings import Cell
@@ -13,13 +14,18 @@ from voxport.benchmarks.latency.summary import RANKED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Clock = Literal["wall", "cpu"]
+Looks = Mapping[str, tuple[str, str]]  # a colour and a mark by the name of a backend
+
 LEAST_ERROR = 1e-7  # drawn for answers that do not differ at all
+MARKS = "os^Dvp"
 
 
-def draw_pareto(report: LatencyReport, path: Path) -> None:
-    """One panel a cell: accuracy where it was measured, else max |Δscore|, against the median time.
+def draw_pareto(report: LatencyReport, path: Path, clock: Clock = "wall") -> None:
+    """One panel a cell: accuracy where it was measured, else max |Δscore|, against the median time by `clock`.
 
-    Filled marks passed parity and accuracy; the line joins those that nobody beats in both.
+    Filled marks passed parity and accuracy; the line joins those that nobody beats in both. Where candidates have
+    several numbers of threads, a colour is a model in an engine and a mark is a number of threads.
 
     Raises:
         ReportError: there is nothing to draw, or the file cannot be written.
@@ -30,6 +36,8 @@ def draw_pareto(report: LatencyReport, path: Path) -> None:
 
     controls = {item.spec.name for item in report.backends if item.spec.role == "control"}
     rows = [row for row in report.rows if row.backend not in controls and truth_of(row) is not None]
+    if clock == "cpu":
+        rows = [dataclasses.replace(row, p50_ms=row.cpu_p50_ms) for row in rows]
     cells = [cell for cell in report.cells if any(row.cell == cell for row in rows)]
     if not rows:
         raise ReportError(f"{path}: no backend was both timed and compared, so there is nothing to draw")
@@ -38,9 +46,11 @@ def draw_pareto(report: LatencyReport, path: Path) -> None:
     figure = Figure(figsize=(max(8.0, 4.2 * columns + 2.0), 3.6 * lines + 1.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    colours = backend_colours(report, list(dict.fromkeys(row.backend for row in report.rows)))
+    looks = looks_of(report, list(dict.fromkeys(row.backend for row in report.rows)))
     for axes, cell in zip(panels, cells, strict=False):
-        _draw(axes, report, cell, [row for row in rows if row.cell == cell], colours)
+        _draw(axes, cell, [row for row in rows if row.cell == cell], looks)
+        which = "processor time" if clock == "cpu" else "time"
+        axes.set_xlabel(f"median {which} of a call in ms", fontsize=9)
     for axes in panels[len(cells) :]:
         axes.set_visible(False)
     what = "Accuracy" if _by_accuracy(rows) else "Distance from eager PyTorch's scores"
@@ -50,9 +60,23 @@ def draw_pareto(report: LatencyReport, path: Path) -> None:
     if not _by_accuracy(rows):
         notes[-1] += f"; eager PyTorch is the reference, drawn at {LEAST_ERROR:g}"
     figure.supxlabel("\n".join((*notes, *footnotes(report))), x=0.01, ha="left", fontsize=8, color=INK)
-    handles = [Line2D([], [], marker="o", linestyle="", color=colours[name], label=name) for name in _names(rows)]
+    handles = [
+        Line2D([], [], marker=looks[name][1], linestyle="", color=looks[name][0], label=name) for name in _names(rows)
+    ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8.5, frameon=False)
     save_figure(figure, path)
+
+
+def looks_of(report: LatencyReport, names: Sequence[str]) -> Looks:
+    """The chart's colours, and a mark for each number of threads; what differs in nothing else shares its colour."""
+    threads = {item.spec.name: item.spec.threads for item in report.backends}
+    marks = dict(zip(sorted({threads[name] for name in names}), MARKS * len(names), strict=False))
+    alike: dict[object, str] = {}  # the first name of those that differ in nothing but threads
+    for item in report.backends:
+        alike.setdefault(dataclasses.replace(item.spec, name="", threads=0), item.spec.name)
+    first = {item.spec.name: alike[dataclasses.replace(item.spec, name="", threads=0)] for item in report.backends}
+    colours = backend_colours(report, list(dict.fromkeys(first[name] for name in names)))
+    return {name: (colours[first[name]], marks[threads[name]]) for name in names}
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
@@ -102,18 +126,17 @@ def _widen(axes: "Axes", factor: float = 3.0) -> None:
         axes.set_xlim(middle / factor**0.5, middle * factor**0.5)
 
 
-def _draw(axes: "Axes", report: LatencyReport, cell: Cell, rows: Sequence[Row], colours: dict[str, str]) -> None:
+def _draw(axes: "Axes", cell: Cell, rows: Sequence[Row], looks: Looks) -> None:
     accuracy = _by_accuracy(rows)
     if not accuracy:  # errors and accuracies do not share an axis
         rows = [row for row in rows if row.answer is not None or row.verdict == "baseline"]
     line = frontier(rows)
     axes.plot([_time(row) for row in line], [_height(row, accuracy) for row in line], color=INK, linewidth=1, alpha=0.5)
     for row in rows:
-        face = colours[row.backend] if row.verdict in RANKED else "white"
-        point = (_time(row),), (_height(row, accuracy),)
-        axes.plot(*point, "o", markersize=9, color=colours[row.backend], markerfacecolor=face)
+        colour, mark = looks[row.backend]
+        face = colour if row.verdict in RANKED else "white"
+        axes.plot((_time(row),), (_height(row, accuracy),), mark, markersize=9, color=colour, markerfacecolor=face)
     logarithmic(axes)
-    axes.set_xlabel("median time of a call in ms", fontsize=9)
     axes.set_ylabel("accuracy in %" if accuracy else "max |Δscore|, best at the top", fontsize=9)
     if not accuracy:
         axes.set_yscale("log")

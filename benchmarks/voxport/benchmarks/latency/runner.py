@@ -171,7 +171,7 @@ class _Run:
         session, spec = self.session, subject.spec
         scores: dict[Cell, Answered] = {}
         try:
-            with session.start() as worker:
+            with session.start(subject.spec.threads) as worker:
                 opened = session.open(worker, subject)
                 for cell in session.cells:
                     self._ask(worker, subject, cell, scores)
@@ -237,7 +237,7 @@ class _Run:
         subject, cell = session.subjects[turn.backend], None
         in_use = gpu_memory_used() if self.on_gpu else None
         try:
-            with session.start() as worker:
+            with session.start(subject.spec.threads) as worker:
                 opened = session.open(worker, subject)
                 for cell in turn.cells:
                     if (turn.backend, cell) in session.skipped:

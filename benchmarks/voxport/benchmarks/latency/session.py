@@ -68,9 +68,9 @@ class Session:
         """The baseline's file."""
         return Path(next(one.spec.path for one in self.subjects.values() if one.spec.role == "baseline"))
 
-    def start(self) -> WorkerProcess:
-        """A fresh worker."""
-        return WorkerProcess(self.settings.threads, self.command)
+    def start(self, threads: int | None = None) -> WorkerProcess:
+        """A fresh worker with this number of threads, else the run's own."""
+        return WorkerProcess(threads or self.settings.threads, self.command)
 
     def open(self, worker: WorkerProcess, subject: Subject) -> Opened:
         """Have `worker` load the subject's model."""

@@ -223,7 +223,8 @@ def make_notes(report: LatencyReport) -> tuple[str, ...]:
 
 def _machine_notes(report: LatencyReport) -> list[str]:
     notes = []
-    machine, threads = report.machine, report.settings.threads
+    machine = report.machine
+    threads = max(report.settings.threads, *report.settings.thread_counts, 1)
     if machine.load_average is not None and machine.load_average > 0.5 * machine.usable_cores:
         notes.append(
             f"the load average was {machine.load_average:.1f} on {machine.usable_cores:g} cores at the start: "

@@ -1,10 +1,15 @@
 """The forms of a network that are worth trying here, and the ways to run them."""
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from voxport.runtime.errors import VoxportError
+
 if TYPE_CHECKING:
+    from voxport.cli.tune.ranking import Clock
     from voxport.export.verification.several import Way
     from voxport.runtime.backends.options import BackendOptions, PrecisionChoice, RuntimeChoice
     from voxport.runtime.contract import Contract
@@ -16,7 +21,7 @@ ALSO = ("onnx_openvino", "onnx_openvino_bf16")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A form in an engine. `name` is that of its row in `bench latency`.
+    """A form in an engine. `name` is that of its row in `bench latency`, but for the number of threads.
 
     Candidates are listed with the one that keeps most of the network's precision, and asks for least, first.
     """
@@ -50,6 +55,42 @@ CANDIDATES = (
     Candidate(DYNAMIC, DYNAMIC, "onnxruntime", None),
 )
 NEVER = (f"{DYNAMIC} ({OPENVINO})", f"{DYNAMIC} ({BF16})")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A candidate with a number of threads: what is timed, ranked and chosen."""
+
+    candidate: Candidate
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """That of its row in `bench latency`."""
+        from voxport.benchmarks.latency.candidates import threaded
+
+        return threaded(self.candidate.name, self.threads)
+
+
+def settings_of(candidates: Iterable[Candidate], counts: Sequence[int]) -> tuple[Setting, ...]:
+    """Each candidate with each number of threads, in the same order; of one candidate the fewest threads first."""
+    return tuple(Setting(each, count) for each in candidates for count in sorted(counts))
+
+
+def thread_counts(threads: Sequence[int], clock: "Clock", cores: float) -> tuple[int, ...]:
+    """The numbers of threads to try, the fewest first. Raises VoxportError where they cannot be told apart here."""
+    counts = tuple(sorted(set(threads)))
+    if len(counts) > 1 and clock == "cpu":
+        raise VoxportError(
+            "--clock cpu: processor time adds up over threads and so cannot rank numbers of threads; leave it out, or "
+            "give one number with --threads"
+        )
+    if counts[-1] > math.ceil(cores):
+        raise VoxportError(
+            f"--threads {','.join(map(str, counts))}: this process may use {cores:g} cores; more threads than cores "
+            "only wait for each other"
+        )
+    return counts
 
 
 def make_form(form: str, checkpoint: Path, contract: "Contract", output: Path, calibration: Path | None) -> None:

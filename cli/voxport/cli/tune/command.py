@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from voxport.cli.tune.report import TuneReport
 
 
+def _numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    """`1,2` as numbers."""
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
+        raise click.BadParameter(f"{value!r}: give numbers of threads from 1 on, such as 1,2")
+    return tuple(int(part) for part in parts)
+
+
 @click.command(
     epilog=example(
         """
@@ -55,7 +63,13 @@ if TYPE_CHECKING:
     help="Time lengths as they come in this corpus, or .txt file.",
 )
 @click.option("--frames", multiple=True, type=click.IntRange(1), help="Length to time; repeatable. Each counts alike.")
-@click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads of one run.")
+@click.option(
+    "--threads",
+    default="1",
+    metavar="N[,N…]",
+    callback=_numbers,
+    help="CPU threads of one run; with several numbers, such as 1,2, each is tried with every form.",
+)
 @click.option(
     "--rounds", type=click.IntRange(5), default=5, help="Number of rounds, each in a fresh process per candidate."
 )
@@ -66,7 +80,7 @@ if TYPE_CHECKING:
     "--clock",
     type=click.Choice(["wall", "cpu"]),
     default="wall",
-    help="What ranks: the time that passed, or the processor's, which other work disturbs less.",
+    help="What ranks: wall-clock time, or, with one number of threads, processor time, which other work disturbs less.",
 )
 @click.option("--again", is_flag=True, help="Prove and measure anew what is there from an earlier run.")
 @json_option
@@ -95,17 +109,24 @@ def tune(as_json: bool, **choices: Any) -> None:
 
 
 def _show(report: "TuneReport", folder: Path) -> None:
-    proofs = {proof.name: proof for proof in report.proofs}
+    from voxport.benchmarks.latency.candidates import threaded
+
+    proofs = {threaded(proof.name, count): proof for proof in report.proofs for count in report.threads}
     rows = []
     for place in report.places:
         proof = proofs[place.name]
         accuracy = "" if proof.accuracy is None else f"{proof.accuracy:.2%}"
         behind = "" if place.behind is None else "{:.2f}× [{:.2f}, {:.2f}]".format(*place.behind)
         times = [f"{value:.2f}" for value in place.milliseconds]
+        if len(report.threads) > 1:
+            times += [f"{value:.2f}" for value in place.processor]
         ratio = "{:.2f}× [{:.2f}, {:.2f}]".format(*place.against)
         rows.append([place.name, place.verdict, *times, ratio, behind, f"{proof.max_abs_score:.2g}", accuracy])
-    columns = ("form", "verdict", *(f"{cell}, ms" for cell in report.cells), "against eager", "behind", "max |Δscore|")
-    show_table("Fastest of those that are proven", (*columns, "accuracy"), rows)
+    cells = [f"{cell}, ms" for cell in report.cells]
+    if len(report.threads) > 1:
+        cells += [f"{cell}, processor's ms" for cell in report.cells]
+    columns = ("form", "verdict", *cells, "against eager", "behind", "max |Δscore|", "accuracy")
+    show_table("Fastest of those that are proven", columns, rows)
     for proof in report.proofs:
         if not proof.passed:
             click.echo(f"not ranked: {proof.name}: {proof.problem}")

@@ -14,13 +14,16 @@ Clock = Literal["wall", "cpu"]
 class Place:
     """Where a candidate stands. Ratios are of times: above 1 the candidate, or the winner, is the faster one.
 
-    `against` is by eager PyTorch, `behind` by the winner: how many times the winner's time it takes, with its interval.
+    `milliseconds` are medians by the clock that ranks and `processor` those of the processor's time, which adds up over
+    threads, cell by cell. `against` is by eager PyTorch, `behind` by the winner: how many times the winner's time it
+    takes, with its interval.
     `verdict` is "chosen"; "as fast" where chance may explain the difference; or "slower".
     """
 
     name: str
     verdict: Literal["chosen", "as fast", "slower"]
-    milliseconds: tuple[float, ...]  # medians over the rounds, cell by cell
+    milliseconds: tuple[float, ...]
+    processor: tuple[float, ...]
     against: tuple[float, float, float]
     behind: tuple[float, float, float] | None
 
@@ -61,7 +64,8 @@ def rank(
         if name in alike:
             verdict = "chosen" if name == chosen else "as fast"
         behind = None if name == chosen else ratio(name, chosen)[0]
-        places.append(Place(name, verdict, _cells(blocks, name, clock), against[name], behind))
+        spent = (_cells(blocks, name, clock), _cells(blocks, name, "cpu"))
+        places.append(Place(name, verdict, *spent, against[name], behind))
     order = {"chosen": 0, "as fast": 1, "slower": 2}
     return tuple(sorted(places, key=lambda place: (order[place.verdict], -place.against[0])))
 
@@ -99,3 +103,17 @@ def _cells(blocks: Sequence["Block"], name: str, clock: Clock) -> tuple[float, .
         )
         for cell in cells
     )
+
+
+def finding_of(places: Sequence[Place], clock: Clock, threads: int) -> str:
+    """The choice as a sentence. `threads` are eager PyTorch's."""
+    best, time = places[0], "wall-clock time" if clock == "wall" else "processor time"
+    own = "1 thread" if threads == 1 else f"{threads} threads"
+    ratio = "{:.2f}× [{:.2f}, {:.2f}]".format(*best.against) + f" eager PyTorch's speed with {own}, in {time}"
+    alike = [place.name for place in places if place.verdict == "as fast"]
+    if alike:
+        return (
+            f"{best.name}: {ratio}; {'; '.join(alike)} cannot be told from it by these times, and it keeps more of the "
+            "network's precision or asks for less"
+        )
+    return f"{best.name}, is the fastest, {ratio}"

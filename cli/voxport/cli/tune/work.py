@@ -9,9 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxport.cli.tune.candidates import ALSO, CANDIDATES, DYNAMIC, FP32, NEVER, STATIC, Candidate, make_form
-from voxport.cli.tune.ranking import Clock, Place, rank
-from voxport.cli.tune.report import FILE, Machine, Proof, TuneReport, as_json, changes, read_tune
+from voxport.cli.tune.candidates import (
+    ALSO,
+    CANDIDATES,
+    DYNAMIC,
+    FP32,
+    NEVER,
+    STATIC,
+    Candidate,
+    Setting,
+    make_form,
+    settings_of,
+    thread_counts,
+)
+from voxport.cli.tune.ranking import Clock, finding_of, rank
+from voxport.cli.tune.report import FILE, Proof, TuneReport, as_json, changes, read_tune, this_machine
 from voxport.runtime.errors import VoxportError
 
 if TYPE_CHECKING:
@@ -20,13 +32,18 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 
-FORMS, PROOFS, LATENCY, PICTURE, MODEL = "forms", "proofs.json", "latency.json", "pareto.png", "model.onnx"
+FORMS, MADE, PROOFS, LATENCY = "forms", "made.json", "proofs.json", "latency.json"
+PICTURE, MODEL = "pareto.png", "model.onnx"
 _PROVEN_STEPS = 100  # of the bar; measuring has the rest
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
-    """What is to be tuned, and how surely. `frames` None: 128, 400 and 1000, or the trace alone."""
+    """What is to be tuned, and how surely. `frames` None: 128, 400 and 1000, or the trace alone.
+
+    `threads` are the numbers of threads to try, each with every candidate. Processor time adds up over threads, so with
+    several numbers wall-clock time ranks.
+    """
 
     model: Path
     checkpoint: Path
@@ -37,7 +54,7 @@ class TuneOptions:
     calibration: Path | None = None
     trace: str = ""
     frames: tuple[int, ...] | None = None
-    threads: int = 1
+    threads: tuple[int, ...] = (1,)
     rounds: int = 5
     seconds: float = 1.0
     warmup: float = 0.5
@@ -65,6 +82,7 @@ class Tuning:
         if self._sha != self.contract.checkpoint_sha256:
             raise VoxportError(f"{options.model}: was not exported from {options.checkpoint}; export it again")
         self.machine = this_machine()
+        self._threads = thread_counts(options.threads, options.clock, self.machine.cores)
         self._forms = options.folder / FORMS
 
     def run(self) -> TuneReport:
@@ -78,51 +96,53 @@ class Tuning:
         if not passed:
             told = "; ".join(f"{name}: {proof.problem}" for name, proof in proofs.items())
             raise VoxportError(f"no form of {options.model} is proven here: {told}")
-        measured = self._measure(passed)
-        places = rank(measured.blocks, [each.name for each in passed], "eager", options.clock)
+        measured, settings = self._measure(passed), settings_of(passed, self._threads)
+        places = rank(measured.blocks, [each.name for each in settings], "eager", options.clock)
         report = TuneReport(
             created=measured.created,
             model=str(options.model),
             checkpoint_sha256=self._sha,
             machine=self.machine,
-            threads=options.threads,
+            threads=self._threads,
             clock=options.clock,
             cells=tuple(str(cell) for cell in sorted(measured.cells, key=lambda cell: cell.frames)),
             lengths=f"as in {options.trace}" if options.trace else "each counts alike",
             proofs=tuple(proofs[each.name] for each in CANDIDATES),
             places=places,
-            finding=_finding(places),
+            finding=finding_of(places, options.clock, self._threads[0]),
         )
         if before is not None:
             report = dataclasses.replace(report, changed=changes(before, report))
-        self._write(report, measured)
+        self._write(report, next(each for each in settings if each.name == report.chosen), measured)
         return report
 
     def _make_forms(self) -> dict[str, str]:
         """The files of all forms; why there is none, by form."""
-        missing = {}
+        place, key, missing = self._forms / MADE, self._form_key(), {}
+        known = _read_json(place)
         _copy(self.options.model, self._forms / FP32)
         for number, form in enumerate((STATIC, DYNAMIC)):
             path = self._forms / form
             self._progress(number, 10, f"exporting {form}")
-            if self._is_of_this_network(path):
+            if known.get(form) == key and _is_whole(path):
                 continue
             path.unlink(missing_ok=True)
             try:
                 make_form(form, self.options.checkpoint, self.contract, path, self.options.calibration)
             except VoxportError as problem:
                 missing[form] = str(problem)
+                continue
+            known[form] = key
+            _write_text(place, json.dumps(known, indent=1) + "\n")
         return missing
 
-    def _is_of_this_network(self, path: Path) -> bool:
-        from voxport.runtime.backends.formats import check_digest, read_contract
+    def _form_key(self) -> str:
+        """What makes an exported form another one: the network, what the model takes and gives, and how it is made."""
+        from importlib import metadata
 
-        try:
-            made = read_contract(path)
-            same = (made.checkpoint_sha256, made.as_norm) == (self._sha, self.contract.as_norm)
-            return same and check_digest(path)
-        except VoxportError:
-            return False
+        one = self.contract
+        taken = (one.input_kind, one.outputs, one.min_frames, one.max_frames, one.as_norm)
+        return _digest(self._sha, taken, str(self.options.calibration), metadata.version("voxport"))
 
     def _prove(self, missing: dict[str, str]) -> dict[str, Proof]:
         """What the gate says of each candidate; of unchanged files, on an unchanged machine, it is not asked again."""
@@ -131,7 +151,7 @@ class Tuning:
         from voxport.export.verification.several import Judge
 
         options, place = self.options, self.options.folder / PROOFS
-        known = {} if options.again else _read_json(place)
+        known, most = {} if options.again else _read_json(place), self._threads[-1]
         found: dict[str, Proof] = {}
         judge: Judge | None = None
         for number, each in enumerate(CANDIDATES):
@@ -139,7 +159,8 @@ class Tuning:
             if each.form in missing:
                 found[each.name] = Proof(each.name, False, None, None, None, None, missing[each.form])
                 continue
-            key = self._key(self._forms / each.form, each.name, str(options.accuracy_data), str(options.accuracy_limit))
+            judged = (options.accuracy_data, options.accuracy_limit, options.max_drop, options.real)
+            key = self._key(self._forms / each.form, each.name, most, *map(str, judged))
             if key in known:
                 found[each.name] = Proof(**known[key])
                 continue
@@ -147,7 +168,7 @@ class Tuning:
             if options.accuracy_data is not None:
                 accuracy = AccuracyOptions(options.accuracy_data, options.max_drop, options.accuracy_limit)
             judge = judge or Judge(options.checkpoint, RealOptions(options.real), accuracy)
-            found[each.name] = _proof(judge, each, self._forms, options.threads)
+            found[each.name] = _proof(judge, each, self._forms, most)
             known[key] = dataclasses.asdict(found[each.name])
             _write_text(place, json.dumps(known, indent=1) + "\n")
         return found
@@ -168,7 +189,8 @@ class Tuning:
         settings = LatencySettings(
             frames=options.frames,
             rounds=options.rounds,
-            threads=options.threads,
+            threads=self._threads[0],
+            thread_counts=self._threads,
             control=False,
             rule=BlockRule.lasting(options.seconds, options.warmup),
             trace=options.trace,
@@ -185,11 +207,10 @@ class Tuning:
         """What makes a result another one: files by their bytes, the machine, the voxport."""
         from voxport.runtime.storage.atomic import file_sha256
 
-        plain = [file_sha256(each) if isinstance(each, Path) else repr(each) for each in parts]
-        text = "\n".join((*plain, self._sha, repr(self.machine)))
-        return hashlib.sha256(text.encode()).hexdigest()
+        plain = [file_sha256(each) if isinstance(each, Path) else each for each in parts]
+        return _digest(*plain, self._sha, self.machine)
 
-    def _write(self, report: TuneReport, measured: "LatencyReport") -> None:
+    def _write(self, report: TuneReport, chosen: Setting, measured: "LatencyReport") -> None:
         """The model and its settings, then the documents and the picture; the settings last but for what only tells."""
         from voxport.benchmarks.latency.pareto import draw_pareto
         from voxport.runtime.backends.tuned import FILE as SETTINGS
@@ -197,37 +218,34 @@ class Tuning:
         from voxport.runtime.storage.atomic import file_sha256
         from voxport.runtime.storage.serialization import encode
 
-        folder = self.options.folder
-        chosen = next(each for each in CANDIDATES if each.name == report.chosen)
-        _copy(self._forms / chosen.form, folder / MODEL)
+        folder, runs = self.options.folder, chosen.candidate
+        _copy(self._forms / runs.form, folder / MODEL)
         tuned = Tuned(
             model=MODEL,
             sha256=file_sha256(folder / MODEL),
-            runtime=chosen.runtime,
-            precision=chosen.precision,
-            threads=report.threads,
+            runtime=runs.runtime,
+            precision=runs.precision,
+            threads=chosen.threads,
             cpu=report.machine.cpu,
             why=report.finding,
         )
         _write_text(folder / SETTINGS, json.dumps(encode(tuned), indent=1, ensure_ascii=False) + "\n")
         _write_text(folder / FILE, as_json(report))
-        draw_pareto(measured, folder / PICTURE)
+        draw_pareto(measured, folder / PICTURE, self.options.clock)
 
 
-def this_machine() -> Machine:
-    """The processor and the libraries that run models."""
-    from importlib import metadata
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()
 
-    from voxport.benchmarks.system.machine import describe_machine
-    from voxport.cli.doctor.environment import cpu_features
 
-    found, versions = describe_machine(), []
-    for name in ("onnxruntime", "openvino", "voxport"):
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return Machine(found.cpu, cpu_features(), float(found.usable_cores), tuple(versions))
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there, and as it was written."""
+    from voxport.runtime.backends.formats import check_digest
+
+    try:
+        return check_digest(path)
+    except VoxportError:
+        return False
 
 
 def _proof(judge: Any, each: Candidate, forms: Path, threads: int) -> Proof:
@@ -242,19 +260,6 @@ def _proof(judge: Any, each: Candidate, forms: Path, threads: int) -> Proof:
     eager, own = (None, None) if told.accuracy is None else (told.accuracy.eager, told.accuracy.artefact)
     problem = None if told.passed else told.failures[0]
     return Proof(each.name, told.passed, worst, told.tolerance.score, eager, own, problem)
-
-
-def _finding(places: Sequence[Place]) -> str:
-    """The choice as a sentence."""
-    best = places[0]
-    ratio = f"{best.against[0]:.2f}× [{best.against[1]:.2f}, {best.against[2]:.2f}] eager PyTorch's speed"
-    alike = [place.name for place in places if place.verdict == "as fast"]
-    if alike:
-        return (
-            f"{best.name}, {ratio}; {', '.join(alike)} cannot be told from it by these times, and it keeps more of the "
-            "network's precision or asks for less"
-        )
-    return f"{best.name} is the fastest, {ratio}"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -176,8 +176,13 @@ class AccuracyReport:
         )
 
 
-def accuracy_gate(backend: Backend, checkpoint: Checkpoint, options: AccuracyOptions) -> AccuracyReport:
+def accuracy_gate(
+    backend: Backend, checkpoint: Checkpoint, options: AccuracyOptions, known: dict[int, int] | None = None
+) -> AccuracyReport:
     """Let the eager network and the artefact answer the labelled set.
+
+    `known` holds whom the eager network names, by the utterance's place in the set: what is there is not computed
+    again, the rest is added. It serves artefacts of one checkpoint that take the same input and lengths.
 
     Raises:
         CorpusError: the set cannot be opened, or holds unusable entries.
@@ -192,24 +197,24 @@ def accuracy_gate(backend: Backend, checkpoint: Checkpoint, options: AccuracyOpt
         chosen = choose_labelled(corpus, checkpoint, (contract.min_frames, contract.max_frames), options.limit)
     except CorpusError as problem:
         raise ExportError(f"{problem}; give held-out utterances of its speakers with --accuracy-data") from problem
-    network, answers = checkpoint.network(), []
+    network, answers, known = checkpoint.network(), [], {} if known is None else known
     with few_threads():
         for i in track(chosen.indices, "Accuracy", len(chosen.indices), options.progress):
-            answers.append(_answers(backend, network, corpus, i))
+            answers.append(_answers(backend, network, corpus, i, known))
     truth = np.array(chosen.truth)
     right = np.array(answers) == truth[:, None]
     return _report(str(options.data), chosen, truth, right, checkpoint.labels, options.max_drop)
 
 
-def _answers(backend: Backend, network: SpeakerNet, corpus: Corpus, i: int) -> tuple[int, int]:
+def _answers(backend: Backend, network: SpeakerNet, corpus: Corpus, i: int, known: dict[int, int]) -> tuple[int, int]:
     """Whom the eager network and the artefact name."""
     contract = backend.contract
-    scores = np.zeros((2, len(contract.labels)))
+    eager, own = np.zeros(len(contract.labels)), np.zeros(len(contract.labels))
     for values, weight in heard(corpus, i, contract.input_kind, contract.max_frames):
-        eager = eager_answer(network, corpus.frontend, values)[0].numpy()
-        scores += weight * np.stack([eager, backend.run(values[None], [len(values)]).scores[0]])
-    first, second = scores.argmax(axis=1).tolist()
-    return first, second
+        if i not in known:
+            eager += weight * eager_answer(network, corpus.frontend, values)[0].numpy()
+        own += weight * backend.run(values[None], [len(values)]).scores[0]
+    return known.setdefault(i, int(eager.argmax())), int(own.argmax())
 
 
 def _report(

@@ -256,8 +256,11 @@ def judged(
     checkpoint: Checkpoint,
     accuracy: AccuracyOptions | None,
     quantization: QuantizationReport | None,
+    known: dict[int, int] | None = None,
 ) -> ParityReport:
     """`report` with the verdict on accuracy, where a labelled set is given. A failure of int8 names its layers.
+
+    `known` keeps the eager network's answers to the set, see `accuracy_gate`.
 
     Raises:
         CorpusError: the labelled set cannot be opened.
@@ -266,7 +269,7 @@ def judged(
     found = None
     if accuracy is not None:
         weight = class_weights(checkpoint.network(), backend.contract.embedding_size)
-        found = accuracy_gate(scored(backend, weight), checkpoint, accuracy)
+        found = accuracy_gate(scored(backend, weight), checkpoint, accuracy, known)
     failures = list(report.failures)
     if found is not None and not found.passed:
         failures.append(found.complaint)

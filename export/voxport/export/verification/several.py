@@ -41,6 +41,7 @@ class Judge:
         self._source: Named = named(checkpoint)
         self._real, self._accuracy, self._progress = real, accuracy, progress
         self._evidence: dict[tuple[object, ...], Evidence] = {}
+        self._known: dict[tuple[object, ...], dict[int, int]] = {}  # whom the eager network names in the labelled set
 
     def prove(self, way: Way) -> ParityReport:
         """The whole gate, and accuracy where a labelled set was given.
@@ -53,9 +54,9 @@ class Judge:
         contract, computed = backend.contract, backend.explain().computed
         evidence = self._for(contract, contract.precision, computed)
         report = prove(backend, evidence, f"{way.model} ({way.name})", self._progress)
-        return judged(
-            report, scored(backend, evidence.reference.class_weight), evidence.checkpoint, self._accuracy, None
-        )
+        known = self._known.setdefault((contract.input_kind, contract.min_frames, contract.max_frames), {})
+        answering = scored(backend, evidence.reference.class_weight)
+        return judged(report, answering, evidence.checkpoint, self._accuracy, None, known)
 
     def _for(self, contract: Contract, precision: Precision, computed: Rounding | None) -> Evidence:
         """The evidence, whose tolerance alone depends on what is computed in."""

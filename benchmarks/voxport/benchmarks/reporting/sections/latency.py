@@ -53,7 +53,7 @@ def latency_part(report: LatencyReport) -> Part:
     sections.append(Section("Machine and settings", _provenance(report), folded=True))
     where = report.machine.cpu if report.settings.device == "cpu" else _gpu_name(report)
     what = {"single-stream": "Latency", "offline": "Offline", "server": "Server"}[report.settings.scenario]
-    kicker = f"{what}{_whose(report)}, {where}, {plural(report.settings.threads, 'thread')}, {report.created[:10]}"
+    kicker = f"{what}{_whose(report)}, {where}, {report.settings.threads_told}, {report.created[:10]}"
     return Part(kicker, headline(report), _tiles(report), tuple(sections))
 
 
@@ -295,7 +295,7 @@ def _provenance(report: LatencyReport) -> tuple[Facts | Table, ...]:
     items = [("scenario", report.scenario)]
     items += [(f"timed, {each.input_kind}", each.text) for each in report.boundaries]
     items += [
-        ("device and threads", f"{settings.device}, {plural(settings.threads, 'thread')}"),
+        ("device and threads", f"{settings.device}, {settings.threads_told}"),
         *([("bound", f"99 % of the queries answered within {settings.server.bound_ms:g} ms")] if server else []),
         *([("set", f"{settings.queries} utterances")] if settings.scenario == "offline" else []),
         *([("trace", f"lengths of {min(report.trace)} to {max(report.trace)} frames")] if report.trace else []),
