@@ -1,4 +1,4 @@
-"""Known speakers' held-out utterances, their stored features raised: what `louder_db` costs, as far as features show it.
+"""Known speakers, their stored features raised: what `louder_db` costs them, as far as features show it.
 
 python louder.py DATA MODEL.pt [MODEL.pt ...]
 
