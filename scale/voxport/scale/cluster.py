@@ -8,9 +8,12 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from voxport.runtime.privacy import keep_private
 from voxport.scale.errors import ScaleError
@@ -82,10 +85,45 @@ def ray_cluster(options: ClusterOptions) -> Iterator[Any]:
                     raise ScaleError(f"Ray does not start on {where} ({_first_line(problem)})") from problem
                 yield ray
             finally:
+                started = _processes_of(folder) if folder is not None else []
                 ray.shutdown()
+                _await_end(started)
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes_of(folder: str) -> list[psutil.Process]:
+    """Ray's processes that work in `folder`: those started from here that name it, and theirs."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(folder in word for word in child.cmdline()):
+                found += [child, *child.children(recursive=True)]
+    return found
+
+
+def _await_end(processes: list[psutil.Process]) -> None:
+    """Returns when none of `processes` runs: Ray only waits for its own children, and one at work may still log.
+
+    What takes more than ten seconds is killed.
+    """
+    until = time.monotonic() + 10
+    while left := [process for process in processes if _runs(process)]:
+        if time.monotonic() > until:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            return
+        time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one whose end nobody has asked about, as of an orphan in a container, has."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _short_folder() -> str:
