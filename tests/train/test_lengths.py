@@ -19,6 +19,7 @@ from voxport.runtime.frontend.presets import profile
 from voxport.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from voxport.train.data import Corpus, CorpusOptions, open_corpus, split_utterances
 from voxport.train.data.collation import WholeUtterances
+from voxport.train.evaluation import lengths
 from voxport.train.evaluation.conditions import fit_temperature
 from voxport.train.evaluation.evaluate import EvaluateOptions, evaluate
 from voxport.train.evaluation.inference import answer_whole
@@ -77,6 +78,13 @@ def test_a_piece_of_a_sound_is_what_its_samples_alone_give(sounds: Corpus) -> No
     assert np.abs(alone - cut).max() > 0.1  # another mean was taken
 
 
+def test_draws_cut_elsewhere(corpus: Corpus) -> None:
+    pieces = [Pieces(corpus, 25, 5, "cut", draw)(1) for draw in range(4)]
+    features = corpus.features(1)
+    starts = {next(k for k in range(len(features)) if np.array_equal(features[k : k + 25], piece)) for piece in pieces}
+    assert len(starts) > 1
+
+
 def test_stored_features_are_brought_to_the_mean_of_the_piece(corpus: Corpus) -> None:
     alone, cut = (Pieces(corpus, 25, 5, heard)(1) for heard in ("alone", "cut"))
     np.testing.assert_allclose(alone, cut - cut.mean(axis=0, dtype=np.float64), atol=1e-4)
@@ -92,22 +100,29 @@ def test_normalisation_is_that_of_the_frontend() -> None:
 
 
 def test_rows_equal_counting_one_by_one(corpus: Corpus, checkpoint: Checkpoint) -> None:
-    evaluation, _ = evaluate(checkpoint, corpus, EvaluateOptions(lengths=(24, 31)))
+    evaluation, _ = evaluate(checkpoint, corpus, EvaluateOptions(lengths=(24, 31), draws=2))
     assert [(row.frames, row.heard) for row in evaluation.pieces] == [
         (24, "alone"), (24, "cut"), (31, "alone"), (31, "cut"), (None, "whole"),
     ]  # fmt: skip
     network, indices = checkpoint.network(), corpus.indices(checkpoint.split.valid).tolist()
     for row in evaluation.pieces[:4]:
         assert row.frames is not None
-        right, embeddings = 0, []
-        for i in indices:
-            piece = Pieces(corpus, row.frames, checkpoint.recipe.train.seed, row.heard)(i)
-            with torch.inference_mode():
-                embedding = network.embed(torch.from_numpy(np.array(piece))[None])
-                right += int(network.scores(embedding).argmax()) == corpus.utterances[i].speaker
-            embeddings.append(torch.nn.functional.normalize(embedding, dim=1)[0].numpy())
-        assert row.accuracy == pytest.approx(right / len(indices))
-        assert row.eer == pytest.approx(_eer(np.array(embeddings), corpus.speakers[indices]), abs=1e-6)
+        accuracies, errors = [], []
+        for draw in range(2):
+            right, embeddings = 0, []
+            for i in indices:
+                piece = Pieces(corpus, row.frames, checkpoint.recipe.train.seed, row.heard, draw)(i)
+                with torch.inference_mode():
+                    embedding = network.embed(torch.from_numpy(np.array(piece))[None])
+                    right += int(network.scores(embedding).argmax()) == corpus.utterances[i].speaker
+                embeddings.append(torch.nn.functional.normalize(embedding, dim=1)[0].numpy())
+            accuracies.append(right / len(indices))
+            errors.append(_eer(np.array(embeddings), corpus.speakers[indices]))
+        assert row.draws == 2
+        assert row.accuracy == pytest.approx(np.mean(accuracies))
+        assert row.accuracy_range == pytest.approx((min(accuracies), max(accuracies)))
+        assert row.eer == pytest.approx(np.mean(errors), abs=1e-6)
+        assert row.eer_range == pytest.approx((min(errors), max(errors)), abs=1e-6)
     assert evaluation.pieces[-1].accuracy == evaluation.accuracy_whole
     assert evaluation.verification is not None
     assert evaluation.pieces[-1].eer == evaluation.verification.eer
@@ -200,6 +215,22 @@ def test_temperatures_are_fitted_to_pieces_heard_alone(corpus: Corpus, checkpoin
     evaluation, _ = evaluate(told, corpus, EvaluateOptions(lengths=()))
     expected = calibration_error(whole.scores, labels, point.temperature)
     assert evaluation.pieces[-1].calibration_error == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_temperature_is_fitted_to_other_pieces_than_those_that_are_judged(
+    corpus: Corpus, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lengths, "LENGTHS", (24,))
+    indices = corpus.indices(checkpoint.split.valid).tolist()
+    labels, frames = corpus.speakers[indices], [min(corpus.utterances[i].frames, 24) for i in indices]
+    source = WholeUtterances(corpus.features, indices, [corpus.utterances[i].frames for i in indices])
+    cold = dataclasses.replace(checkpoint, temperature=1e-3)
+    point, _ = fit_temperatures(cold, corpus, indices, labels, answer_whole(checkpoint, source))
+    scores = [
+        answer_whole(checkpoint, WholeUtterances(Pieces(corpus, 24, 87, "alone", draw), indices, frames)).scores
+        for draw in (4, 5, 6, 7)
+    ]
+    assert point.temperature == pytest.approx(fit_temperature(np.concatenate(scores), np.tile(labels, 4)))
 
 
 def test_a_checkpoint_keeps_its_temperatures(checkpoint: Checkpoint, tmp_path: Path) -> None:

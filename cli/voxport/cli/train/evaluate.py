@@ -63,6 +63,12 @@ if TYPE_CHECKING:
     "--lengths", default="64,100,128,200,400", help="Frames of the pieces in the table by length, with commas."
 )
 @click.option(
+    "--draws",
+    type=click.IntRange(1),
+    default=4,
+    help="Pieces of each utterance and length that the table's figures are means over.",
+)
+@click.option(
     "--unseen",
     type=FILE_PATH,
     help="A corpus of speakers that the network was not trained on: how well it compares strangers, by length.",
@@ -120,6 +126,7 @@ def evaluate(checkpoint: Path, out: Path | None, conditions: bool, save: bool, a
         crop_frames=choices["crop_frames"],
         max_frames=choices["max_frames"],
         lengths=lengths,
+        draws=choices["draws"],
     )
     with bar("Scoring", is_shown(choices["progress"])) as progress:
         evaluation, evidence = run_evaluate(loaded, corpus, options, progress)
@@ -169,7 +176,8 @@ def _unseen(checkpoint: "Checkpoint", lengths: tuple[int, ...], choices: dict[st
     # Its layout is its own, whatever was said of --data.
     given = {**choices, **dict.fromkeys(LAYOUT_NAMES), "data": choices["unseen"]}
     corpus = corpus_of(checkpoint, given)
-    options = UnseenOptions(choices["unseen_trials"], lengths, choices["as_norm"], choose_device(choices["device"]))
+    device = choose_device(choices["device"])
+    options = UnseenOptions(choices["unseen_trials"], lengths, choices["as_norm"], device, draws=choices["draws"])
     with bar("Comparing strangers", is_shown(choices["progress"])) as progress:
         return evaluate_unseen(checkpoint, corpus, options, progress)
 
@@ -214,7 +222,11 @@ def _show(evaluation: "Evaluation") -> None:
         (f"{b.low}–{b.high - 1 if b.high else ''}", b.utterances, f"{b.accuracy:.2%}") for b in evaluation.by_length
     ]
     show_table("By length", ("frames", "utterances", "accuracy"), lengths)
-    show_table("Pieces of each length", PIECE_COLUMNS, map(_piece_row, evaluation.pieces))
+    show_table(
+        "Pieces of each length: means, and the lowest and highest draw's",
+        PIECE_COLUMNS,
+        map(_piece_row, evaluation.pieces),
+    )
     worst = [(s.speaker, s.utterances, f"{s.accuracy:.2%}", s.taken_for or "") for s in evaluation.speakers[:10]]
     show_table("Worst speakers", ("speaker", "utterances", "accuracy", "most often taken for"), worst)
     _show_verification(evaluation)
@@ -226,8 +238,15 @@ PIECE_COLUMNS = ("frames", "heard", "utterances", "shorter", "accuracy", "calibr
 
 
 def _piece_row(row: "LengthRow") -> tuple[object, ...]:
-    shares = (row.accuracy, row.calibration_error, row.eer)
-    return (*_piece(row), *(("–" if share is None else f"{share:.2%}") for share in shares))
+    accuracy = _share(row.accuracy, row.accuracy_range)
+    return (*_piece(row), accuracy, _share(row.calibration_error), _share(row.eer, row.eer_range))
+
+
+def _share(share: float | None, of_draws: tuple[float, float] | None = None) -> str:
+    """A share, and behind it those of the lowest and the highest draw."""
+    if share is None:
+        return "–"
+    return f"{share:.2%}" if of_draws is None else f"{share:.2%} ({100 * of_draws[0]:.1f}–{100 * of_draws[1]:.1f})"
 
 
 def _piece(row: "LengthRow") -> tuple[object, ...]:
@@ -237,10 +256,7 @@ def _piece(row: "LengthRow") -> tuple[object, ...]:
 def _show_unseen(unseen: "Unseen") -> None:
     columns = (*PIECE_COLUMNS[:4], "equal error rate", "with AS-norm", "taken for known")
     rows = [
-        (
-            *_piece(row),
-            *("–" if share is None else f"{share:.2%}" for share in (row.eer, row.eer_as_norm, row.accepted)),
-        )
+        (*_piece(row), _share(row.eer, row.eer_range), _share(row.eer_as_norm), _share(row.accepted))
         for row in unseen.rows
     ]
     of = f"{unseen.trials:,} trials ({unseen.target_trials:,} of one speaker) of {unseen.speakers} speakers"

@@ -16,7 +16,7 @@ from voxport.train.data import Corpus, CorpusError
 from voxport.train.data.collation import LONGEST, FixedCrops, WholeUtterances
 from voxport.train.evaluation.breakdown import Bucket, SpeakerAccuracy, by_length, by_speaker
 from voxport.train.evaluation.inference import Float32, Progress, answer_whole, score_crops
-from voxport.train.evaluation.lengths import LENGTHS, LengthRow, calibration_error, measure_lengths
+from voxport.train.evaluation.lengths import DRAWS, LENGTHS, LengthRow, calibration_error, measure_lengths
 from voxport.train.evaluation.long_utterances import corpus_windows
 from voxport.train.evaluation.rejection import RejectionReport, allowed_false_accepts, calibrate_rejection
 from voxport.train.evaluation.verification import (
@@ -42,7 +42,7 @@ class EvaluateOptions:
     With `false_accept_rate` a rejection threshold is chosen. More than `max_trials` pairs are sampled.
     `crop_frames` is the length of the crops; None: the recipe's. Utterances of more than `max_frames` are heard
     in windows of that length, as an export with that length hears them. `lengths` are those of the pieces of the
-    table by length, in frames.
+    table by length, in frames, of which each utterance gives `draws`.
     """
 
     part: str = "valid"
@@ -53,6 +53,7 @@ class EvaluateOptions:
     crop_frames: int | None = None
     max_frames: int = LONGEST
     lengths: tuple[int, ...] = LENGTHS
+    draws: int = DRAWS
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def evaluate(
             answers,
             tuple(length for length in options.lengths if length <= options.max_frames),
             options.device,
+            draws=options.draws,
         ),
     )
     return evaluation, evidence

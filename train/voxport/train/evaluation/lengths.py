@@ -7,10 +7,13 @@ A piece is heard in one of two ways:
   then taken the whole utterance's, and where stored features touch its floor, a piece tells that mean.
 
 Where a frontend looks at no more than each frame, both are the same, and only `alone` is measured.
+
+Where a piece is cut decides much: one holds a vowel, another half a pause. So each utterance is cut at several places,
+and figures are the means over these draws, beside the lowest and the highest.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,6 +41,7 @@ Int64 = npt.NDArray[np.int64]
 Heard = Literal["whole", "alone", "cut"]
 
 LENGTHS = (64, 100, 128, 200, 400)  # frames; at the usual hop of 10 ms 1, 2 and 4 s are among them
+DRAWS = 4  # pieces of each utterance and length
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class LengthRow:
     network does not know; the equal error rate is None where no trials of both kinds can be made. `eer_as_norm` is that
     after adaptive score normalisation, where it was asked for. `accepted` is the share of strangers whose best cosine
     reaches the checkpoint's threshold of "nobody known"; None for known speakers, and where there is no threshold.
+    Figures are means over `draws` pieces of each utterance; the ranges are the lowest and the highest draw's.
     """
 
     frames: int | None
@@ -59,6 +64,9 @@ class LengthRow:
     eer: float | None
     eer_as_norm: float | None = None
     accepted: float | None = None
+    draws: int = 1
+    accuracy_range: tuple[float, float] | None = None
+    eer_range: tuple[float, float] | None = None
 
 
 def ways(frontend: Frontend) -> tuple[Heard, ...]:
@@ -68,7 +76,7 @@ def ways(frontend: Frontend) -> tuple[Heard, ...]:
 
 @dataclass(frozen=True)
 class Pieces:
-    """One piece of `frames` of each utterance of `corpus`, at a place drawn once from `seed`.
+    """One piece of `frames` of each utterance of `corpus`, at a place drawn from `seed` and the number of the draw.
 
     Where an utterance is a sound, what is heard alone is cut from its samples. Of stored features, the normalisation
     over the utterance is done anew; a speech level stays the whole utterance's, since their floor hides the sound's.
@@ -78,6 +86,7 @@ class Pieces:
     frames: int
     seed: int
     heard: Heard
+    draw: int = 0
 
     def __call__(self, index: int) -> Features:
         """Features (at most `frames`, n_mels) of utterance `index`."""
@@ -86,7 +95,7 @@ class Pieces:
         spare = len(features) - self.frames
         if spare <= 0:
             return features
-        offset = int(np.random.default_rng([self.seed, index]).integers(spare + 1))
+        offset = int(np.random.default_rng([self.seed, index, self.draw]).integers(spare + 1))
         if self.heard == "alone" and corpus.has_sound(index):
             samples = corpus.samples(index, frontend.sample_rate)
             count = min_samples(frontend, self.frames)
@@ -117,6 +126,7 @@ def measure_lengths(
     lengths: Sequence[int] = LENGTHS,
     device: str = "cpu",
     as_norm: int | None = None,
+    draws: int = DRAWS,
 ) -> tuple[LengthRow, ...]:
     """A row for each of `lengths` (frames) and way of hearing, from short to long, and one for whole utterances.
 
@@ -130,6 +140,7 @@ def measure_lengths(
         lengths: of the pieces.
         device: cpu or cuda.
         as_norm: how many of the network's own speakers, the nearest, normalise a score; None: no such figure.
+        draws: how many pieces of each utterance and length the figures are means over.
     """
     rows = []
     frames = np.array([corpus.utterances[i].frames for i in indices])
@@ -148,10 +159,41 @@ def measure_lengths(
 
     for length in sorted(set(lengths)):
         for heard in ways(corpus.frontend):
-            pieces = Pieces(corpus, length, checkpoint.recipe.train.seed, heard)
-            source = WholeUtterances(pieces, indices, np.minimum(frames, length).tolist())
-            rows.append(row(length, heard, answer_whole(checkpoint, source, device)))
+            found = (_answers(checkpoint, corpus, indices, length, heard, draw, device) for draw in range(draws))
+            rows.append(_mean([row(length, heard, answers) for answers in found]))
     return (*rows, row(None, "whole", whole))
+
+
+def _answers(
+    checkpoint: Checkpoint, corpus: Corpus, indices: Sequence[int], length: int, heard: Heard, draw: int, device: str
+) -> Answers:
+    pieces = Pieces(corpus, length, checkpoint.recipe.train.seed, heard, draw)
+    frames = [min(corpus.utterances[i].frames, length) for i in indices]
+    return answer_whole(checkpoint, WholeUtterances(pieces, indices, frames), device)
+
+
+def _mean(rows: Sequence[LengthRow]) -> LengthRow:
+    """One row of `rows`, which differ in where their pieces were cut."""
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    def reach(values: Sequence[float | None]) -> tuple[float, float] | None:
+        known = [value for value in values if value is not None]
+        return (min(known), max(known)) if known else None
+
+    return replace(
+        rows[0],
+        accuracy=mean([row.accuracy for row in rows]),
+        calibration_error=mean([row.calibration_error for row in rows]),
+        eer=mean([row.eer for row in rows]),
+        eer_as_norm=mean([row.eer_as_norm for row in rows]),
+        accepted=mean([row.accepted for row in rows]),
+        draws=len(rows),
+        accuracy_range=reach([row.accuracy for row in rows]),
+        eer_range=reach([row.eer for row in rows]),
+    )
 
 
 def _as_classifier(
@@ -176,23 +218,23 @@ def fit_temperatures(
 ) -> tuple[LengthTemperature, ...]:
     """A temperature for each of LENGTHS that half of the utterances exceed, and one for the whole utterances.
 
-    Pieces are heard alone, as short sounds are. None is below the checkpoint's own temperature, which changed sounds
-    have a part in. `labels` (utterances,) are the speakers of `indices`, `whole` the answers to them.
+    Pieces are heard alone, as short sounds are, DRAWS of each utterance: others than `measure_lengths` judges by. None
+    is below the checkpoint's own temperature, which changed sounds have a part in. `labels` (utterances,) are the
+    speakers of `indices`, `whole` the answers to them.
     """
-    frames = np.array([corpus.utterances[i].frames for i in indices])
-    middle = int(np.median(frames))
-    found = []
-    for length in LENGTHS:
-        if length < middle:
-            pieces = Pieces(corpus, length, checkpoint.recipe.train.seed, "alone")
-            source = WholeUtterances(pieces, indices, np.minimum(frames, length).tolist())
-            found.append((length, answer_whole(checkpoint, source, device)))
+    middle = int(np.median([corpus.utterances[i].frames for i in indices]))
+    found = [(middle, whole.scores, labels)]
+    for length in reversed([length for length in LENGTHS if length < middle]):
+        pieces = [
+            _answers(checkpoint, corpus, indices, length, "alone", draw, device).scores
+            for draw in range(DRAWS, 2 * DRAWS)
+        ]
+        found.insert(0, (length, np.concatenate(pieces), np.tile(labels, DRAWS)))
     return tuple(
         LengthTemperature(
-            seconds_of(length, checkpoint.frontend),
-            max(checkpoint.temperature, fit_temperature(answers.scores, labels)),
+            seconds_of(length, checkpoint.frontend), max(checkpoint.temperature, fit_temperature(scores, true))
         )
-        for length, answers in (*found, (middle, whole))
+        for length, scores, true in found
     )
 
 

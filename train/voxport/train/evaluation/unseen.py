@@ -11,14 +11,14 @@ from voxport.train.checkpoint import Checkpoint
 from voxport.train.data import Corpus
 from voxport.train.data.collation import LONGEST, WholeUtterances
 from voxport.train.evaluation.inference import Progress, answer_whole
-from voxport.train.evaluation.lengths import LENGTHS, LengthRow, measure_lengths
+from voxport.train.evaluation.lengths import DRAWS, LENGTHS, LengthRow, measure_lengths
 from voxport.train.evaluation.long_utterances import corpus_windows
 from voxport.train.evaluation.verification import MAX_TRIALS, Trials, all_pairs, read_trials
 
 
 @dataclass(frozen=True)
 class UnseenOptions:
-    """How strangers are compared: all pairs of the corpus, or the list `trials`; in pieces of `lengths` frames.
+    """How strangers are compared: all pairs of the corpus, or `trials`; in `draws` pieces each of `lengths` frames.
 
     With `as_norm` the figures after adaptive score normalisation are given too, by so many of the network's own
     speakers. Of more than `max_trials` pairs a sample is taken.
@@ -29,6 +29,7 @@ class UnseenOptions:
     as_norm: int | None = None
     device: str = "cpu"
     max_trials: int = MAX_TRIALS
+    draws: int = DRAWS
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,16 @@ def evaluate_unseen(
     source = WholeUtterances(corpus.features, indices, [corpus.utterances[i].frames for i in indices])
     whole = answer_whole(checkpoint, source, options.device, progress, corpus_windows(corpus, LONGEST))
     rows = measure_lengths(
-        checkpoint, corpus, indices, None, trials, whole, options.lengths, options.device, options.as_norm
+        checkpoint,
+        corpus,
+        indices,
+        None,
+        trials,
+        whole,
+        options.lengths,
+        options.device,
+        options.as_norm,
+        options.draws,
     )
     return Unseen(
         str(corpus.path),
