@@ -1,5 +1,6 @@
 """The service for configuration files of Ray Serve: what its arguments may be. Nothing of Ray is started here."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -98,3 +99,25 @@ def test_the_folder_goes_after_all_processes_that_work_in_it(monkeypatch: pytest
             assert time.monotonic() < until
             time.sleep(0.01)
     assert list(tmp_path.iterdir()) == [ended]
+
+
+def test_a_folder_that_somebody_writes_to_is_removed_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray
+
+    from voxport.scale.cluster import ClusterOptions, ray_cluster
+
+    remove, tries = shutil.rmtree, 0
+
+    def busy(path: str, **options: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            remove(path, **options)
+
+    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    _folders_lie_in(tmp_path, monkeypatch)
+    with ray_cluster(ClusterOptions()):
+        assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -90,7 +90,7 @@ def ray_cluster(options: ClusterOptions) -> Iterator[Any]:
                 _await_end(started)
     finally:
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def _processes_of(folder: str) -> list[psutil.Process]:
@@ -124,6 +124,15 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _remove(folder: str) -> None:
+    """Removes `folder`, again for up to ten seconds: what was started last, while Ray ended, is nobody's child."""
+    until = time.monotonic() + 10
+    while os.path.lexists(folder) and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        if os.path.lexists(folder):
+            time.sleep(0.05)
 
 
 def _short_folder() -> str:
